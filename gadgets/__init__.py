@@ -1,0 +1,3 @@
+"""Gadgets: stream item in, stream item out; the floor that knows ISMRMRD, Gadgetron and DICOM."""
+
+import priors as priors  # before torch: it sets how torch's threads wait

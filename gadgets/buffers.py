@@ -1,0 +1,156 @@
+"""Gadgetron's axis order and the (coil, y, x) problems the priors solve: the only place that knows both.
+
+Gadgetron's buffers are complex64 arrays [RO, E1, E2, CHA, N, S, LOC]. A 2D slice is one problem with (y, x) =
+(E1, RO). A 3D volume is transformed along the readout first (hybrid space); then each readout position is a problem
+with (y, x) = (E1, E2).
+
+Coil maps have the same axes with the map sets in place of N: [RO, E1, E2, CHA, SET, S, LOC], always in image space.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import ismrmrd
+import numpy as np
+import torch
+from gadgetron.types import ReconData
+from gadgetron.types.recon_data import ReconBit, ReconBuffer
+from torch import Tensor
+
+from gadgets.stream import MAPS_MARK, ReconError
+from priors.fourier import fft2c, ifft2c
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+# Where the coil maps of a ReconBit come from.
+CALIBRATIONS = ("measured", "earlier repetition", "all repetitions", "completed")
+
+
+def is_3d(data: Array) -> bool:
+    """Whether a buffer [RO, E1, E2, ...] is a 3D encoding."""
+    return data.shape[2] > 1
+
+
+def kspace_problems(data: Array) -> Tensor:
+    """One buffer's k-space as a batch of 2D problems.
+
+    Parameters
+    ----------
+    data : complex64 array [RO, E1, E2, CHA]
+
+    Returns
+    -------
+    complex64 tensor (batch, coil, y, x): (1, CHA, E1, RO) in 2D, (RO, CHA, E1, E2) in hybrid space in 3D.
+
+    Raises
+    ------
+    ReconError
+        When a sample is NaN or infinite.
+    """
+    kspace = torch.from_numpy(np.ascontiguousarray(data.transpose(3, 0, 1, 2)))  # CHA, RO, E1, E2
+    if not torch.isfinite(torch.view_as_real(kspace)).all():
+        raise ReconError("k-space: it has NaN or infinite samples; mend the raw data before reconstruction")
+    if is_3d(data):
+        return ifft2c(kspace, axes=(1,)).movedim(0, 1).contiguous()
+    return kspace[..., 0].transpose(-1, -2).contiguous()[None]
+
+
+def kspace_from_problems(problems: Tensor, three_d: bool) -> Array:
+    """The inverse of `kspace_problems`: complex64 [RO, E1, E2, CHA]."""
+    if three_d:
+        return fft2c(problems.movedim(0, 1), axes=(1,)).permute(1, 2, 3, 0).numpy()
+    return problems[0].permute(2, 1, 0)[:, :, None].numpy()
+
+
+def sampled(data: Array) -> Tensor:
+    """Which samples of a buffer were measured: those that any coil has a value for (lines never filled are zero).
+
+    Returns a bool tensor (batch, y, x) as `kspace_problems` orders it; in 3D the mask (E1, E2) is the same for all
+    readout positions and has batch 1.
+    """
+    measured = torch.from_numpy(np.ascontiguousarray((data != 0).any(axis=3)))  # RO, E1, E2
+    return measured.any(0)[None] if is_3d(data) else measured[..., 0].T.contiguous()[None]
+
+
+def image_from_problems(images: Tensor, three_d: bool) -> Array:
+    """Images (batch, y, x) as a complex64 array [RO, E1, E2]."""
+    return images.numpy() if three_d else images[0].T[:, :, None].numpy()
+
+
+def maps_from_problems(maps: Tensor, three_d: bool) -> Array:
+    """Coil maps (batch, set, coil, y, x) as a complex64 array [RO, E1, E2, CHA, SET]."""
+    if three_d:
+        return maps.permute(0, 3, 4, 2, 1).numpy()
+    return maps[0].permute(3, 2, 1, 0)[:, :, None].numpy()
+
+
+def maps_problems(maps: Array) -> Tensor:
+    """Coil maps [RO, E1, E2, CHA, SET] as a complex64 tensor (batch, set, coil, y, x)."""
+    tensor = torch.from_numpy(np.ascontiguousarray(maps.astype(np.complex64, copy=False)))
+    if is_3d(maps):
+        return tensor.permute(0, 4, 3, 1, 2).contiguous()
+    return tensor[:, :, 0].permute(3, 2, 1, 0).contiguous()[None]
+
+
+def replace_data(buffer: ReconBuffer, data: Array) -> ReconBuffer:
+    """The buffer with other data [RO, E1, E2, CHA, N, S, LOC]; the headers' channel counts follow."""
+    channels = data.shape[3]
+    headers = np.empty(buffer.headers.shape, dtype=object)
+    for index, header in np.ndenumerate(buffer.headers):
+        changed = copy.copy(header)
+        if changed.number_of_samples:
+            changed.active_channels = channels
+        headers[index] = changed
+    return ReconBuffer(data, buffer.trajectory, buffer.density, headers, buffer.sampling)
+
+
+def maps_to_bits(recon_data: ReconData) -> ReconData:
+    """ReconData whose coil maps follow their ReconBit as one more ReconBit, marked in every header."""
+    bits = []
+    for bit in recon_data.bits:
+        bits.append(bit)
+        maps = getattr(bit, "coil_maps", None)
+        if maps is None:
+            continue
+        header = ismrmrd.AcquisitionHeader()
+        header.user_int[0] = MAPS_MARK
+        header.user_int[1] = CALIBRATIONS.index(bit.calibration)
+        headers = np.empty((maps.shape[1], maps.shape[2], *maps.shape[4:]), dtype=object)
+        headers.fill(header)
+        data = np.asarray(maps, dtype=np.complex64)
+        bits.append(ReconBit(ReconBuffer(data, None, None, headers, bit.data.sampling)))
+    return ReconData(bits)
+
+
+def bits_to_maps(recon_data: ReconData) -> ReconData:
+    """The inverse of `maps_to_bits`: the maps become the `coil_maps` attribute of the ReconBit they follow."""
+    bits: list[ReconBit] = []
+    for bit in recon_data.bits:
+        headers = bit.data.headers
+        if bits and headers.size and headers.flat[0].user_int[0] == MAPS_MARK:
+            bits[-1].coil_maps = bit.data.data
+            bits[-1].calibration = CALIBRATIONS[headers.flat[0].user_int[1]]
+        else:
+            bits.append(bit)
+    return ReconData(bits)
+
+
+def slice_key(buffer: ReconBuffer) -> tuple[int, ...]:
+    """What tells the slices (and sets, phases, contrasts) of a scan apart in all repetitions, from the first line."""
+    line = next((head for head in buffer.headers.flat if head.number_of_samples), buffer.headers.flat[0])
+    return (line.idx.slice, line.idx.contrast, line.idx.phase, line.idx.set)
+
+
+def has_repetitions(header: Any) -> bool:
+    """Whether the header announces more than one repetition."""
+    limits = [encoding.encodingLimits.repetition for encoding in header.encoding]
+    return any(limit is not None and limit.maximum > 0 for limit in limits)
+
+
+def calibration_mode(header: Any, space: int) -> str:
+    """The calibration mode of an encoding space, "" when the header gives none."""
+    parallel = header.encoding[space].parallelImaging
+    mode = parallel.calibrationMode if parallel else None
+    return str(getattr(mode, "value", mode) or "")

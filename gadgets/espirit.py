@@ -1,0 +1,461 @@
+"""ESPIRiT coil maps from the fully sampled centre of k-space."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from gadgetron.types import ReconData
+from gadgetron.types.recon_data import ReconBit
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gadgets.buffers import (
+    Array,
+    calibration_mode,
+    has_repetitions,
+    is_3d,
+    kspace_problems,
+    maps_from_problems,
+    replace_data,
+    sampled,
+    slice_key,
+)
+from gadgets.stream import Gadget, parameter
+from priors.hankel import low_rank_completion
+
+log = logging.getLogger("genrecon")
+
+_CHUNK_BYTES = 4 * 2**20
+_POWER_TOLERANCE = 1e-3
+_SQUARINGS = 4
+_LATER_SET_CROP = 0.8
+_TINY = torch.finfo(torch.float32).tiny
+
+
+def calibration_region(mask: NDArray[np.bool_] | Tensor) -> tuple[slice, slice]:
+    """Largest fully sampled rectangle around the centre of a sampling mask.
+
+    Parameters
+    ----------
+    mask : array of bool
+        Sampling mask, shape (y, x), with the centre of k-space at (y // 2, x // 2).
+
+    Returns
+    -------
+    (slice, slice)
+        Rows and columns of the rectangle of the largest area that holds the centre, symmetric about it or
+        with one sample more on one side. Both are empty if the centre is not sampled.
+
+    Raises
+    ------
+    ValueError
+        If the mask is not two-dimensional.
+    """
+    sampled: NDArray[np.bool_] = np.asarray(mask, dtype=bool)
+    if sampled.ndim != 2:
+        raise ValueError(f"sampling mask: shape {sampled.shape} is not (y, x)")
+    row, column = sampled.shape[0] // 2, sampled.shape[1] // 2
+    best = (slice(row, row), slice(column, column))
+    best_area = 0
+    for first, last in _centred_ranges(row, sampled.shape[0]):
+        full = np.logical_and.reduce(sampled[first:last])
+        if not full[column]:
+            break
+        gaps = np.flatnonzero(~full)
+        left = column - (gaps[gaps < column].max(initial=-1) + 1)
+        right = gaps[gaps > column].min(initial=len(full)) - column - 1
+        start, stop = int(column - min(left, right + 1)), int(column + min(right, left + 1) + 1)
+        if (area := (last - first) * (stop - start)) > best_area:
+            best, best_area = (slice(first, last), slice(start, stop)), area
+    return best
+
+
+def _centred_ranges(centre: int, size: int) -> list[tuple[int, int]]:
+    """Ranges around the centre sample with at most one sample more on one side, smallest first."""
+    ranges = [
+        (centre - half - before, centre + half + after)
+        for half in range(size)
+        for before, after in ((0, 1), (1, 1), (0, 2))
+    ]
+    return [(first, last) for first, last in ranges if first >= 0 and last <= size]
+
+
+def espirit_maps(
+    calibration: Tensor,
+    shape: tuple[int, int],
+    *,
+    sets: int = 1,
+    kernel: int = 6,
+    threshold: float = 0.02,
+    crop: float = 0.6,
+    soft: bool = True,
+    iterations: int = 100,
+) -> Tensor:
+    r"""Coil sensitivity maps by ESPIRiT from a fully sampled calibration region.
+
+    Parameters
+    ----------
+    calibration : Tensor
+        Complex k-space of the calibration region, shape (batch, coil, cy, cx), no sample missing.
+    shape : (int, int)
+        Size (y, x) of the maps; any size, odd too.
+    sets : int
+        Number of map sets: 1 for plain SENSE, 2 or more for anatomy larger than the field of view
+        (soft-SENSE).
+    kernel : int
+        Width of the k-space kernel in samples.
+    threshold : float
+        Singular values of the calibration matrix below this fraction of the largest one are noise, from 0 to
+        1.
+    crop : float
+        Eigenvalue of the coil operator (from 0 to 1) where the support of the maps ends; 0 does not crop.
+        Later sets, whose eigenvalues come near 1 only where anatomy is aliased, use at least 0.8.
+    soft : bool
+        Let the weight of the maps rise smoothly from 0 to 1 around `crop`, on a width of 2 (1 - crop);
+        otherwise the maps are cut there.
+    iterations : int
+        Most subspace iterations.
+
+    Returns
+    -------
+    Tensor
+        Complex maps, shape (batch, set, coil, y, x), dimensionless. The sum of squares over the coils is the
+        square of the weight: 1 inside the support and 0 outside.
+
+    Raises
+    ------
+    ValueError
+        If the calibration region is smaller than the kernel or a number is out of range.
+
+    Notes
+    -----
+    The patches of the calibration k-space span the signal space V of the calibration matrix. Its projection
+    :math:`V V^H`, averaged over all patches that hold a sample, is a convolution; in the image it is one
+    Hermitian coil-by-coil matrix a pixel, and the maps are its eigenvectors of eigenvalue 1 (Uecker et al.,
+    MRM 2014). The phase of set m makes its inner product over the coils with the m-th principal
+    component of the calibration data real and positive.
+    """
+    _check_arguments(calibration, sets, kernel, threshold, crop)
+    maps = calibration.new_zeros(len(calibration), sets, calibration.shape[1], *shape)
+    for slice_maps, slice_calibration in zip(maps, calibration, strict=True):
+        _fill_slice(slice_maps, slice_calibration, kernel, threshold, crop, soft, iterations)
+    return maps
+
+
+def _check_arguments(calibration: Tensor, sets: int, kernel: int, threshold: float, crop: float) -> None:
+    if calibration.ndim != 4:
+        raise ValueError(f"ESPIRiT: calibration of shape {tuple(calibration.shape)} is not (batch, coil, y, x)")
+    height, width = calibration.shape[-2:]
+    if kernel < 1 or min(height, width) < kernel:
+        raise ValueError(
+            f"ESPIRiT: calibration region of {height} x {width} samples is smaller than the {kernel} x {kernel}"
+            " kernel; acquire more calibration lines or take a smaller kernel"
+        )
+    if sets < 1:
+        raise ValueError(f"ESPIRiT: {sets} map sets; take 1 or more")
+    if not (0 <= threshold < 1 and 0 <= crop < 1):
+        raise ValueError(f"ESPIRiT: threshold {threshold} and crop {crop} must be from 0 to below 1")
+
+
+def _fill_slice(
+    maps: Tensor, calibration: Tensor, kernel: int, threshold: float, crop: float, soft: bool, iterations: int
+) -> None:
+    """Write the maps of one slice, (set, coil, y, x), from its calibration region (coil, cy, cx).
+
+    Rows of pixels are done in chunks that fit the cache: the coil-by-coil matrices of a whole slice would
+    take gigabytes with many coils.
+    """
+    sets, coils, height, width = maps.shape
+    norm = torch.linalg.vector_norm(calibration)
+    if norm == 0:
+        return
+    calibration = calibration / norm
+    references = _principal_components(calibration)
+    projection = _projection_kernel(_signal_space(calibration, kernel, threshold))
+    rows = _fourier_matrix(height, kernel, projection)
+    columns = projection.reshape(-1, 2 * kernel - 1) @ _fourier_matrix(width, kernel, projection).mT
+    columns = columns.reshape(coils, coils, -1, width).permute(2, 3, 1, 0).reshape(2 * kernel - 1, -1)
+    rows_at_once = max(1, _CHUNK_BYTES // (coils * coils * width * calibration.element_size()))
+    for start in range(0, height, rows_at_once):
+        chunk = slice(start, min(start + rows_at_once, height))
+        operator = (rows[chunk] @ columns).reshape(-1, coils, coils)
+        for index in range(min(sets, coils)):
+            vector, value = _leading_eigenvector(operator, references[:, index], iterations)
+            weight = _support_weight(value, max(crop, _LATER_SET_CROP) if index else crop, soft)
+            weighted = vector * weight[:, None]
+            maps[index, :, chunk] = weighted.T.reshape(coils, -1, width)
+            if index + 1 < sets:
+                operator = _deflate(operator, vector)
+
+
+def _principal_components(calibration: Tensor) -> Tensor:
+    """Coil combinations of descending energy, (coil, component), each of a fixed phase."""
+    samples = calibration.flatten(1)
+    components = torch.linalg.eigh(samples @ samples.mH).eigenvectors.flip(1)
+    largest = components.gather(0, components.abs().argmax(0, keepdim=True))
+    return components * (largest.conj() / largest.abs())
+
+
+def _signal_space(calibration: Tensor, kernel: int, threshold: float) -> Tensor:
+    """Orthonormal kernels that span the patches of the calibration region, (index, coil, ky, kx)."""
+    coils = calibration.shape[0]
+    patches = calibration.unfold(1, kernel, 1).unfold(2, kernel, 1)
+    unknowns = coils * kernel * kernel
+    if patches.shape[1] * patches.shape[2] < unknowns:
+        matrix = patches.permute(1, 2, 0, 3, 4).reshape(-1, unknowns)
+        values, left = torch.linalg.eigh(matrix @ matrix.mH)
+        kept = values > threshold**2 * values[-1]
+        space = (matrix.mH @ left[:, kept]) / values[kept].sqrt()
+    else:
+        gram = calibration.new_zeros(unknowns, unknowns)
+        rows_at_once = max(1, _CHUNK_BYTES // (patches.shape[2] * unknowns * calibration.element_size()))
+        for rows in patches.split(rows_at_once, dim=1):
+            matrix = rows.permute(1, 2, 0, 3, 4).reshape(-1, unknowns)
+            gram += matrix.mH @ matrix
+        values, space = torch.linalg.eigh(gram)
+        space = space[:, values > threshold**2 * values[-1]]
+    return space.mT.reshape(-1, coils, kernel, kernel)
+
+
+def _projection_kernel(space: Tensor) -> Tensor:
+    """Kernel of the averaged projection on the signal space, (coil in, coil out, 2 k - 1, 2 k - 1).
+
+    Sums of the outer products over equal distances are correlations of the kernels, hence products of their
+    transforms.
+    """
+    kernel = space.shape[-1]
+    size = 2 * kernel - 1
+    spectra = torch.fft.fft2(space, s=(size, size)).permute(2, 3, 1, 0)
+    correlation = torch.fft.ifft2((spectra @ spectra.mH).permute(2, 3, 0, 1)) / kernel**2
+    return torch.fft.fftshift(correlation, dim=(-2, -1))
+
+
+def _fourier_matrix(size: int, kernel: int, like: Tensor) -> Tensor:
+    """Transform of the 2 k - 1 kernel samples to `size` pixels along one axis, (size, 2 k - 1)."""
+    pixel = torch.arange(size, dtype=torch.float64, device=like.device) - size // 2
+    sample = torch.arange(1 - kernel, kernel, dtype=torch.float64, device=like.device)
+    phase = -2 * torch.pi / size * pixel[:, None] * sample
+    return torch.polar(torch.ones_like(phase), phase).to(like.dtype)
+
+
+def _leading_eigenvector(operator: Tensor, reference: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
+    """Eigenvectors (pixel, coil) and eigenvalues (pixel) of Hermitian matrices (pixel, coil, coil).
+
+    Power iteration with the 16th power of the matrices. It starts from the reference combination: as the
+    matrices are positive semi-definite, the inner product with the reference is real and positive, and where
+    several eigenvalues are 1 (aliased anatomy) the map is the smooth projection of the reference on their
+    space.
+    """
+    power = operator
+    for _ in range(_SQUARINGS):
+        power = power @ power
+        # The trace keeps the powers of small eigenvalues (background) within single precision.
+        power = power / power.diagonal(dim1=1, dim2=2).real.sum(1).clamp_min(_TINY)[:, None, None]
+    vector = reference.expand(len(operator), -1).unsqueeze(-1)
+    for _ in range(max(1, -(-iterations // 2**_SQUARINGS))):
+        following = power @ vector
+        following = following / _squared_norm(following).sqrt().clamp_min(_TINY)
+        change = _squared_norm(following - vector)
+        vector = following
+        if bool(change.max() < _POWER_TOLERANCE**2):
+            break
+    value = (vector.conj() * (operator @ vector)).sum((1, 2)).real
+    return vector.squeeze(-1), value
+
+
+def _squared_norm(vector: Tensor) -> Tensor:
+    """Squared norms of vectors (pixel, coil, 1) as (pixel, 1, 1), without the slow complex modulus."""
+    return torch.view_as_real(vector).square().sum((1, 3)).unsqueeze(-1)
+
+
+def _deflate(operator: Tensor, vector: Tensor) -> Tensor:
+    """Hermitian matrices restricted to the orthogonal complement of one unit vector each."""
+    column = vector.unsqueeze(-1)
+    mapped = operator @ column
+    value = column.mH @ mapped
+    return operator - mapped @ column.mH - column @ (mapped - value * column).mH
+
+
+def _support_weight(value: Tensor, crop: float, soft: bool) -> Tensor:
+    """Weight of the maps from 0 to 1: a cubic step over the eigenvalue, 1 - crop either side of `crop`."""
+    if crop == 0:
+        return torch.ones_like(value)
+    if not soft:
+        return (value > crop).to(value.dtype)
+    position = ((value - crop) / (2 * (1 - crop)) + 0.5).clamp(0, 1)
+    return position**2 * (3 - 2 * position)
+
+
+# --- the gadget ------------------------------------------------------------------------------------------------------
+
+
+class Espirit(Gadget):
+    """Estimates coil maps from each slice's calibration data and attaches them to its ReconBit as `coil_maps`.
+
+    The calibration is the largest fully sampled centre of the reference lines, or of the k-space when there
+    are none; repetitions without calibration get the maps of the one before; a scan without any has its
+    centre completed by low rank first, and its images say so.
+    """
+
+    @dataclass(frozen=True)
+    class Parameters:
+        map_sets: int = parameter(1, "sets of maps; 2 for anatomy larger than the field of view", minimum=1, maximum=4)
+        kernel: int = parameter(6, "width of the k-space kernel in 2D", minimum=2, maximum=12)
+        kernel_3d: int = parameter(5, "width of the k-space kernel in 3D", minimum=2, maximum=12)
+        threshold: float = parameter(
+            0.02, "singular values below this fraction of the largest are noise", minimum=0.0, maximum=0.99
+        )
+        crop: float = parameter(0.0, "eigenvalue at which the support of the maps ends", minimum=0.0, maximum=0.999)
+        soft: bool = parameter(True, "weight the maps smoothly by their eigenvalue instead of cutting them at `crop`")
+        calibration_size: int = parameter(24, "most calibration samples used along each axis", minimum=4)
+
+    def process(self, items: Iterator[Any]) -> Iterator[Any]:
+        kept: dict[tuple[int, ...], Array] = {}
+        shared: dict[tuple[int, ...], _SharedCalibration] = {}
+        waiting: list[ReconData] = []
+        for item in items:
+            if not isinstance(item, ReconData):
+                yield item
+                continue
+            for space, bit in enumerate(item.bits):
+                if calibration_mode(self.header, space) == "interleaved" and bit.data.data.size:
+                    shared.setdefault(_key(space, bit), _SharedCalibration()).add(bit.data.data)
+            waiting.append(item)
+            for candidate in list(waiting):
+                if self._attach(candidate, kept, shared):
+                    waiting.remove(candidate)
+                    yield candidate
+        for item in waiting:
+            self._attach(item, kept, {})
+            yield item
+
+    def _attach(
+        self,
+        item: ReconData,
+        kept: dict[tuple[int, ...], Array],
+        shared: dict[tuple[int, ...], _SharedCalibration],
+    ) -> bool:
+        """Attach maps to all ReconBits; False when some must wait for the lines of later repetitions."""
+        for space, bit in enumerate(item.bits):
+            if not bit.data.data.size or hasattr(bit, "coil_maps"):
+                continue
+            key = _key(space, bit)
+            calibration, source = self._calibrations(bit), "measured"
+            earlier = kept.get(key)
+            if calibration is None and earlier is not None and earlier.shape[:4] == bit.data.data.shape[:4]:
+                bit.coil_maps, bit.calibration = earlier, "earlier repetition"
+                continue
+            if calibration is None and key in shared:
+                calibration, source = self._calibrations(shared[key].bit(bit)), "all repetitions"
+                if calibration is None:
+                    return False
+            if calibration is None:
+                log.warning("%s: no calibration lines; the centre of k-space is completed by low rank", self.name)
+                calibration, source = self._completed(bit), "completed"
+            bit.coil_maps, bit.calibration = self._maps(bit, calibration), source
+            if has_repetitions(self.header):
+                kept[key] = bit.coil_maps
+        return True
+
+    def _maps(self, bit: ReconBit, calibrations: list[list[Tensor]]) -> Array:
+        """Maps [RO, E1, E2, CHA, SET, S, LOC] from the calibration k-space of each LOC and S."""
+        shape = bit.data.data.shape
+        three_d = is_3d(bit.data.data)
+        size = (shape[1], shape[2]) if three_d else (shape[1], shape[0])
+        kernel = self.parameters.kernel_3d if three_d else self.parameters.kernel
+
+        def maps(calibration: Tensor) -> Array:
+            found = espirit_maps(
+                calibration,
+                size,
+                sets=self.parameters.map_sets,
+                kernel=min(kernel, *calibration.shape[-2:]),
+                threshold=self.parameters.threshold,
+                crop=self.parameters.crop,
+                soft=self.parameters.soft,
+            )
+            return maps_from_problems(found, three_d)
+
+        return np.stack([np.stack([maps(one) for one in row], axis=-1) for row in calibrations], axis=-1)
+
+    def _calibrations(self, bit: ReconBit) -> list[list[Tensor]] | None:
+        """Calibration k-space (batch, coil, cy, cx) for each LOC and S; None when a slice has too little of it."""
+        three_d = is_3d(bit.data.data)
+        smallest = min(3, bit.data.data.shape[1]) if three_d else 4
+        _, _, _, _, _, s_count, locations = bit.data.data.shape
+        found = []
+        for loc in range(locations):
+            row = []
+            for s in range(s_count):
+                for buffer in (bit.ref, bit.data):
+                    if buffer is None:
+                        continue
+                    part = buffer.data[..., min(s, buffer.data.shape[5] - 1), min(loc, buffer.data.shape[6] - 1)]
+                    region = self._region(part)
+                    if region is not None and min(region.shape[-2:]) >= smallest:
+                        row.append(region)
+                        break
+                else:
+                    return None
+            found.append(row)
+        return found
+
+    def _region(self, data: Array) -> Tensor | None:
+        """Fully sampled centre of a buffer [RO, E1, E2, CHA, N], of the first N that has one; no larger than set."""
+        for n in range(data.shape[4]):
+            mask = sampled(data[..., n])[0]
+            rows, columns = (
+                _at_most(part, self.parameters.calibration_size) for part in calibration_region(mask.numpy())
+            )
+            if rows.stop > rows.start and columns.stop > columns.start:
+                return kspace_problems(data[..., n])[..., rows, columns].contiguous()
+        return None
+
+    def _completed(self, bit: ReconBit) -> list[list[Tensor]]:
+        """The centre of k-space with its missing samples filled in by low rank (SAKE, Shin et al., MRM 2014)."""
+        data = bit.data.data
+        window, width = 6, 2 * self.parameters.calibration_size
+        found = []
+        for loc in range(data.shape[6]):
+            row = []
+            for s in range(data.shape[5]):
+                kspace = kspace_problems(data[..., 0, s, loc])
+                mask = sampled(data[..., 0, s, loc])
+                centre = [slice(max(n // 2 - width // 2, 0), n // 2 + width // 2) for n in kspace.shape[-2:]]
+                kspace, mask = kspace[..., centre[0], centre[1]], mask[..., centre[0], centre[1]]
+                rank = min(window * window * 3 // 2, kspace.shape[1] * window * window // 2 + 1)
+                row.append(low_rank_completion(kspace, mask[:, None], window, rank, 30))
+            found.append(row)
+        return found
+
+
+class _SharedCalibration:
+    """The mean of the repetitions so far, each sample over the repetitions that measured it."""
+
+    def __init__(self) -> None:
+        self._sum: Array | None = None
+        self._count: Array | None = None
+
+    def add(self, data: Array) -> None:
+        count = (data != 0).any(axis=3, keepdims=True).astype(np.float32)
+        self._sum = data if self._sum is None else self._sum + data
+        self._count = count if self._count is None else self._count + count
+
+    def bit(self, like: ReconBit) -> ReconBit:
+        assert self._sum is not None and self._count is not None
+        return ReconBit(replace_data(like.data, self._sum / np.maximum(self._count, 1)))
+
+
+def _key(space: int, bit: ReconBit) -> tuple[int, ...]:
+    return (space, *slice_key(bit.data))
+
+
+def _at_most(part: slice, size: int) -> slice:
+    """The middle of a range, no longer than `size`, its centre sample at half its length."""
+    excess = max(part.stop - part.start - size, 0)
+    return slice(part.start + (excess + 1) // 2, part.stop - excess // 2)

@@ -1,0 +1,298 @@
+"""Gadgetron's XML chains, read and run in process."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import defusedxml.ElementTree
+from defusedxml import DefusedXmlException
+
+from gadgets import acquisition, finish
+from gadgets.stream import Gadget, ReconError, StageTiming, connection_properties, one_line, run_stages
+from pipelines.wire import external_connection, external_process
+
+log = logging.getLogger("genrecon")
+
+TWINS: dict[str, type[Gadget]] = {
+    twin.__name__: twin
+    for twin in (
+        acquisition.NoiseAdjustGadget,
+        acquisition.AsymmetricEchoAdjustROGadget,
+        acquisition.RemoveROOversamplingGadget,
+        acquisition.AcquisitionAccumulateTriggerGadget,
+        acquisition.BucketToBufferGadget,
+        finish.GenericReconFieldOfViewAdjustmentGadget,
+        finish.ImageArraySplitGadget,
+        finish.ComplexToFloatGadget,
+        finish.FloatToUShortGadget,
+        finish.ImageFinishGadget,
+    )
+}
+
+
+@dataclass
+class Node:
+    """One gadget of a chain, with the XML element it was read from and where its properties are written back."""
+
+    element: ElementTree.Element
+    names: tuple[str, ...]  # what --set may call it, the one for messages first
+    properties: dict[str, str] = field(default_factory=dict)
+    classname: str = ""
+    module: str = ""
+    target: str = ""
+    address: tuple[str, int] | None = None
+
+    def load(self) -> type[Gadget] | None:
+        """The gadget's class; None for an external target that is not one of our gadgets (a plain function, say).
+
+        Raises ReconError when there is no twin of the class, or the module or target is missing.
+        """
+        if self.classname:
+            if self.classname not in TWINS:
+                raise ReconError(
+                    f"gadget {self.classname}: it has no Python twin here; run this chain on a real Gadgetron "
+                    "(--gadgetron HOST:PORT) or leave it out"
+                )
+            return TWINS[self.classname]
+        if self.address:
+            return None
+        try:
+            module = importlib.import_module(self.module)
+        except ImportError as error:
+            raise ReconError(
+                f"external {self.module}: the module cannot be imported ({one_line(error)}); install it or correct "
+                "the name in <execute>"
+            ) from None
+        target = getattr(module, self.target, None)
+        if target is None:
+            raise ReconError(f"external {self.module}: it has no '{self.target}'; correct the target in <execute>")
+        return target if isinstance(target, type) and issubclass(target, Gadget) else None
+
+
+class Chain:
+    """A Gadgetron stream configuration, both dialects.
+
+    Parameters
+    ----------
+    text : the XML
+    name : what to call it in messages
+
+    Raises
+    ------
+    ReconError
+        Not XML, not a stream configuration, or an element that only a real Gadgetron can run.
+    """
+
+    def __init__(self, text: bytes | str, name: str) -> None:
+        self.name = name
+        try:
+            self._root = defusedxml.ElementTree.fromstring(text)
+        except (ElementTree.ParseError, DefusedXmlException, ValueError) as error:
+            raise ReconError(f"{name}: not an XML chain ({one_line(error)}); see xml_configs for examples") from None
+        for element in self._root.iter():
+            if isinstance(element.tag, str):
+                element.tag = element.tag.rpartition("}")[2]
+        if self._root.tag == "gadgetronStreamConfiguration":
+            elements = self._root.findall("gadget")
+        elif self._root.tag == "configuration" and (self._root.findtext("version") or "").strip() == "2":
+            stream = self._root.find("stream")
+            if stream is None:
+                raise ReconError(f"{name}: it has no <stream>; put the gadgets in one")
+            elements = [element for element in stream if isinstance(element.tag, str)]
+        else:
+            raise ReconError(
+                f"{name}: not a Gadgetron chain; its root must be <configuration> with <version>2</version> or "
+                "<gadgetronStreamConfiguration>"
+            )
+        self.nodes = [self._node(element) for element in elements]
+        if not self.nodes:
+            raise ReconError(f"{name}: it has no gadgets; add them to the stream")
+        self._resolve_references()
+
+    def _node(self, element: ElementTree.Element) -> Node:
+        if element.tag == "gadget":
+            classname = (element.findtext("classname") or "").strip()
+            label = (element.findtext("name") or "").strip()
+            names = tuple(name for name in dict.fromkeys((classname, label)) if name)
+            if classname == "PythonGadget":
+                properties = _properties(element)
+                module, target = properties.pop("python_module", ""), properties.pop("python_class", "")
+                return Node(element, (module.rpartition(".")[2], target), properties, module=module, target=target)
+            return Node(element, names, _properties(element), classname=classname)
+        if element.tag != "external":
+            raise ReconError(
+                f"{self.name}: <{element.tag}> is run by a real Gadgetron only; use --gadgetron HOST:PORT or a plain "
+                "chain of gadgets"
+            )
+        configuration = element.find("configuration")
+        properties = {} if configuration is None else connection_properties(configuration)
+        execute, connect = element.find("execute"), element.find("connect")
+        if execute is not None:
+            module, target = execute.get("name", ""), execute.get("target", "")
+            if execute.get("type", "").lower() != "python":
+                raise ReconError(
+                    f"{self.name}: external {module} is of type '{execute.get('type')}'; only python runs here, "
+                    "use a real Gadgetron for it (--gadgetron HOST:PORT)"
+                )
+            names = (module.rpartition(".")[2], target)
+            return Node(element, names, properties, module=module, target=target)
+        if connect is None:
+            raise ReconError(f"{self.name}: an <external> has neither <execute> nor <connect>; add one")
+        host, port = connect.get("address") or "localhost", connect.get("port", "")
+        if not port.isdigit():
+            raise ReconError(f"{self.name}: <connect> has port '{port}'; it must be a number")
+        return Node(element, (f"{host}:{port}",), properties, address=(host, int(port)))
+
+    def _resolve_references(self) -> None:
+        """A value property@gadget stands for another gadget's property, as in Gadgetron."""
+        known = {
+            f"{name}@{label}": (node, name) for node in self.nodes for label in node.names for name in node.properties
+        }
+        for node in self.nodes:
+            for name, value in node.properties.items():
+                visited: set[str] = set()
+                while value in known and value not in visited:
+                    visited.add(value)
+                    source, property_name = known[value]
+                    value = source.properties[property_name]
+                if value in visited:
+                    raise ReconError(
+                        f"{self.name}: property '{name}' of {node.names[0]} refers to itself; give a value"
+                    )
+                node.properties[name] = value
+
+    def set(self, gadget: str, name: str, value: str) -> None:
+        """Set one property, of a gadget called by class, name or module, or of a member of a composite gadget.
+
+        Raises ReconError when no gadget of the chain is called so.
+        """
+        targets = [node for node in self.nodes if gadget in node.names]
+        members = [node for node in self.nodes if gadget in self._members(node)] if not targets else []
+        if not targets and not members:
+            known = [node.names[0] for node in self.nodes] + [m for node in self.nodes for m in self._members(node)]
+            raise ReconError(f"{self.name}: no gadget is called '{gadget}'; it has: {', '.join(known)}")
+        for node in targets:
+            node.properties[name] = value
+        for node in members:
+            node.properties[f"{gadget}.{name}"] = value
+
+    @staticmethod
+    def _members(node: Node) -> tuple[str, ...]:
+        if not node.module.startswith("gadgets."):
+            return ()
+        return tuple(getattr(node.load(), "members", {}))
+
+    def without(self, module: str) -> Chain:
+        """The chain less the external nodes of one module."""
+        other = copy.deepcopy(self)
+        stream = other._root.find("stream")
+        for node in [node for node in other.nodes if node.module == module]:
+            (other._root if stream is None else stream).remove(node.element)
+            other.nodes.remove(node)
+        return other
+
+    def external(self, module: str) -> Node | None:
+        """The first external node of one module."""
+        return next((node for node in self.nodes if node.module == module), None)
+
+    def to_xml(self) -> bytes:
+        """The chain as XML, properties as they are now; legacy property elements are kept in their dialect."""
+        for node in self.nodes:
+            holder = node.element
+            if node.element.tag == "external":
+                found = node.element.find("configuration")
+                holder = ElementTree.SubElement(node.element, "configuration") if found is None else found
+            legacy = self._root.tag == "gadgetronStreamConfiguration"
+            reserved = {"python_module": node.module, "python_class": node.target} if legacy and node.module else {}
+            for old in holder.findall("property"):
+                holder.remove(old)
+            for name, value in {**reserved, **node.properties}.items():
+                if legacy:
+                    element = ElementTree.SubElement(holder, "property")
+                    ElementTree.SubElement(element, "name").text = name
+                    ElementTree.SubElement(element, "value").text = value
+                else:
+                    ElementTree.SubElement(holder, "property", name=name, value=value)
+        return ElementTree.tostring(self._root, encoding="utf-8", xml_declaration=True)
+
+    def run(
+        self,
+        header: Any,
+        items: Iterable[Any],
+        *,
+        processes: bool = False,
+        timings: list[StageTiming] | None = None,
+    ) -> Iterator[Any]:
+        """Run the chain over a stream of acquisitions; yield what its last gadget yields.
+
+        Parameters
+        ----------
+        header : ismrmrd.xsd.ismrmrdHeader
+        items : acquisitions and waveforms, in the order they were measured
+        processes : run each `<external>` in a process of its own, as a Gadgetron server does
+        timings : filled with one entry a gadget
+
+        Raises
+        ------
+        ReconError
+            A property, the data or a gadget failed; one line that names it.
+        """
+        stages = []
+        header_xml = header.toXML().encode() if processes or any(n.address or n.module for n in self.nodes) else b""
+        for node in self.nodes:
+            kind = node.load()
+            name = node.names[0]
+            if node.address:
+                stages.append((name, external_connection(*node.address, _configuration(node), header_xml)))
+            elif node.module and (processes or kind is None):
+                stages.append((name, external_process(node.module, node.target, _configuration(node), header_xml)))
+            else:
+                assert kind is not None
+                gadget = kind()
+                gadget.configure(header, node.properties)
+                stages.append((name, gadget.process))
+        return run_stages(items, stages, timings)
+
+
+def _properties(element: ElementTree.Element) -> dict[str, str]:
+    holder = ElementTree.Element("properties")
+    holder.extend(element.findall("property"))
+    return {name: value.strip() for name, value in connection_properties(holder).items()}
+
+
+def _configuration(node: Node) -> bytes:
+    element = ElementTree.Element("configuration")
+    for name, value in node.properties.items():
+        ElementTree.SubElement(element, "property", name=name, value=value)
+    return ElementTree.tostring(element)
+
+
+def shipped_chains() -> dict[str, str]:
+    """Names of the chains in xml_configs, with the first line of the comment that says what each does."""
+    chains = {}
+    for entry in sorted(resources.files("xml_configs").iterdir(), key=lambda entry: entry.name):
+        if entry.name.endswith(".xml"):
+            comment = entry.read_text().partition("<!--")[2].partition("-->")[0].strip()
+            chains[entry.name.removesuffix(".xml")] = comment.splitlines()[0].strip() if comment else ""
+    return chains
+
+
+def read_chain(config: str) -> Chain:
+    """Read a chain: the name of a shipped one, or the path of an XML file.
+
+    Raises ReconError when there is neither, or it is not a chain.
+    """
+    shipped = config.removesuffix(".xml")
+    if Path(config).is_file():
+        return Chain(Path(config).read_bytes(), config)
+    if shipped in shipped_chains():
+        return Chain((resources.files("xml_configs") / f"{shipped}.xml").read_bytes(), shipped)
+    raise ReconError(f"{config}: no such chain; give an XML file or one of: {', '.join(shipped_chains())}")

@@ -1,0 +1,410 @@
+"""The command line: `genrecon replay`, `simulate`, `info`, `demo`, `listen`, `chains`."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from gadgets.stream import ReconError, one_line
+
+DEFAULT_CONFIG = "l1_wavelet"
+
+app = typer.Typer(
+    name="genrecon",
+    help="Generative MR reconstruction: raw ISMRMRD data in, DICOM out, with Gadgetron or without.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,
+)
+console = Console()
+errors = Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        console.print(f"genrecon {metadata.version('gadgetron-genrecon')}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say what every gadget does.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and end.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    logger = logging.getLogger("genrecon")
+    logger.setLevel(logging.WARNING)
+    if verbose:
+        _log_to_stderr()
+    else:
+        logger.addHandler(logging.NullHandler())  # warnings stand in each run's summary
+
+
+def _log_to_stderr() -> None:
+    logger = logging.getLogger("genrecon")
+    logger.setLevel(logging.INFO)
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+    logger.addHandler(handler)
+
+
+@contextlib.contextmanager
+def _bar(total: int, unit: str) -> Iterator[Callable[[int, str], None]]:
+    """A progress bar on the terminal; nothing when the output is not one."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
+        task = progress.add_task("", total=total)
+        yield lambda done, text: progress.update(task, completed=done, description=text)
+
+
+def _result_folder(raw: Path, out: Path | None, several: bool) -> Path:
+    if out is None:
+        return Path("genrecon-out") / raw.stem
+    return out / raw.stem if several else out
+
+
+@app.command()
+def replay(
+    raw: Annotated[list[Path], typer.Argument(help="Raw ISMRMRD files (.h5).", show_default=False)],
+    config: Annotated[
+        str, typer.Option("--config", "-c", help="Chain: a shipped one's name (see `genrecon chains`) or an XML file.")
+    ] = DEFAULT_CONFIG,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Folder for the results; with several files one folder each in it.  [default: genrecon-out/FILE]",
+        ),
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="gadget.property=value, overriding the chain; may be repeated.")
+    ] = None,
+    gadgetron: Annotated[
+        str | None, typer.Option(help="HOST:PORT of a Gadgetron server that runs the chain, instead of this process.")
+    ] = None,
+    processes: Annotated[
+        bool, typer.Option("--processes", help="Run each external gadget in a process of its own, as Gadgetron does.")
+    ] = False,
+    timeout: Annotated[
+        float, typer.Option(min=1.0, help="Seconds of silence after which a server is given up.")
+    ] = 600.0,
+) -> None:
+    """Reconstruct raw ISMRMRD files: DICOM, PNG montages and images as ISMRMRD HDF5.
+
+    Leaves in the output folder dicom/, series_NNN.png and images.h5, all of them or (after an error) nothing.
+    """
+    from pipelines.raw import RawScan
+    from pipelines.replay import replay as run
+
+    folders = [_result_folder(path, out, len(raw) > 1) for path in raw]
+    if len(set(folders)) != len(folders):
+        raise ReconError("replay: two files have the same name and would share a folder; replay them one by one")
+    failed = []
+    for path, folder in zip(raw, folders, strict=True):
+        try:
+            with RawScan(path) as scan:
+                total = scan.acquisition_count
+            with _bar(total, "acquisitions") as update:
+                state = {"lines": 0}
+
+                def progress(lines: int, images: int, state: dict[str, int] = state, path: Path = path) -> None:
+                    state["lines"] = max(state["lines"], lines)
+                    update(state["lines"], f"{path.name}: {images} images")  # noqa: B023
+
+                result = run(
+                    path,
+                    config,
+                    folder,
+                    settings=settings,
+                    gadgetron=gadgetron,
+                    processes=processes,
+                    timeout=timeout,
+                    progress=progress,
+                )
+        except Exception as error:
+            if len(raw) == 1:
+                raise
+            failed.append(path)
+            _print_error(error)
+            continue
+        _print_result(result)
+    if failed:
+        raise ReconError(f"replay: {len(failed)} of {len(raw)} files failed; see the lines above")
+
+
+def _print_result(result: Any) -> None:
+    table = Table(title=escape(f"{result.raw.name} → {result.folder}"), title_justify="left")
+    for column in ("series", "images", "matrix", "method", "montage"):
+        table.add_column(column, overflow="fold")
+    for series in result.series.values():
+        matrix = " x ".join(str(size) for size in reversed(series.matrix) if size > 1)
+        montage = series.montage.name if series.montage else ""
+        table.add_row(str(series.number), str(series.images), matrix, escape(series.method or "-"), montage)
+    console.print(table)
+    for text in result.warnings:
+        console.print(escape(f"warning: {text}"), style="yellow", soft_wrap=True, highlight=False)
+    busy = ", ".join(
+        f"{t.name} {t.busy:.2f} s" for t in sorted(result.timings, key=lambda t: -t.busy) if t.busy >= 0.05
+    )
+    console.print(
+        f"{result.images} images, {result.dicom_files} DICOM files in {result.seconds:.2f} s "
+        f"(first image after {result.first_image_seconds:.2f} s){'; ' if busy else ''}{busy}",
+        soft_wrap=True,
+        highlight=False,
+    )
+
+
+@app.command()
+def chains() -> None:
+    """List the shipped chains."""
+    from pipelines.chain import shipped_chains
+
+    table = Table()
+    table.add_column("chain", no_wrap=True)
+    table.add_column("what it does")
+    for name, text in shipped_chains().items():
+        table.add_row(name, escape(text))
+    console.print(table)
+
+
+@app.command()
+def info(raw: Annotated[Path, typer.Argument(help="Raw ISMRMRD file (.h5).", show_default=False)]) -> None:
+    """Show what a raw file holds: header, acquisitions, sampling. No patient data are printed."""
+    from pipelines.info import describe
+
+    table = Table(title=escape(str(raw)), title_justify="left", show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, text in describe(raw):
+        table.add_row(name, escape(text))
+    console.print(table)
+
+
+def _sizes(text: str, name: str, kind: Callable[[str], Any]) -> tuple[Any, Any, Any]:
+    parts = text.lower().replace("x", " ").replace(",", " ").split()
+    try:
+        values = [kind(part) for part in parts]
+    except ValueError:
+        values = []
+    if len(values) not in {2, 3}:
+        raise ReconError(f"simulate: {name} is '{text}'; give X,Y or X,Y,Z, for instance 256,256")
+    return values[0], values[1], values[2] if len(values) == 3 else kind("1")
+
+
+@app.command()
+def simulate(
+    out: Annotated[Path, typer.Argument(help="Raw file to write (.h5).", show_default=False)],
+    matrix: Annotated[str, typer.Option(help="X,Y or X,Y,Z: readout, E1, E2; Z > 1 is a 3D scan.")] = "192,192",
+    fov: Annotated[
+        str, typer.Option(help="Field of view in mm: X,Y,Z; Z is the slice's or slab's thickness.")
+    ] = "220,220,5",
+    slices: Annotated[int, typer.Option(help="Slices (2D) or slabs (3D).")] = 1,
+    slice_order: Annotated[str, typer.Option(help="sequential or interleaved.")] = "sequential",
+    coils: Annotated[int, typer.Option(help="Receive channels.")] = 8,
+    repetitions: Annotated[int, typer.Option(help="Repetitions of the whole scan.")] = 1,
+    averages: Annotated[int, typer.Option(help="Averages.")] = 1,
+    contrasts: Annotated[int, typer.Option(help="Contrasts (echoes).")] = 1,
+    sampling: Annotated[str, typer.Option(help="full, uniform, random or poisson (3D only).")] = "uniform",
+    acceleration: Annotated[
+        float, typer.Option("--acceleration", "-R", help="Acceleration; along E1 when uniform.")
+    ] = 2.0,
+    acceleration_e2: Annotated[int, typer.Option(help="Acceleration along E2 (uniform 3D).")] = 1,
+    calibration: Annotated[str, typer.Option(help="embedded, separate, external, interleaved or none.")] = "embedded",
+    calibration_lines: Annotated[int, typer.Option(help="Calibration lines along E1 (and E2).")] = 24,
+    partial_fourier: Annotated[float, typer.Option(help="Acquired fraction along E1, above 0.5.")] = 1.0,
+    asymmetric_echo: Annotated[float, typer.Option(help="Acquired fraction of the readout, above 0.5.")] = 1.0,
+    oversampling: Annotated[float, typer.Option(help="Readout oversampling.")] = 2.0,
+    noise: Annotated[float, typer.Option(help="Noise standard deviation relative to the object's maximum.")] = 0.01,
+    noise_scan: Annotated[bool, typer.Option(help="Begin with a noise measurement.")] = True,
+    object_scale: Annotated[float, typer.Option(help="Object size relative to the field of view; > 1 folds it.")] = 1.0,
+    vendor: Annotated[str, typer.Option(help='"SIEMENS", "GE MEDICAL SYSTEMS", "Philips" or "generic".')] = "SIEMENS",
+    images: Annotated[
+        Path | None, typer.Option(help="Object to scan instead of the phantom: .npy, (slice, y, x), real or complex.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of noise and sampling.")] = 0,
+) -> None:
+    """Write a simulated raw scan with known truth (stored beside the raw data as dataset/truth)."""
+    from pipelines import simulate as simulation
+
+    given = None
+    if images is not None:
+        import numpy as np
+
+        try:
+            given = np.load(images, allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise ReconError(
+                f"{images}: cannot be read as .npy ({one_line(error)}); give an array (slice, y, x)"
+            ) from None
+    scan_matrix = _sizes(matrix, "--matrix", int)
+    extent = _sizes(fov, "--fov", float)
+    try:
+        scan = simulation.simulate(
+            simulation.SimulationSettings(
+                matrix=scan_matrix,
+                field_of_view_mm=extent,
+                slices=slices,
+                slice_order=slice_order,
+                coils=coils,
+                repetitions=repetitions,
+                averages=averages,
+                contrasts=contrasts,
+                sampling=sampling,
+                acceleration=acceleration,
+                acceleration_e2=acceleration_e2,
+                calibration=calibration,
+                calibration_lines=calibration_lines,
+                partial_fourier=partial_fourier,
+                asymmetric_echo=asymmetric_echo,
+                readout_oversampling=oversampling,
+                noise_level=noise,
+                noise_scan=noise_scan,
+                object_scale=object_scale,
+                vendor=vendor,
+                seed=seed,
+            ),
+            given,
+        )
+    except ValueError as error:
+        raise ReconError(f"simulate: {one_line(ReconError(str(error)))}") from None
+    _write_simulation(out, scan)
+    console.print(f"{out}: {scan.number_of_acquisitions} acquisitions", highlight=False, soft_wrap=True)
+
+
+def _write_simulation(out: Path, scan: Any) -> None:
+    from pipelines.simulate import write_raw
+
+    written = 0
+    with _bar(scan.number_of_acquisitions, "acquisitions") as update:
+
+        def progress(count: int) -> None:
+            nonlocal written
+            written += count
+            update(written, "simulating")
+
+        try:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            write_raw(out, scan, progress)
+        except OSError as error:
+            raise ReconError(
+                f"{out}: cannot write there ({error.strerror or one_line(error)}); free space or choose another file"
+            ) from None
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the raw file and the results.")] = Path(
+        "genrecon-demo"
+    ),
+    config: Annotated[str, typer.Option("--config", "-c", help="Chain to run.")] = DEFAULT_CONFIG,
+) -> None:
+    """Simulate a multi-coil multi-slice scan, reconstruct it through the shipped chain, compare with the truth."""
+    from pipelines.demo import DEMO_SCAN, quality
+    from pipelines.replay import replay as run
+    from pipelines.simulate import simulate as simulation
+
+    raw = out / "raw.h5"
+    _write_simulation(raw, simulation(DEMO_SCAN))
+    with _bar(simulation(DEMO_SCAN).number_of_acquisitions, "acquisitions") as update:
+        result = run(
+            raw, config, out, progress=lambda lines, images: update(lines, f"{images} images") if lines else None
+        )
+    _print_result(result)
+    table = Table(title="against the truth", title_justify="left")
+    for column in ("slice", "PSNR (dB)", "SSIM"):
+        table.add_column(column, justify="right")
+    for label, (psnr, ssim) in quality(raw, out):
+        table.add_row(label, f"{psnr:.2f}", f"{ssim:.4f}")
+    console.print(table)
+    for name in ("dicom", "images.h5", *(s.montage.name for s in result.series.values() if s.montage)):
+        console.print(str(result.folder / name), highlight=False, soft_wrap=True)
+
+
+@app.command()
+def listen(
+    port: Annotated[
+        int, typer.Argument(min=1, max=65535, help="Port that <connect port=...> names.", show_default=False)
+    ],
+    gadget: Annotated[str, typer.Argument(help="MODULE:CLASS of a gadget.")] = "gadgets.reconstruction:Reconstruction",
+    bind: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+) -> None:
+    """Keep a gadget warm for Gadgetron's <connect>: it serves scan after scan until it is stopped."""
+    import importlib
+
+    from gadgets.stream import Gadget
+    from gadgets.stream import listen as serve
+
+    module, _, target = gadget.partition(":")
+    try:
+        kind = getattr(importlib.import_module(module), target)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ReconError(f"listen: {gadget} cannot be loaded ({one_line(error)}); give MODULE:CLASS") from None
+    if not (isinstance(kind, type) and issubclass(kind, Gadget)):
+        raise ReconError(f"listen: {gadget} is not a gadget; give MODULE:CLASS of one")
+    if not logging.getLogger("genrecon").isEnabledFor(logging.INFO):  # --verbose has done it
+        _log_to_stderr()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # the usual way to stop it
+    with contextlib.suppress(KeyboardInterrupt):
+        serve(port, kind, bind)
+
+
+def _print_error(error: Exception) -> None:
+    """Print an error on one line; what is no error of the user's is called so, and --verbose shows its traceback."""
+    stage = getattr(error, "stage", "source")
+    gadget = "" if stage == "source" else f"gadget {stage}: "
+    if isinstance(error, ReconError):
+        text = one_line(error)
+    elif isinstance(error, OSError) and not gadget:
+        text = f"{error.filename or 'system'}: {error.strerror or one_line(error)}"
+    else:
+        logging.getLogger("genrecon").info("traceback", exc_info=error)
+        text = f"{gadget}{one_line(error)} (unexpected; run with --verbose for the traceback)"
+    errors.print(f"[bold red]error:[/] {escape(text)}")
+
+
+def main() -> None:
+    """Entry point: errors a user can meet end in one line and exit code 1."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # runs the clean-up of half-written files
+    # Tracebacks that libraries print from destructors (HDF5 on a full disk) go to the log.
+    logger = logging.getLogger("genrecon")
+    sys.excepthook = lambda _kind, error, _trace: logger.info("traceback", exc_info=error)
+    sys.unraisablehook = lambda about: logger.info("traceback", exc_info=about.exc_value)
+    try:
+        typer.main.get_command(app)()  # app() would set an excepthook of its own
+    except SystemExit as end:
+        if not end.code:
+            raise
+        _exit_now(end.code if isinstance(end.code, int) else 1)
+    except Exception as error:
+        _print_error(error)
+        _exit_now(1)
+
+
+def _exit_now(code: int) -> NoReturn:
+    """End the process without tearing it down: gadgets that still compute, and HDF5 on a full disk, crash in that."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
+    os._exit(code)

@@ -1,0 +1,43 @@
+"""The demo's scan, and how good its reconstruction is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from gadgets.finish import SCALE_RATIO, meta_of, meta_values
+from pipelines.replay import read_images, read_truth
+from pipelines.simulate import SimulationSettings
+
+DEMO_SCAN = SimulationSettings(
+    matrix=(192, 192, 1),
+    field_of_view_mm=(220.0, 220.0, 5.0),
+    slices=4,
+    slice_gap_mm=10.0,
+    coils=8,
+    sampling="uniform",
+    acceleration=3,
+    calibration_lines=24,
+    noise_level=0.005,
+    noise_scan=True,
+)
+
+
+def quality(raw: Path, folder: Path) -> Iterator[tuple[str, tuple[float, float]]]:
+    """PSNR (dB) and SSIM of each slice of a replay against the truth in its raw file.
+
+    Both images are divided by the truth's maximum.
+    """
+    from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+    truth = read_truth(raw)[0]
+    result = np.zeros_like(truth)
+    for image in read_images(folder, series=1):
+        scale = float((meta_values(meta_of(image.attribute_string), SCALE_RATIO) or ["1"])[0])
+        result[image.slice] = image.data[0, 0] / scale
+    result, truth = result / truth.max(), truth / truth.max()
+    for number, (expected, got) in enumerate(zip(truth, result, strict=True)):
+        psnr = peak_signal_noise_ratio(expected, got, data_range=1.0)
+        yield str(number), (psnr, structural_similarity(expected, got, data_range=1.0))

@@ -1,0 +1,111 @@
+"""What a raw file holds, for people."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import ismrmrd
+import numpy as np
+
+from pipelines.raw import RawScan
+
+FLAGS = {
+    "noise": ismrmrd.ACQ_IS_NOISE_MEASUREMENT,
+    "calibration": ismrmrd.ACQ_IS_PARALLEL_CALIBRATION,
+    "calibration and imaging": ismrmrd.ACQ_IS_PARALLEL_CALIBRATION_AND_IMAGING,
+    "navigator": ismrmrd.ACQ_IS_NAVIGATION_DATA,
+    "phase correction": ismrmrd.ACQ_IS_PHASECORR_DATA,
+    "reversed": ismrmrd.ACQ_IS_REVERSE,
+}
+COUNTERS = ("slice", "contrast", "phase", "set", "average", "repetition")
+
+
+def describe(path: str | Path) -> list[tuple[str, str]]:
+    """Names and texts that describe a raw file, without patient data.
+
+    Raises ReconError when the file cannot be used (see `RawScan`).
+    """
+    with RawScan(path) as scan:
+        return [*_header(scan.header), *_acquisitions(scan.heads(), scan.header)]
+
+
+def _header(header: Any) -> list[tuple[str, str]]:
+    rows = []
+    system = header.acquisitionSystemInformation
+    if system:
+        name = " ".join(filter(None, (system.systemVendor, system.systemModel)))
+        field = f"{system.systemFieldStrength_T:.3g} T" if system.systemFieldStrength_T else ""
+        rows.append(("scanner", ", ".join(filter(None, (name, field))) or "not given"))
+    measurement = header.measurementInformation
+    if measurement and measurement.protocolName:
+        rows.append(("protocol", measurement.protocolName))
+    for number, encoding in enumerate(header.encoding):
+        for label, space in (("encoded", encoding.encodedSpace), ("reconstructed", encoding.reconSpace)):
+            matrix, extent = space.matrixSize, space.fieldOfView_mm
+            rows.append(
+                (
+                    f"{label} space {number}",
+                    f"{matrix.x} x {matrix.y} x {matrix.z}, {extent.x:g} x {extent.y:g} x {extent.z:g} mm",
+                )
+            )
+        limits = [
+            f"{name} {limit.minimum}..{limit.maximum} (centre {limit.center})"
+            for name in ("kspace_encoding_step_1", "kspace_encoding_step_2")
+            if (limit := getattr(encoding.encodingLimits, name)) and limit.maximum
+        ]
+        rows.append((f"encoding limits {number}", ", ".join(limits) or "not given"))
+        parallel = encoding.parallelImaging
+        if parallel:
+            factor = parallel.accelerationFactor
+            mode = parallel.calibrationMode
+            rows.append(
+                (
+                    f"parallel imaging {number}",
+                    f"{factor.kspace_encoding_step_1} x {factor.kspace_encoding_step_2}, calibration "
+                    f"{getattr(mode, 'value', mode) or 'not given'}",
+                )
+            )
+    sequence = header.sequenceParameters
+    if sequence:
+        values = [
+            f"{label} {', '.join(f'{value:g}' for value in entries)} {unit}"
+            for label, entries, unit in (
+                ("TR", sequence.TR, "ms"),
+                ("TE", sequence.TE, "ms"),
+                ("TI", sequence.TI, "ms"),
+                ("flip", sequence.flipAngle_deg, "degrees"),
+            )
+            if entries
+        ]
+        rows.append(("sequence", ", ".join(filter(None, [sequence.sequence_type, *values]))))
+    return rows
+
+
+def _acquisitions(heads: Any, header: Any) -> list[tuple[str, str]]:
+    flags = heads["flags"]
+
+    def flagged(bit: int) -> Any:
+        return (flags >> np.uint64(bit - 1)) & np.uint64(1) > 0
+
+    noise = flagged(ismrmrd.ACQ_IS_NOISE_MEASUREMENT)
+    counts = [f"{int(flagged(bit).sum())} {name}" for name, bit in FLAGS.items() if flagged(bit).any()]
+    rows = [("acquisitions", ", ".join([str(len(heads)), *counts]))]
+    imaging = heads[~noise & ~flagged(ismrmrd.ACQ_IS_PARALLEL_CALIBRATION)]
+    if not len(imaging):
+        return [*rows, ("imaging", "none")]
+
+    def span(values: Any) -> str:
+        return " or ".join(str(value) for value in np.unique(values))
+
+    rows.append(("coils", span(imaging["active_channels"])))
+    rows.append(("samples", f"{span(imaging['number_of_samples'])}, centre {span(imaging['center_sample'])}"))
+    counters = imaging["idx"]
+    lengths = {name: len(np.unique(counters[name])) for name in COUNTERS}
+    loops = [f"{length} {name}s" for name, length in lengths.items() if length > 1]
+    rows.append(("loops", ", ".join(loops) or "one image"))
+    matrix = header.encoding[0].encodedSpace.matrixSize
+    encodings = matrix.y * matrix.z
+    measured = len(np.unique(counters[["kspace_encode_step_1", "kspace_encode_step_2"]]))
+    rows.append(("sampling", f"{measured} of {encodings} phase encodings ({encodings / measured:.2f}-fold)"))
+    return rows

@@ -1,0 +1,301 @@
+"""Replay of raw ISMRMRD files through a chain, in process or on a real Gadgetron server."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import h5py
+import ismrmrd
+import numpy as np
+
+from gadgets.dicom_output import DicomOutput
+from gadgets.finish import SCALE_RATIO, meta_of, meta_values
+from gadgets.stream import ReconError, StageTiming
+from pipelines.chain import Chain, read_chain
+from pipelines.raw import RawScan
+from pipelines.wire import reconstruct_remotely
+
+DICOM_MODULE = "gadgets.dicom_output"
+IMAGES_FILE = "images.h5"
+IMAGES_GROUP = "images"
+MONTAGE_TILES = 36
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass
+class Series:
+    """What came back under one image series index."""
+
+    number: int
+    images: int = 0
+    matrix: tuple[int, ...] = ()  # z, y, x
+    method: str = ""
+    montage: Path | None = None
+
+
+@dataclass
+class ReplayResult:
+    """What a replay left, and how long it took."""
+
+    raw: Path
+    folder: Path
+    series: dict[int, Series] = field(default_factory=dict)
+    dicom_files: int = 0
+    seconds: float = 0.0
+    first_image_seconds: float = 0.0
+    timings: list[StageTiming] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def images(self) -> int:
+        return sum(series.images for series in self.series.values())
+
+
+class _Collector(logging.Handler):
+    """Keeps the warnings of a run for its summary."""
+
+    def __init__(self, lines: list[str]) -> None:
+        super().__init__(logging.WARNING)
+        self._lines = lines
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = " ".join(record.getMessage().split())
+        if text not in self._lines:
+            self._lines.append(text)
+
+
+@contextlib.contextmanager
+def _collected(lines: list[str]) -> Iterator[None]:
+    logger, handler = logging.getLogger("genrecon"), _Collector(lines)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+@contextlib.contextmanager
+def staged_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder that becomes `folder`, or whose files move there, when the block ends well, and vanishes
+    with the folders made for it when it does not.
+
+    Raises ReconError when nothing can be written there.
+    """
+    missing = [parent for parent in folder.parents if not parent.exists()]
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        if folder.exists() and not folder.is_dir():
+            raise NotADirectoryError(20, "it is a file")
+        if folder.is_dir() and not os.access(folder, os.W_OK):
+            raise PermissionError(13, "Permission denied")
+        staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.partial-", dir=folder.parent))
+        staging.chmod(0o755)
+    except OSError as error:
+        _remove_empty(missing)
+        raise _unwritable(folder, error) from None
+    try:
+        yield staging
+        if not folder.exists():
+            staging.rename(folder)
+            return
+        for source in sorted(path for path in staging.rglob("*") if path.is_file()):
+            target = folder / source.relative_to(staging)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(source, target)
+    except ReconError as error:
+        if str(staging) in str(error) and isinstance(error.__context__, OSError):
+            raise _unwritable(folder, error.__context__) from None
+        raise
+    except (OSError, RuntimeError) as error:
+        if hasattr(error, "stage") or (isinstance(error, RuntimeError) and "errno = " not in str(error)):
+            raise  # a gadget's, not the folder's
+        raise _unwritable(folder, error) from None
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+        _remove_empty(missing)
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    for folder in folders:  # the innermost first
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+def _unwritable(folder: Path, error: Exception) -> ReconError:
+    found = re.search(r"error message = '([^']+)'", str(error))  # HDF5's way to say it
+    reason = found[1] if found else getattr(error, "strerror", None) or error
+    return ReconError(f"{folder}: cannot write there ({reason}); free space or choose another folder with --out")
+
+
+def apply_settings(chain: Chain, settings: list[str]) -> None:
+    """Apply `gadget.property=value` texts to a chain. Raises ReconError for a text of another form."""
+    for text in settings:
+        path, equals, value = text.partition("=")
+        gadget, dot, name = path.strip().partition(".")
+        if not equals or not dot or not gadget or not name:
+            raise ReconError(f"--set {text}: give gadget.property=value, for instance generative_recon.method=cg_sense")
+        chain.set(gadget, name, value)
+
+
+def replay(
+    raw: str | Path,
+    config: str,
+    folder: str | Path,
+    *,
+    settings: list[str] | None = None,
+    gadgetron: str | None = None,
+    processes: bool = False,
+    timeout: float = 600.0,
+    progress: Progress | None = None,
+) -> ReplayResult:
+    """Reconstruct one raw file and leave DICOM, PNG montages and images as ISMRMRD HDF5.
+
+    Parameters
+    ----------
+    raw : ISMRMRD file
+    config : name of a shipped chain, or an XML file
+    folder : where the results go; it holds them only when the whole scan was reconstructed
+    settings : `gadget.property=value` texts that override the chain's
+    gadgetron : HOST:PORT of a server that runs the chain; None runs it in process
+    processes : in process, run each external gadget as a process of its own, as Gadgetron does
+    timeout : seconds of silence after which the server is given up
+    progress : called with (acquisitions read, images back)
+
+    Raises
+    ------
+    ReconError
+        One line: what is wrong with the file, the chain, the server or the output folder, and the mend.
+    """
+    start = time.perf_counter()
+    folder = Path(folder).absolute()
+    result = ReplayResult(Path(raw), folder)
+    chain = read_chain(config)
+    apply_settings(chain, settings or [])
+    with RawScan(raw) as scan, _collected(result.warnings), staged_folder(folder) as staging:
+        lines = _counted(scan.acquisitions(), result, progress)
+        remaining = chain.without(DICOM_MODULE)  # DICOM is written here, from the images, wherever the chain runs
+        if gadgetron:
+            items: Any = reconstruct_remotely(gadgetron, remaining.to_xml(), scan.header_xml, lines, timeout)
+        else:
+            items = remaining.run(scan.header, lines, processes=processes, timings=result.timings)
+        node = chain.external(DICOM_MODULE)
+        dicom = DicomOutput()
+        dicom.configure(scan.header, {**(node.properties if node else {}), "folder": str(staging / "dicom")})
+        with contextlib.closing(items):
+            _store(dicom.process(_images(items)), staging, result, start, progress)
+        if result.images == 0:
+            raise ReconError(
+                f"{raw}: no image came back; "
+                + (f"see the log of the server {gadgetron}" if gadgetron else f"check that chain {config} sends images")
+            )
+        _montages(staging, result)
+        result.dicom_files = sum(1 for _ in (staging / "dicom").rglob("*.dcm"))
+    for series in result.series.values():
+        series.montage = folder / f"series_{series.number:03d}.png"
+    result.seconds = time.perf_counter() - start
+    return result
+
+
+def _counted(lines: Iterator[Any], result: ReplayResult, progress: Progress | None) -> Iterator[Any]:
+    for count, line in enumerate(lines, 1):
+        if progress:
+            progress(count, result.images)
+        yield line
+
+
+def _images(items: Iterator[Any]) -> Iterator[ismrmrd.Image]:
+    logger = logging.getLogger("genrecon")
+    for item in items:
+        if isinstance(item, ismrmrd.Image):
+            yield item
+        elif isinstance(item, str):
+            logger.warning("%s", item)
+
+
+def _store(
+    images: Iterator[ismrmrd.Image], staging: Path, result: ReplayResult, start: float, progress: Progress | None
+) -> None:
+    """Write images to HDF5 as they come, one group a series, as Gadgetron's own client lays them out."""
+    with ismrmrd.Dataset(str(staging / IMAGES_FILE), IMAGES_GROUP, mode="w") as dataset:
+        for image in images:
+            if not result.images:
+                result.first_image_seconds = time.perf_counter() - start
+            number = image.image_series_index
+            series = result.series.setdefault(number, Series(number))
+            matrix = image.data.shape[1:]
+            if series.images and series.matrix != matrix:
+                raise ReconError(
+                    f"series {number}: its images differ in size ({series.matrix} and {matrix}); give them series of "
+                    "their own (image_series_index)"
+                )
+            series.images += 1
+            series.matrix = matrix
+            series.method = ", ".join(meta_values(meta_of(image.attribute_string), "GenreconMethod")) or series.method
+            dataset.append_image(f"image_{number}", image)
+            if progress:
+                progress(0, result.images)
+
+
+def read_images(folder: str | Path, series: int, indices: list[int] | None = None) -> Iterator[ismrmrd.Image]:
+    """Yield the images a replay left in `folder`, all of a series or those at `indices`, in the order they came."""
+    with ismrmrd.Dataset(str(Path(folder) / IMAGES_FILE), IMAGES_GROUP, mode="r") as dataset:
+        name = f"image_{series}"
+        for index in range(dataset.number_of_images(name)) if indices is None else indices:
+            yield dataset.read_image(name, index)
+
+
+def _montages(staging: Path, result: ReplayResult) -> None:
+    for number, series in result.series.items():
+        partitions = series.matrix[0]
+        total = series.images * partitions
+        chosen = np.unique(np.linspace(0, total - 1, min(total, MONTAGE_TILES)).round().astype(int))
+        tiles = []
+        for index in np.unique(chosen // partitions):
+            (image,) = read_images(staging, number, [int(index)])
+            volume = np.abs(image.data[0]).astype(np.float32)
+            scale = float((meta_values(meta_of(image.attribute_string), SCALE_RATIO) or ["1"])[0])
+            pixel = [image.field_of_view[axis] / max(image.matrix_size[axis], 1) for axis in (1, 0)]
+            for partition in chosen[chosen // partitions == index] % partitions:
+                tiles.append(_square_pixels(volume[partition] / scale, pixel))
+        write_montage(staging / f"series_{number:03d}.png", tiles)
+
+
+def _square_pixels(tile: Any, pixel: list[float]) -> Any:
+    """Repeat the tile's shape in millimetres: interpolate the axis with the larger pixels."""
+    from PIL import Image
+
+    if min(pixel) <= 0 or abs(pixel[0] / pixel[1] - 1) < 0.01:
+        return tile
+    rows, columns = (round(size * spacing / min(pixel)) for size, spacing in zip(tile.shape, pixel, strict=True))
+    return np.asarray(Image.fromarray(tile).resize((columns, rows), Image.Resampling.BICUBIC))
+
+
+def write_montage(path: Path, tiles: list[Any]) -> None:
+    """Write float32 tiles (y, x) of one size as one grey PNG, black at 0 and white at their 99.8th percentile."""
+    from PIL import Image
+
+    columns = int(np.ceil(np.sqrt(len(tiles))))
+    height, width = tiles[0].shape
+    sheet = np.zeros((-(-len(tiles) // columns) * height, columns * width), dtype=np.float32)
+    for index, tile in enumerate(tiles):
+        row, column = divmod(index, columns)
+        sheet[row * height : (row + 1) * height, column * width : (column + 1) * width] = tile
+    white = np.percentile(np.stack(tiles), 99.8) or 1.0
+    Image.fromarray(np.clip(sheet / white * 255, 0, 255).astype(np.uint8)).save(path)
+
+
+def read_truth(raw: str | Path) -> Any:
+    """The truth a simulated raw file holds, float32 (repetition, slice, [z,] y, x); None in a real one."""
+    with h5py.File(raw, "r") as file:
+        return file["dataset/truth"][:] if "dataset/truth" in file else None

@@ -1,0 +1,257 @@
+"""MRD streaming over a socket: the client of a Gadgetron server, and Gadgetron's own side of an `<external>`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import ismrmrd
+from gadgetron.external import constants, readers, writers
+from gadgetron.types import ImageArray, ReconData
+from gadgetron.types.image_array import read_image_array, write_image_array
+from gadgetron.types.recon_data import read_recon_data, write_recon_data
+
+from gadgets.stream import PeerGone, ReconError, for_wire, from_wire, one_line, read_exactly
+
+MESSAGE_DICOM = 1018
+_ID = constants.GadgetMessageIdentifier
+
+_WRITERS: dict[type, Callable[[Any, Any], None]] = {
+    ismrmrd.Acquisition: writers.write_acquisition,
+    ismrmrd.Waveform: writers.write_waveform,
+    ismrmrd.Image: writers.write_image,
+    ImageArray: write_image_array,
+    ReconData: write_recon_data,
+}
+_READERS: dict[int, Callable[[Any], Any]] = {
+    constants.GADGET_MESSAGE_ISMRMRD_ACQUISITION: readers.read_acquisition,
+    constants.GADGET_MESSAGE_ISMRMRD_WAVEFORM: readers.read_waveform,
+    constants.GADGET_MESSAGE_ISMRMRD_IMAGE: readers.read_image,
+    constants.GADGET_MESSAGE_IMAGE_ARRAY: read_image_array,
+    constants.GADGET_MESSAGE_RECON_DATA: read_recon_data,
+}
+
+
+class MrdSocket:
+    """Reads and writes MRD messages on a connected socket."""
+
+    def __init__(self, sock: socket.socket, peer: str) -> None:
+        self._socket = sock
+        self._peer = peer
+
+    def read(self, count: int) -> bytearray:
+        try:
+            return read_exactly(self._socket, count)
+        except TimeoutError:
+            raise self._silent() from None
+        except PeerGone:
+            raise ReconError(f"{self._peer}: it closed the connection before the scan's end; see its log") from None
+        except OSError as error:
+            raise ReconError(f"{self._peer}: connection lost ({error.strerror}); see its log") from None
+
+    def write(self, data: Any) -> None:
+        try:
+            self._socket.sendall(data)
+        except TimeoutError:
+            raise self._silent() from None
+
+    def _silent(self) -> ReconError:
+        seconds = self._socket.gettimeout()
+        return ReconError(f"{self._peer}: no answer for {seconds:g} s; see its log or raise --timeout")
+
+    def send_text(self, message: int, text: bytes) -> None:
+        """Send a message that is a uint32 length and text (CONFIG, HEADER)."""
+        self.write(_ID.pack(message) + struct.pack("<I", len(text)) + text)
+
+    def send_all(self, items: Iterable[Any]) -> None:
+        """Send items, then CLOSE. Raises TypeError for an item no message exists for."""
+        for item in items:
+            _WRITERS[type(item)](self, for_wire(item))
+        self.write(_ID.pack(constants.GADGET_MESSAGE_CLOSE))
+
+    def messages(self) -> Iterator[tuple[int, Any]]:
+        """Yield (message id, item) up to CLOSE; TEXT is a str, DICOM is bytes.
+
+        Raises ReconError with the peer's text at an ERROR message, at an unknown id, and when the peer is gone.
+        """
+        while True:
+            (message,) = _ID.unpack(self.read(2))
+            if message == constants.GADGET_MESSAGE_CLOSE:
+                return
+            if message in _READERS:
+                yield message, self._item(message)
+            elif message == constants.GADGET_MESSAGE_ERROR:
+                text = self.read(struct.unpack("<Q", self.read(8))[0]).decode(errors="replace")
+                raise ReconError(f"{self._peer}: {' '.join(text.split())}")
+            elif message == constants.GADGET_MESSAGE_TEXT:
+                yield message, self.read(struct.unpack("<I", self.read(4))[0]).decode(errors="replace").rstrip("\0")
+            elif message == MESSAGE_DICOM:
+                data = self.read(struct.unpack("<I", self.read(4))[0])
+                for _ in range(2):  # file name, then meta
+                    self.read(struct.unpack("<Q", self.read(8))[0])
+                yield message, data
+            else:
+                raise ReconError(f"{self._peer}: it sent a message of unknown kind {message}; check what listens there")
+
+    def _item(self, message: int) -> Any:
+        try:
+            return from_wire(_READERS[message](self))
+        except ReconError:
+            raise
+        except Exception as error:
+            reason = one_line(error)
+            raise ReconError(
+                f"{self._peer}: its message of kind {message} cannot be read ({reason}); check what listens there"
+            ) from None
+
+
+def exchange(
+    connect: Callable[[], socket.socket], peer: str, config: bytes, header: bytes, items: Iterable[Any]
+) -> Iterator[tuple[int, Any]]:
+    """Send a scan while reading what comes back: yield (message id, item).
+
+    Raises ReconError when the peer fails or ends before it has read the whole scan, and the error of `items` when
+    reading them fails.
+    """
+    failures: list[BaseException] = []
+    sent = threading.Event()
+    with connect() as sock:
+        mrd = MrdSocket(sock, peer)
+
+        def send() -> None:
+            try:
+                mrd.send_text(constants.GADGET_MESSAGE_CONFIG, config)
+                mrd.send_text(constants.GADGET_MESSAGE_HEADER, header)
+                mrd.send_all(items)
+                sent.set()
+            except ConnectionError:
+                pass  # the peer closed early; what it sent before tells why
+            except BaseException as error:
+                failures.append(error)
+                with contextlib.suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)
+
+        sender = threading.Thread(target=send, name=f"to {peer}", daemon=True)
+        sender.start()
+        try:
+            yield from mrd.messages()
+        except ReconError:
+            if failures:
+                raise failures[0] from None
+            raise
+        except GeneratorExit:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)  # wakes the sender
+            raise
+        sender.join(timeout=10.0)
+        if failures:
+            raise failures[0]
+        if not sent.is_set():
+            raise ReconError(f"{peer}: it ended before it had read the whole scan; see its log")
+
+
+def connect_to(host: str, port: int, timeout: float) -> socket.socket:
+    """Connect to a server. Raises ReconError when nobody answers there."""
+    try:
+        sock = socket.create_connection((host, port), timeout=min(timeout, 10.0))
+    except (OSError, OverflowError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ReconError(
+            f"{host}:{port}: no Gadgetron answers there ({reason}); start it or correct HOST:PORT"
+        ) from None
+    sock.settimeout(timeout)
+    return sock
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """HOST:PORT as its parts; [::1]:9002 for IPv6. Raises ReconError for anything else."""
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ReconError(f"--gadgetron {text}: give HOST:PORT, for instance localhost:9002")
+    return host.strip("[]"), int(port)
+
+
+def external_process(
+    module: str, target: str, config: bytes, header: bytes
+) -> Callable[[Iterator[Any]], Iterator[Any]]:
+    """A stage that runs `python -m gadgetron PORT MODULE TARGET`, as a Gadgetron server does for `<execute>`."""
+
+    def stage(items: Iterator[Any]) -> Iterator[Any]:
+        with socket.create_server(("localhost", 0)) as server:
+            server.settimeout(60.0)
+            port = server.getsockname()[1]
+            command = [sys.executable, "-m", "gadgetron", str(port), module, target]
+            environment = dict(
+                os.environ, GADGETRON_EXTERNAL_LOG_LEVEL=os.environ.get("GADGETRON_EXTERNAL_LOG_LEVEL", "WARNING")
+            )
+            root = str(Path(__file__).resolve().parents[1])
+            environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, environment.get("PYTHONPATH")]))
+            process = subprocess.Popen(command, env=environment)
+
+            def accept() -> socket.socket:
+                server.settimeout(0.2)
+                for _ in range(300):
+                    with contextlib.suppress(TimeoutError):
+                        conn = server.accept()[0]
+                        conn.settimeout(None)
+                        return conn
+                    if process.poll() is not None:
+                        break
+                raise ReconError(
+                    f"external {module}: its process did not start; run {' '.join(command)} by hand to see why"
+                )
+
+            try:
+                for _, item in exchange(accept, f"external {module}", config, header, items):
+                    yield item
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    if process.wait(timeout=5.0) > 0:
+                        raise ReconError(f"external {module}: its process failed after the last item; see its log")
+            finally:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(timeout=5.0)
+                process.kill()
+
+    return stage
+
+
+def external_connection(host: str, port: int, config: bytes, header: bytes) -> Callable[[Iterator[Any]], Iterator[Any]]:
+    """A stage that sends its items to a listener, as a Gadgetron server does for `<connect>`."""
+
+    def connect() -> socket.socket:
+        sock = connect_to(host, port, 10.0)
+        sock.settimeout(None)
+        return sock
+
+    def stage(items: Iterator[Any]) -> Iterator[Any]:
+        for _, item in exchange(connect, f"listener {host}:{port}", config, header, items):
+            yield item
+
+    return stage
+
+
+def reconstruct_remotely(
+    address: str, config: bytes, header: bytes, items: Iterable[Any], timeout: float
+) -> Iterator[ismrmrd.Image | str]:
+    """Send a scan to a Gadgetron server; yield its images as they come, and its texts.
+
+    Raises
+    ------
+    ReconError
+        Nobody answers, the server reports an error or is silent for `timeout` seconds.
+    """
+    host, port = parse_address(address)
+    peer = f"gadgetron {address}"
+    for _, item in exchange(lambda: connect_to(host, port, timeout), peer, config, header, items):
+        if isinstance(item, str) and "ERROR" in item:
+            raise ReconError(f"{peer}: {' '.join(item.split())}")
+        if isinstance(item, ismrmrd.Image | str):
+            yield item

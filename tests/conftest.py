@@ -1,0 +1,17 @@
+"""Fixtures all tests share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+REAL_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder of the real data, beside the project; the test is skipped, loudly, without it."""
+    if not (REAL_DATA / "siemens_skyra_r3.h5").is_file():
+        pytest.skip(f"no real data at {REAL_DATA}: put it there to run this test")
+    return REAL_DATA

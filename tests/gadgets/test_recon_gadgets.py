@@ -1,0 +1,214 @@
+"""Coil compression, ESPIRiT and reconstruction as gadgets: ReconData in, ReconData or image arrays out."""
+
+from __future__ import annotations
+
+import ismrmrd
+import numpy as np
+import pytest
+from gadgetron.types import ImageArray, ReconData
+from gadgetron.types.recon_data import ReconBit
+
+from gadgets.buffers import replace_data
+from gadgets.coil_compression import CoilCompression
+from gadgets.espirit import Espirit
+from gadgets.finish import SCALE_RATIO, meta_of, meta_values
+from gadgets.generative_recon import FULL_SCALE, GenerativeRecon, averaged, filled
+from gadgets.reconstruction import Reconstruction
+from gadgets.stream import ReconError
+from pipelines.chain import read_chain
+from pipelines.simulate import SimulationSettings, simulate
+
+BASE = {"matrix": (32, 32, 1), "coils": 4, "sampling": "uniform", "acceleration": 2, "calibration_lines": 12}
+
+
+def buffered(**changes):
+    """Header and ReconData as they reach the reconstruction gadgets."""
+    simulation = simulate(SimulationSettings(**{**BASE, **changes}))
+    chain = read_chain("cg_sense")
+    names = [node.names[0] for node in chain.nodes]
+    del chain.nodes[names.index("reconstruction") :]
+    return simulation.header, list(chain.run(simulation.header, simulation.acquisitions()))
+
+
+def run(header, items, kind, **properties):
+    gadget = kind()
+    gadget.configure(header, {name: str(value) for name, value in properties.items()})
+    return list(gadget.process(iter(items)))
+
+
+# --- coil compression ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("changes", [{}, {"matrix": (16, 24, 12), "calibration_lines": 8}])
+def test_compression_keeps_the_signal_and_what_was_sampled(changes):
+    header, (before,) = buffered(**changes, coils=8)
+    (after,) = run(header, [before], CoilCompression, virtual_coils=5)
+    for old, new in ((before[0].data, after[0].data), (before[0].ref, after[0].ref)):
+        assert new.data.shape[3] == 5
+        np.testing.assert_array_equal((new.data != 0).any(axis=3), (old.data != 0).any(axis=3))
+        kept = np.linalg.norm(new.data) ** 2 / np.linalg.norm(old.data) ** 2
+        assert 0.95 < kept <= 1.00001
+        assert {line.active_channels for line in new.headers.flat if line.number_of_samples} == {5}
+    assert before[0].data.data.shape[3] == 8
+
+
+def test_energy_decides_the_number_of_virtual_coils():
+    header, (item,) = buffered(coils=8)
+    counts = [run(header, [item], CoilCompression, energy=e)[0][0].data.data.shape[3] for e in (0.6, 0.9, 1.0)]
+    assert counts[0] < counts[1] < counts[2] == 8
+
+
+def test_compression_none_and_one_coil_pass_unchanged():
+    header, (item,) = buffered()
+    assert run(header, [item], CoilCompression, method="none")[0] is item
+    header, (item,) = buffered(coils=1, sampling="random")
+    assert run(header, [item], CoilCompression)[0][0] is item[0]
+
+
+def test_all_repetitions_get_the_same_virtual_coils():
+    header, items = buffered(repetitions=2, calibration_repetitions="first", repetition_change=0.0)
+    assert [item[0].ref is None for item in items] == [False, True]
+    first, second = run(header, items, CoilCompression, virtual_coils=3)
+    np.testing.assert_allclose(second[0].data.data, first[0].data.data, atol=1e-6)
+
+
+# --- coil maps -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sets", [1, 2])
+def test_maps_have_the_axes_of_the_data(sets):
+    header, (item,) = buffered(matrix=(16, 24, 12), calibration_lines=8)
+    run(header, [item], Espirit, map_sets=sets)
+    assert item[0].coil_maps.shape == (16, 24, 12, 4, sets, 1, 1)
+    assert item[0].calibration == "measured"
+
+
+def test_repetitions_without_calibration_get_the_first_ones_maps():
+    header, items = buffered(repetitions=2, calibration_repetitions="first")
+    first, second = run(header, items, Espirit)
+    assert second[0].coil_maps is first[0].coil_maps
+    assert second[0].calibration == "earlier repetition"
+
+
+def test_interleaved_calibration_waits_for_enough_repetitions():
+    header, items = buffered(repetitions=3, calibration="interleaved")
+    taken = []
+
+    def source():
+        for item in items:
+            taken.append(item)
+            yield item
+
+    gadget = Espirit()
+    gadget.configure(header, {})
+    stream = gadget.process(source())
+    assert next(stream) is items[0]
+    assert len(taken) == 2
+    assert items[0][0].calibration == "all repetitions"
+    assert list(stream) == items[1:]
+
+
+def test_external_process_keeps_maps_and_their_origin():
+    from gadgets.stream import for_wire, from_wire
+
+    header, (item,) = buffered(calibration="none", sampling="random")
+    run(header, [item], Espirit)
+    maps, origin = item[0].coil_maps, item[0].calibration
+    received = from_wire(ReconData([ReconBit(bit.data, bit.ref) for bit in for_wire(item)]))
+    np.testing.assert_array_equal(received[0].coil_maps, maps)
+    assert received[0].calibration == origin
+
+
+def test_empty_bits_of_other_encoding_spaces_are_skipped():
+    header, (item,) = buffered()
+    header.encoding.append(header.encoding[0])
+    empty = ReconBit(replace_data(item[0].data, np.zeros((0,) * 7, np.complex64)))
+    (result,) = run(header, [ReconData([item[0], empty])], Reconstruction)
+    assert isinstance(result, ImageArray)
+
+
+# --- reconstruction --------------------------------------------------------------------------------------------------
+
+
+def reconstructed(**properties):
+    header, (item,) = buffered()
+    (array,) = run(header, [item], Reconstruction, **{f"generative_recon.{n}": v for n, v in properties.items()})
+    return array
+
+
+def test_image_array_as_gadgetron_expects_it():
+    array = reconstructed()
+    assert array.data.shape == (32, 32, 1, 1, 1, 1, 1)
+    assert array.data.dtype == np.complex64
+    assert array.headers.shape == (1, 1, 1)
+    meta = meta_of(array.meta[0])
+    assert meta_values(meta, "encoding") == ["0"]
+    assert len(meta_values(meta, "encoding_FOV")) == len(meta_values(meta, "recon_FOV")) == 3
+    assert meta_values(meta, "GenreconMethod") == ["l1_wavelet"]
+    assert "map_sets=1" in meta_values(meta, "GenreconSettings")[0]
+    assert array.headers[0, 0, 0].image_type == ismrmrd.IMTYPE_MAGNITUDE
+    assert array.headers[0, 0, 0].image_series_index == 1
+
+
+def test_intensity_is_set_by_the_first_image():
+    array = reconstructed(intensity=1000)
+    assert np.percentile(np.abs(array.data), 99.9) == pytest.approx(1000, rel=0.05)
+    scale = float(meta_values(meta_of(array.meta[0]), SCALE_RATIO)[0])
+    unscaled = reconstructed(intensity=0)
+    np.testing.assert_allclose(array.data / scale, unscaled.data, rtol=1e-4, atol=1e-6)
+
+
+def test_a_brighter_later_image_does_not_overflow():
+    header, (dim,) = buffered()
+    bright = ReconData([ReconBit(replace_data(b.data, 100 * b.data.data), replace_data(b.ref, 100 * b.ref.data)) for b in dim])
+    first, second = run(header, [dim, bright], Reconstruction)
+    assert np.abs(second.data).max() <= FULL_SCALE
+    scales = [float(meta_values(meta_of(array.meta[0]), SCALE_RATIO)[0]) for array in (first, second)]
+    np.testing.assert_allclose(np.abs(second.data) / scales[1], 100 * np.abs(first.data) / scales[0], rtol=1e-3, atol=0.1)
+
+
+def test_zero_kspace_gives_a_zero_image():
+    header, (item,) = buffered()
+    dark = ReconData([ReconBit(replace_data(item[0].data, 0 * item[0].data.data), item[0].ref)])
+    (array,) = run(header, [dark], Reconstruction, **{"generative_recon.fill_calibration": "false"})
+    assert not array.data.any()
+
+
+def test_nan_is_refused():
+    header, (item,) = buffered()
+    item[0].data.data[3, 16] = np.nan
+    with pytest.raises(ReconError, match="NaN"):
+        run(header, [item], Reconstruction)
+
+
+def test_maps_are_asked_for():
+    header, (item,) = buffered()
+    with pytest.raises(ReconError, match=r"put gadgets\.espirit Espirit before it"):
+        run(header, [item], GenerativeRecon)
+
+
+def test_unknown_member_property_names_what_there_is():
+    gadget = Reconstruction()
+    with pytest.raises(ReconError, match=r"unknown property 'espirt\.kernel'.*coil_compression"):
+        gadget.configure(None, {"espirt.kernel": "4"})
+    with pytest.raises(ReconError, match="gadget Espirit: unknown property 'kernle'"):
+        gadget.configure(None, {"espirit.kernle": "4"})
+
+
+def test_averages_are_averaged_over_what_was_measured():
+    header, (item,) = buffered(averages=3, sampling="full", acceleration=1)
+    data, headers = averaged(item[0].data.data, item[0].data.headers)
+    assert data.shape[5] == headers.shape[3] == 1
+    np.testing.assert_allclose(data[..., 0, 0], item[0].data.data.mean(axis=5)[..., 0], atol=1e-6)
+    partly = item[0].data.data.copy()
+    partly[:, 5, :, :, :, 1:] = 0
+    data, _ = averaged(partly, item[0].data.headers)
+    np.testing.assert_allclose(data[:, 5, :, :, 0, 0], partly[:, 5, :, :, 0, 0], atol=1e-6)
+
+
+def test_calibration_lines_fill_only_what_is_missing():
+    data = np.zeros((2, 3, 1, 1, 1, 1, 1), np.complex64)
+    ref = np.ones_like(data)
+    data[:, 1] = 5
+    np.testing.assert_array_equal(filled(data, ref)[0, :, 0, 0, 0, 0, 0], [1, 5, 1])
+    assert filled(data, ref[:, :2]) is data

@@ -1,0 +1,122 @@
+"""The command line as a user meets it."""
+
+from __future__ import annotations
+
+import re
+
+import h5py
+import numpy as np
+import pydicom
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from pipelines.chain import shipped_chains
+from pipelines.cli import app
+
+SMALL = ["--matrix", "48,48", "--coils", "4", "--calibration-lines", "16"]
+
+
+def run(*arguments):
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory):
+    path = tmp_path_factory.mktemp("raw") / "scan.h5"
+    run("simulate", path, *SMALL, "--slices", "3")
+    return path
+
+
+def test_replay_leaves_images_montage_and_dicom(raw, tmp_path):
+    output = run("replay", raw, "-c", "cg_sense", "-o", tmp_path / "out")
+    assert "3 images, 3 DICOM files" in output
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["dicom", "images.h5", "series_001.png"]
+    with h5py.File(tmp_path / "out" / "images.h5") as file:
+        assert file["images/image_1/data"].shape == (3, 1, 1, 48, 48)
+    with Image.open(tmp_path / "out" / "series_001.png") as montage:
+        assert montage.size == (96, 96)  # 3 tiles in a 2 x 2 sheet
+    files = sorted((tmp_path / "out" / "dicom").rglob("*.dcm"))
+    assert [pydicom.dcmread(path).InstanceNumber for path in files] == [1, 2, 3]
+    assert list(tmp_path.iterdir()) == [tmp_path / "out"]
+
+
+def test_replay_again_replaces_the_results(raw, tmp_path):
+    for _ in range(2):
+        run("replay", raw, "-c", "cg_sense", "-o", tmp_path / "out")
+    with h5py.File(tmp_path / "out" / "images.h5") as file:
+        assert len(file["images/image_1/data"]) == 3
+    assert len(list((tmp_path / "out" / "dicom").rglob("*.dcm"))) == 3
+
+
+def test_several_files_get_a_folder_each(raw, tmp_path):
+    other = tmp_path / "other.h5"
+    other.write_bytes(raw.read_bytes())
+    run("replay", raw, other, "-c", "cg_sense", "-o", tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["other", "scan"]
+
+
+def test_set_reaches_members_and_gadgets(raw, tmp_path):
+    settings = ["generative_recon.method=cg_sense", "FloatToUShortGadget.max_intensity=100", "dicom_output.anonymize=true"]
+    run("replay", raw, "-c", "l1_wavelet", "-o", tmp_path / "out", *(part for s in settings for part in ("--set", s)))
+    with h5py.File(tmp_path / "out" / "images.h5") as file:
+        assert file["images/image_1/data"][:].max() == 100
+        assert "cg_sense" in file["images/image_1/attributes"][0].decode()
+    ds = pydicom.dcmread(next((tmp_path / "out" / "dicom").rglob("*.dcm")))
+    assert ds.PatientIdentityRemoved == "YES"
+    assert "Phantom" not in str(ds.PatientName)
+
+
+def test_config_file_is_read(raw, tmp_path):
+    from importlib import resources
+
+    text = (resources.files("xml_configs") / "cg_sense.xml").read_text()
+    edited = tmp_path / "edited.xml"
+    edited.write_text(text.replace('name="espirit.map_sets" value="2"', 'name="espirit.map_sets" value="1"'))
+    run("replay", raw, "-c", edited, "-o", tmp_path / "out")
+    with h5py.File(tmp_path / "out" / "images.h5") as file:
+        assert "map_sets=1" in file["images/image_1/attributes"][0].decode()
+
+
+def test_info_names_the_sampling_but_no_patient(raw):
+    output = run("info", raw)
+    assert "48 x 48 x 1" in output
+    assert "SIEMENS" in output
+    assert "embedded" in output
+    assert "Phantom" not in output
+    assert "SIM-0001" not in output
+
+
+def test_chains_lists_all_of_them():
+    output = run("chains")
+    assert {"cg_sense", "l1_wavelet", "l1_wavelet_separate"} <= set(shipped_chains())
+    assert all(name in output for name in shipped_chains())
+
+
+def test_simulate_takes_given_images(tmp_path):
+    image = np.zeros((1, 48, 48), dtype=np.float32)
+    image[0, 20:30, 10:40] = 1
+    np.save(tmp_path / "object.npy", image)
+    path = tmp_path / "scan.h5"
+    run("simulate", path, *SMALL, "--sampling", "full", "-R", "1", "--noise", "0", "--no-noise-scan", "--images", tmp_path / "object.npy")
+    with h5py.File(path) as file:
+        truth = file["dataset/truth"][0, 0]
+    inside, outside = truth[22:28, 12:38], truth[:15]
+    assert inside.min() > 20 * outside.max()
+
+
+def test_demo_prints_how_good(tmp_path):
+    output = run("demo", "-o", tmp_path / "demo")
+    rows = re.findall(r"│\s+\d+ │\s+(\d+\.\d+) │\s+(0\.\d+) │", output)
+    assert len(rows) == 4
+    assert all(float(psnr) > 42 and float(ssim) > 0.95 for psnr, ssim in rows)
+    assert (tmp_path / "demo" / "raw.h5").is_file()
+
+
+@pytest.mark.parametrize("command", ["replay", "simulate", "info", "chains", "demo", "listen"])
+def test_every_command_has_help(command):
+    assert "Usage" in run(command, "--help")
