@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -160,7 +160,7 @@ class ComplexToFloatGadget(Gadget):
     """Magnitude, phase, real or imaginary part of complex images, by the image type in their header."""
 
     def process(self, items: Iterator[Any]) -> Iterator[Any]:
-        parts = {
+        parts: dict[int, Callable[[Array], Array]] = {
             ismrmrd.IMTYPE_PHASE: np.angle,
             ismrmrd.IMTYPE_REAL: np.real,
             ismrmrd.IMTYPE_IMAG: np.imag,

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from gadgets.coil_compression import CoilCompression
 from gadgets.espirit import Espirit
 from gadgets.generative_recon import GenerativeRecon
-from gadgets.stream import Gadget, ReconError, run_stages
+from gadgets.stream import Gadget, ReconError, Stage, run_stages
 
 
 class Reconstruction(Gadget):
@@ -34,5 +34,8 @@ class Reconstruction(Gadget):
         for name, gadget in self._gadgets.items():
             gadget.configure(header, of_member[name])
 
+    def stages(self, name: str) -> list[tuple[str, Stage]]:
+        return [stage for member, gadget in self._gadgets.items() for stage in gadget.stages(member)]
+
     def process(self, items: Iterator[Any]) -> Iterator[Any]:
-        return run_stages(items, [(name, gadget.process) for name, gadget in self._gadgets.items()])
+        return run_stages(items, self.stages(self.name))

@@ -26,7 +26,7 @@ from gadgetron.types import ImageArray, ReconData
 log = logging.getLogger("genrecon")
 
 ERROR_MESSAGE = struct.Struct("<HQ")  # message id 8, length of the text
-STOPPING = 2.0  # seconds the stages of a chain that ends early may need to end
+STOPPING = 1.0  # seconds the stages of a chain that ends early may need to end
 GRACE = 10.0  # seconds a listener that is told to stop leaves its running scans
 
 # gadgetron-python makes object arrays of ctypes headers; numpy then warns once a process, for nothing.
@@ -356,6 +356,10 @@ class Gadget:
         """Read items, yield items."""
         raise NotImplementedError
 
+    def stages(self, name: str) -> list[tuple[str, Stage]]:
+        """What `run_stages` runs for this gadget, called `name` in a chain; more than one stage for a composite."""
+        return [(name, self.process)]
+
     def handle(self, connection: Any) -> None:
         """Serve one scan over a `gadgetron.external.Connection`.
 
@@ -570,7 +574,8 @@ def listen(port: int, make_gadget: Callable[[], Gadget], address: str = "127.0.0
     try:
         server = socket.create_server((address, port))
     except OSError as error:
-        raise ReconError(f"port {port}: cannot listen ({error.strerror}); choose another port") from None
+        reason = (error.strerror or str(error)).partition(" (")[0]  # without Python's repetition of the address
+        raise ReconError(f"port {port}: cannot listen ({reason}); choose another port") from None
 
     def serve(sock: socket.socket) -> None:
         try:

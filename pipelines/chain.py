@@ -147,8 +147,8 @@ class Chain:
         if connect is None:
             raise ReconError(f"{self.name}: an <external> has neither <execute> nor <connect>; add one")
         host, port = connect.get("address") or "localhost", connect.get("port", "")
-        if not port.isdigit():
-            raise ReconError(f"{self.name}: <connect> has port '{port}'; it must be a number")
+        if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+            raise ReconError(f"{self.name}: <connect> has port '{port}'; it must be a number from 1 to 65535")
         return Node(element, (f"{host}:{port}",), properties, address=(host, int(port)))
 
     def _resolve_references(self) -> None:
@@ -258,7 +258,7 @@ class Chain:
                 assert kind is not None
                 gadget = kind()
                 gadget.configure(header, node.properties)
-                stages.append((name, gadget.process))
+                stages.extend(gadget.stages(name))
         return run_stages(items, stages, timings)
 
 

@@ -131,7 +131,7 @@ def replay(
 
                 def progress(lines: int, images: int, state: dict[str, int] = state, path: Path = path) -> None:
                     state["lines"] = max(state["lines"], lines)
-                    update(state["lines"], f"{path.name}: {images} images")  # noqa: B023
+                    update(state["lines"], f"{path.name}: {images} images")
 
                 result = run(
                     path,

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import defusedxml.ElementTree
 import h5py
 import ismrmrd
 import numpy as np
@@ -157,6 +158,7 @@ class RawScan:
 
 def _parse_header(path: Path, text: bytes) -> Any:
     try:
+        defusedxml.ElementTree.fromstring(text)  # refuses entities, whichever parser ismrmrd takes
         return ismrmrd.xsd.CreateFromDocument(text)
     except Exception as error:
         raise ReconError(
@@ -171,7 +173,7 @@ def _check_header(path: Path, header: Any) -> None:
         trajectory = getattr(encoding.trajectory, "value", encoding.trajectory)
         if trajectory != "cartesian":
             raise ReconError(
-                f"{path}: the trajectory of encoding {number} is {trajectory}; only cartesian scans can be reconstructed"
+                f"{path}: the trajectory of encoding {number} is {trajectory}; only cartesian ones can be reconstructed"
             )
         for name, space in (("encodedSpace", encoding.encodedSpace), ("reconSpace", encoding.reconSpace)):
             sizes = [space.matrixSize.x, space.matrixSize.y, space.matrixSize.z]

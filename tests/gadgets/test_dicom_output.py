@@ -105,9 +105,7 @@ def make_image(data: Any = None, meta: dict[str, Any] | None = None, **header: A
         "acquisition_time_stamp": 32510348,
     }
     image = ismrmrd.Image.from_array(np.asarray(data), transpose=False, **{**fields, **header})
-    image.meta = ismrmrd.Meta(
-        {"GenreconMethod": "svd-wkgm", "GenreconSettings": "steps=25, rank=72", **(meta or {})}
-    )
+    image.meta = ismrmrd.Meta({"GenreconMethod": "svd-wkgm", "GenreconSettings": "steps=25, rank=72", **(meta or {})})
     return image
 
 
@@ -145,9 +143,7 @@ CASES: dict[str, Callable[[Path], list[Path]]] = {
     "two_contrasts": lambda f: [
         path
         for c in range(2)
-        for path in save(
-            make_image(contrast=c, repetition=1), make_header(limits={"contrast": 1, "repetition": 4}), f
-        )
+        for path in save(make_image(contrast=c, repetition=1), make_header(limits={"contrast": 1, "repetition": 4}), f)
     ],
     "inversion": lambda f: save(make_image(), make_header(kind="MPRAGE"), f),
     "epi": lambda f: save(make_image(), make_header(kind="EPI"), f),
@@ -199,9 +195,7 @@ def test_centre_pixel_is_at_the_position(shape: tuple[int, ...]) -> None:
 def test_first_pixel_is_where_gadgetron_puts_it() -> None:
     image = make_image()
     ds = dicom_datasets(image, make_header(), warn=quiet)[0]
-    corner = (
-        np.array(image.position[:]) - 12 * np.array(image.read_dir[:]) - 15 * np.array(image.phase_dir[:])
-    )
+    corner = np.array(image.position[:]) - 12 * np.array(image.read_dir[:]) - 15 * np.array(image.phase_dir[:])
     np.testing.assert_allclose(ds.ImagePositionPatient, corner, atol=1e-5)
 
 
@@ -249,9 +243,7 @@ def test_header_reaches_the_dataset() -> None:
     assert ds.RepetitionTime == pytest.approx(219.64) and ds.FlipAngle == 50
     assert (ds.EchoNumbers, float(ds.EchoTime)) == (2, 4.9)
     assert (ds.TemporalPositionIdentifier, ds.NumberOfTemporalPositions, ds.AcquisitionNumber) == (3, 5, 3)
-    assert ds.ImagingFrequency == pytest.approx(123.182813) and ds.MagneticFieldStrength == pytest.approx(
-        2.89362
-    )
+    assert ds.ImagingFrequency == pytest.approx(123.182813) and ds.MagneticFieldStrength == pytest.approx(2.89362)
     assert ds.ReceiveCoilName == "Body_18;Spine_32"
     assert (ds.ScanningSequence, ds.SequenceVariant) == ("GR", "SS")
     assert "InversionTime" not in ds  # Siemens headers name a TI where nothing is inverted
@@ -283,9 +275,7 @@ def test_sequence_type_becomes_valid_codes(kind: str, codes: Any) -> None:
         (0, "SIEMENS", ("20190314", "223436.500000")),
     ],
 )
-def test_acquisition_time_is_taken_only_when_plausible(
-    stamp: int, vendor: str, moment: tuple[str, str]
-) -> None:
+def test_acquisition_time_is_taken_only_when_plausible(stamp: int, vendor: str, moment: tuple[str, str]) -> None:
     header = make_header()
     header.acquisitionSystemInformation.systemVendor = vendor
     ds = dicom_datasets(make_image(acquisition_time_stamp=stamp), header, warn=quiet)[0]
@@ -316,8 +306,7 @@ def test_replay_gives_the_same_uids_and_another_method_another_series(full: bool
 
 def test_without_creation_time_a_replay_gives_the_same_bytes(tmp_path: Path) -> None:
     first, second = (
-        save(make_image(), make_header(), tmp_path / name, creation_time=False)[0].read_bytes()
-        for name in "ab"
+        save(make_image(), make_header(), tmp_path / name, creation_time=False)[0].read_bytes() for name in "ab"
     )
     assert first == second
 
@@ -482,9 +471,7 @@ def test_images_with_one_number_do_not_overwrite_each_other(tmp_path: Path) -> N
 
 def test_unwritable_folder_is_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(
-        ReconError, match=r"^DicomOutput: cannot write to folder '.*file/dicom' \(.*\); .*folder"
-    ):
+    with pytest.raises(ReconError, match=r"^DicomOutput: cannot write to folder '.*file/dicom' \(.*\); .*folder"):
         save(make_image(), make_header(), tmp_path / "file" / "dicom")
 
 
@@ -522,7 +509,5 @@ def test_gadget_writes_and_passes_everything_on(tmp_path: Path, caplog: pytest.L
 def test_import_is_light() -> None:
     heavy = "{'torch', 'sigpy', 'skimage', 'matplotlib'} & {m.split('.')[0] for m in sys.modules}"
     code = f"import sys, gadgets.dicom_output; print({heavy})"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "set()"

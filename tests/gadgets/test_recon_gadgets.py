@@ -160,11 +160,15 @@ def test_intensity_is_set_by_the_first_image():
 
 def test_a_brighter_later_image_does_not_overflow():
     header, (dim,) = buffered()
-    bright = ReconData([ReconBit(replace_data(b.data, 100 * b.data.data), replace_data(b.ref, 100 * b.ref.data)) for b in dim])
+    bright = ReconData(
+        [ReconBit(replace_data(b.data, 100 * b.data.data), replace_data(b.ref, 100 * b.ref.data)) for b in dim]
+    )
     first, second = run(header, [dim, bright], Reconstruction)
     assert np.abs(second.data).max() <= FULL_SCALE
     scales = [float(meta_values(meta_of(array.meta[0]), SCALE_RATIO)[0]) for array in (first, second)]
-    np.testing.assert_allclose(np.abs(second.data) / scales[1], 100 * np.abs(first.data) / scales[0], rtol=1e-3, atol=0.1)
+    np.testing.assert_allclose(
+        np.abs(second.data) / scales[1], 100 * np.abs(first.data) / scales[0], rtol=1e-3, atol=0.1
+    )
 
 
 def test_zero_kspace_gives_a_zero_image():
@@ -196,7 +200,7 @@ def test_unknown_member_property_names_what_there_is():
 
 
 def test_averages_are_averaged_over_what_was_measured():
-    header, (item,) = buffered(averages=3, sampling="full", acceleration=1)
+    _, (item,) = buffered(averages=3, sampling="full", acceleration=1)
     data, headers = averaged(item[0].data.data, item[0].data.headers)
     assert data.shape[5] == headers.shape[3] == 1
     np.testing.assert_allclose(data[..., 0, 0], item[0].data.data.mean(axis=5)[..., 0], atol=1e-6)

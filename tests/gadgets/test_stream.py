@@ -247,10 +247,10 @@ def test_item_bytes_counts_every_array() -> None:
 def no_thread_is_left() -> Iterator[None]:
     before = set(threading.enumerate())
     yield
-    gc.collect()
     deadline = time.monotonic() + 3.0
     while left := [thread for thread in threading.enumerate() if thread not in before]:
         assert time.monotonic() < deadline, left
+        gc.collect()
         time.sleep(0.01)
 
 

@@ -102,9 +102,7 @@ def genrecon(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 
 def tree(folder: Path) -> dict[str, bytes | None]:
     """All paths below a folder and what is in them."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")
-    }
+    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
 
 
 def the_line(stderr: str) -> str:
@@ -120,11 +118,11 @@ def the_line(stderr: str) -> str:
 def refused(genrecon: Any, tmp_path: Path) -> Callable[..., str]:
     """Replays, expects a refusal that leaves every file below tmp_path as it was, and gives its line."""
 
-    def run(*arguments: object, out: Path | None = None, code: int = 1) -> str:
+    def run(*arguments: object, out: Path | None = None) -> str:
         chosen = out or tmp_path / "results" / "of" / "scan"
         before = tree(tmp_path)
-        got, _, stderr = genrecon("replay", *arguments, "--out", chosen)
-        assert got == code, stderr
+        code, _, stderr = genrecon("replay", *arguments, "--out", chosen)
+        assert code == 1, stderr
         assert tree(tmp_path) == before
         line = the_line(stderr)
         assert "unexpected" not in line
@@ -229,12 +227,14 @@ IN_HEADER = '<ismrmrdHeader xmlns="http://www.ismrm.org/ISMRMRD"><version>&e11;<
     ids=["empty", "text", "open", "html", "binary", "unknown", "bomb", "external"],
 )
 def test_header_that_is_no_ismrmrd_xml(refused: Any, raw: Path, text: bytes) -> None:
-    set_header(raw, text)
+    secret = raw.with_name("secret.txt")
+    secret.write_text("top secret")
+    set_header(raw, text.replace(b"/etc/hostname", str(secret).encode()))
     start = time.monotonic()
     line = refused(raw)
+    assert "top secret" not in line
     assert "scan.h5: its ISMRMRD header cannot be read" in line
     assert "convert the raw data again" in line
-    assert Path("/etc/hostname").read_text().strip() not in line if Path("/etc/hostname").is_file() else True
     assert time.monotonic() - start < 5.0
 
 
@@ -319,7 +319,7 @@ def recon_larger_than_encoded(header: Any) -> None:
         (radial, "the trajectory of encoding 0 is radial; only cartesian scans"),
         (matrix_of_zero, "reconSpace of encoding 0 has matrix [32, 0, 1]"),
         (negative_field_of_view, "encodedSpace of encoding 0 has matrix [64, 32, 1] and field of view [-220.0"),
-        (limits_beyond_the_matrix, "kspace_encoding_step_1 limits 0..32 (centre 16) do not fit the encoded matrix of 32"),
+        (limits_beyond_the_matrix, "kspace_encoding_step_1 limits 0..32 (centre 16) do not fit the encoded matrix"),
         (centre_outside_the_limits, "kspace_encoding_step_1 limits 0..31 (centre 40) do not fit"),
         (limits_of_a_3d_scan, "kspace_encoding_step_2 limits 0..7 (centre 4) do not fit the encoded matrix of 1"),
         (other_coils, "acquisition 7 has 4 coils, the header or the lines before it say 6"),
@@ -522,7 +522,7 @@ def test_line_of_a_slice_that_was_complete(refused: Any, genrecon: Any, raw: Pat
         ("generative_recon.method=magic", "property 'method' is 'magic'; it must be one of 'cg_sense', "),
         ("espirit.map_sets=9", "gadget Espirit: property 'map_sets' is '9'; it must be a whole number from 1 to 4"),
         ("coil_compression.energy=nan", "property 'energy' is 'nan'; it must be a number from 0.5 to 1.0"),
-        ("Reconstruction.method=cg_sense", "gadget Reconstruction: unknown property 'method'; its properties are called"),
+        ("Reconstruction.method=cg_sense", "gadget Reconstruction: unknown property 'method'; its properties are"),
         ("NoiseAdjustGadget.speed=1", "gadget NoiseAdjustGadget: unknown property 'speed'"),
         ("dicom_output.anonymize=perhaps", "property 'anonymize' is 'perhaps'; it must be true or false"),
         ("grappa.kernel=5", "l1_wavelet: no gadget is called 'grappa'; it has: NoiseAdjustGadget, "),
@@ -594,9 +594,16 @@ def test_chain_that_sends_no_images(refused: Any, raw: Path, tmp_path: Path) -> 
 
 def test_listener_of_a_chain_is_not_there(refused: Any, raw: Path, tmp_path: Path) -> None:
     path = tmp_path / "chain.xml"
-    for port in (closed_port(), 99999):
-        path.write_text(stream(f'<external><connect address="127.0.0.1" port="{port}"/></external>'))
-        assert f"127.0.0.1:{port}: no Gadgetron answers there" in refused(raw, "-c", path)
+    port = closed_port()
+    path.write_text(stream(f'<external><connect address="127.0.0.1" port="{port}"/></external>'))
+    assert f"127.0.0.1:{port}: no Gadgetron answers there" in refused(raw, "-c", path)
+
+
+@pytest.mark.parametrize("port", ["99999", "0", "²", ""])
+def test_port_of_a_listener_that_cannot_be(refused: Any, raw: Path, tmp_path: Path, port: str) -> None:
+    path = tmp_path / "chain.xml"
+    path.write_text(stream(f'<external><connect address="127.0.0.1" port="{port}"/></external>'), encoding="utf-8")
+    assert f"port '{port}'; it must be a number from 1 to 65535" in refused(raw, "-c", path)
 
 
 # --- faults of the project's own -----------------------------------------------------------------------------------
@@ -744,24 +751,27 @@ def test_disk_full(valid: Path, tiny_disk: Path) -> None:
 # --- interruption --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_interruption_leaves_nothing(valid: Path, tmp_path: Path, number: signal.Signals, code: int) -> None:
-    arguments = ["replay", valid, "-o", tmp_path / "a" / "out", "--set", "generative_recon.iterations=10000"]
-    process = subprocess.Popen(
-        [*COMMAND, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+def test_interruption_leaves_nothing(valid: Path, tmp_path: Path) -> None:
+    processes = {}
+    for number in (signal.SIGTERM, signal.SIGINT):
+        out = tmp_path / number.name / "out"
+        arguments = ["replay", str(valid), "-o", str(out), "--set", "generative_recon.iterations=10000"]
+        processes[number] = subprocess.Popen(
+            [*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
     deadline = time.monotonic() + 60.0
-    while not list(tmp_path.glob("a/.out.partial-*/images.h5")):
-        assert process.poll() is None, process.communicate()
+    while len(list(tmp_path.glob("SIG*/.out.partial-*/images.h5"))) < 2:
+        assert all(process.poll() is None for process in processes.values())
         assert time.monotonic() < deadline
         time.sleep(0.02)
     time.sleep(0.3)
     start = time.monotonic()
-    process.send_signal(number)
-    _, stderr = process.communicate(timeout=30.0)
+    for number, process in processes.items():
+        process.send_signal(number)
+    for number, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
+        _, stderr = processes[number].communicate(timeout=30.0)
+        assert (processes[number].returncode, stderr) == (code, "")
     assert time.monotonic() - start < 10.0
-    assert process.returncode == code, stderr
-    assert "Traceback" not in stderr
     assert tree(tmp_path) == {}
 
 
@@ -795,7 +805,7 @@ def server_that(behaves: Callable[[socket.socket], None]) -> Iterator[str]:
 
 def read_all(conn: socket.socket) -> None:
     """Read until nothing more comes for a while."""
-    conn.settimeout(0.5)
+    conn.settimeout(0.2)
     with contextlib.suppress(TimeoutError):
         while conn.recv(1 << 20):
             pass
@@ -842,12 +852,11 @@ CLOSE = struct.pack("<H", 4)
         (send(b"HTTP/1.1 400 Bad Request\r\n\r\n"), "it sent a message of unknown kind 21576; check what listens"),
         (send(struct.pack("<HQ", 8, 11) + b"grappa\nfail" + CLOSE), ": grappa fail"),
         (send(struct.pack("<HI", 5, 12) + b"ERROR: broke" + CLOSE), ": ERROR: broke"),
-        (send(struct.pack("<HQ", 1022, 3) + bytes(188) + struct.pack("<Q", 0) + CLOSE), "no answer for 1 s"),
         (send(struct.pack("<HQQQ", 1023, 1, 1, 2**60)), "no answer for 1 s"),
         (send(struct.pack("<H", 1022) + b"\xff" * 198 + bytes(8) + b"x" * 9000), "message of kind 1022 cannot be read"),
         (send(CLOSE), "no image came back; see the log of the server 127.0.0.1:"),
     ],
-    ids=["silent", "hangs up", "hangs up late", "resets", "web", "error", "text", "short", "huge", "garbage", "empty"],
+    ids=["silent", "hangs up", "hangs up late", "resets", "web", "error", "text", "huge", "garbage", "empty"],
 )
 def test_server_that_does_not_reconstruct(
     refused: Any, raw: Path, behaves: Callable[[socket.socket], None], text: str

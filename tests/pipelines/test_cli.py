@@ -61,7 +61,11 @@ def test_several_files_get_a_folder_each(raw, tmp_path):
 
 
 def test_set_reaches_members_and_gadgets(raw, tmp_path):
-    settings = ["generative_recon.method=cg_sense", "FloatToUShortGadget.max_intensity=100", "dicom_output.anonymize=true"]
+    settings = [
+        "generative_recon.method=cg_sense",
+        "FloatToUShortGadget.max_intensity=100",
+        "dicom_output.anonymize=true",
+    ]
     run("replay", raw, "-c", "l1_wavelet", "-o", tmp_path / "out", *(part for s in settings for part in ("--set", s)))
     with h5py.File(tmp_path / "out" / "images.h5") as file:
         assert file["images/image_1/data"][:].max() == 100
@@ -102,7 +106,20 @@ def test_simulate_takes_given_images(tmp_path):
     image[0, 20:30, 10:40] = 1
     np.save(tmp_path / "object.npy", image)
     path = tmp_path / "scan.h5"
-    run("simulate", path, *SMALL, "--sampling", "full", "-R", "1", "--noise", "0", "--no-noise-scan", "--images", tmp_path / "object.npy")
+    run(
+        "simulate",
+        path,
+        *SMALL,
+        "--sampling",
+        "full",
+        "-R",
+        "1",
+        "--noise",
+        "0",
+        "--no-noise-scan",
+        "--images",
+        tmp_path / "object.npy",
+    )
     with h5py.File(path) as file:
         truth = file["dataset/truth"][0, 0]
     inside, outside = truth[22:28, 12:38], truth[:15]

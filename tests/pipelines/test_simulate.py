@@ -88,9 +88,7 @@ def flags_of(acquisitions: Iterable[ismrmrd.Acquisition], flag: int) -> list[int
 )
 def test_full_sampling_gives_the_truth(changes: dict[str, Any]) -> None:
     simulation = simulate(settings(**changes))
-    images = root_sum_of_squares(
-        sort_lines(simulation, simulation.acquisitions()), simulation.settings.matrix[0]
-    )
+    images = root_sum_of_squares(sort_lines(simulation, simulation.acquisitions()), simulation.settings.matrix[0])
     truth = simulation.truth if simulation.settings.is_3d else simulation.truth[:, :, None]
     assert truth.dtype == np.float32
     assert images.shape == truth.shape
@@ -266,9 +264,7 @@ def test_incoherent_3d_sampling(sampling: str) -> None:
 
 
 def test_uniform_3d_sampling() -> None:
-    s = settings(
-        matrix=(8, 20, 12), sampling="uniform", acceleration=2, acceleration_e2=3, calibration_lines=4
-    )
+    s = settings(matrix=(8, 20, 12), sampling="uniform", acceleration=2, acceleration_e2=3, calibration_lines=4)
     simulation = simulate(s)
     assert simulation.sampling_mask.sum() == 10 * 4
     assert simulation.sampling_mask[0, 10, 6]
@@ -374,9 +370,7 @@ def test_header(vendor: str) -> None:
 
 
 def test_file_round_trip(tmp_path: Path) -> None:
-    simulation = simulate(
-        settings(matrix=(24, 50, 1), slices=3, repetitions=2, noise_level=0.01, noise_scan=True)
-    )
+    simulation = simulate(settings(matrix=(24, 50, 1), slices=3, repetitions=2, noise_level=0.01, noise_scan=True))
     counts: list[int] = []
     write_raw(tmp_path / "scan.h5", simulation, counts.append)
     assert [path.name for path in tmp_path.iterdir()] == ["scan.h5"]
