@@ -316,7 +316,7 @@ def recon_larger_than_encoded(header: Any) -> None:
     ("change", "text"),
     [
         (no_encoding, "header has no encoding section"),
-        (radial, "the trajectory of encoding 0 is radial; only cartesian scans"),
+        (radial, "the trajectory of encoding 0 is radial; only cartesian ones"),
         (matrix_of_zero, "reconSpace of encoding 0 has matrix [32, 0, 1]"),
         (negative_field_of_view, "encodedSpace of encoding 0 has matrix [64, 32, 1] and field of view [-220.0"),
         (limits_beyond_the_matrix, "kspace_encoding_step_1 limits 0..32 (centre 16) do not fit the encoded matrix"),
