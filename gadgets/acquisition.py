@@ -46,6 +46,34 @@ def with_data(acquisition: ismrmrd.Acquisition, data: Array, **header_fields: in
     return ismrmrd.Acquisition(head, np.ascontiguousarray(data, dtype=np.complex64), acquisition.traj)
 
 
+_NOT_FOR_IMAGES = (
+    ismrmrd.ACQ_IS_NAVIGATION_DATA,
+    ismrmrd.ACQ_IS_HPFEEDBACK_DATA,
+    ismrmrd.ACQ_IS_DUMMYSCAN_DATA,
+    ismrmrd.ACQ_IS_RTFEEDBACK_DATA,
+    ismrmrd.ACQ_IS_SURFACECOILCORRECTIONSCAN_DATA,
+)
+
+
+def is_for_images(acquisition: ismrmrd.Acquisition) -> bool:
+    """Whether a line is imaging or calibration data: not noise, navigator, phase correction, dummy or feedback."""
+    if acquisition.is_flag_set(ismrmrd.ACQ_IS_NOISE_MEASUREMENT) or any(map(acquisition.is_flag_set, _NOT_FOR_IMAGES)):
+        return False
+    return not acquisition.is_flag_set(ismrmrd.ACQ_IS_PHASECORR_DATA) or _is_calibration(acquisition)
+
+
+def _is_calibration(acquisition: ismrmrd.Acquisition) -> bool:
+    return acquisition.is_flag_set(ismrmrd.ACQ_IS_PARALLEL_CALIBRATION) or acquisition.is_flag_set(
+        ismrmrd.ACQ_IS_PARALLEL_CALIBRATION_AND_IMAGING
+    )
+
+
+def calibration_mode(encoding: Any) -> str:
+    """The calibration mode of an encoding, "" when the header gives none."""
+    mode = encoding.parallelImaging.calibrationMode if encoding.parallelImaging else None
+    return str(getattr(mode, "value", mode) or "")
+
+
 def encoding_of(header: Any, acquisition: Any) -> Any:
     """The encoding an acquisition (or its header) belongs to. Raises ReconError when the header lacks it."""
     index = acquisition.encoding_space_ref
@@ -114,7 +142,7 @@ class NoiseAdjustGadget(Gadget):
         noise_dwell = 0.0
         matrix: Array | None = None
         adjust = self.parameters.perform_noise_adjust
-        ready = False
+        ready = warned = False
         for item in items:
             if not isinstance(item, ismrmrd.Acquisition):
                 yield item
@@ -132,6 +160,13 @@ class NoiseAdjustGadget(Gadget):
             elif item.active_channels == len(matrix):
                 yield with_data(item, matrix @ item.data)
             elif self.parameters.pass_nonconformant_data:
+                if not warned:
+                    log.warning(
+                        "NoiseAdjustGadget: the data have %d coils, the noise scan %d; they are not prewhitened",
+                        item.active_channels,
+                        len(matrix),
+                    )
+                warned = True
                 yield item
             else:
                 raise ReconError(
@@ -258,7 +293,9 @@ class AcquisitionAccumulateTriggerGadget(Gadget):
     Unlike the C++ gadget it can send a slice's bucket as soon as that slice is complete
     (`release_complete_slices`; a real Gadgetron ignores the property): the first image is out before the scan ends,
     and memory does not grow with the number of slices. A slice is complete at a line flagged ACQ_LAST_IN_SLICE whose
-    average, contrast, phase and set are the header's last ones, in a 2D encoding sorted by slice.
+    average, contrast, phase and set are the header's last ones, in a 2D encoding sorted by slice; with separate or
+    external calibration its calibration lines must have come, too. Navigator, dummy, feedback and surface coil lines,
+    which the C++ gadget takes for imaging lines, are left out.
     """
 
     @dataclass(frozen=True)
@@ -277,6 +314,8 @@ class AcquisitionAccumulateTriggerGadget(Gadget):
         buckets: dict[int, list[ismrmrd.Acquisition]] = defaultdict(list)
         waveforms: list[Any] = []
         released: set[int] = set()
+        calibrated: set[int] = set()
+        left_out = 0
         previous: int | None = None
         count, target = 0, self.parameters.n_acquisitions_before_trigger
 
@@ -293,7 +332,8 @@ class AcquisitionAccumulateTriggerGadget(Gadget):
             if not isinstance(item, ismrmrd.Acquisition):
                 yield item
                 continue
-            if item.is_flag_set(ismrmrd.ACQ_IS_NOISE_MEASUREMENT):
+            if not is_for_images(item):
+                left_out += not item.is_flag_set(ismrmrd.ACQ_IS_NOISE_MEASUREMENT)
                 continue
             value = _counter(item, trigger)
             if trigger != "n_acquisitions" and previous is not None and value != previous:
@@ -306,7 +346,9 @@ class AcquisitionAccumulateTriggerGadget(Gadget):
                     "ACQ_LAST_IN_SLICE; set its property release_complete_slices to false"
                 )
             buckets[index].append(item)
-            if early and self._completes_slice(item):
+            if _is_calibration(item):
+                calibrated.add(index)
+            if early and self._completes_slice(item, index in calibrated):
                 yield _bucket(buckets.pop(index), waveforms)
                 waveforms.clear()
                 released.add(index)
@@ -315,12 +357,16 @@ class AcquisitionAccumulateTriggerGadget(Gadget):
                 yield from send()
                 count, target = 0, self.parameters.n_acquisitions_before_ongoing_trigger
         yield from send()
+        if left_out:
+            log.warning("%s: %d navigator, phase correction or feedback lines are left out", self.name, left_out)
 
-    def _completes_slice(self, item: ismrmrd.Acquisition) -> bool:
+    def _completes_slice(self, item: ismrmrd.Acquisition, calibrated: bool) -> bool:
         if not item.is_flag_set(ismrmrd.ACQ_LAST_IN_SLICE):
             return False
         encoding = encoding_of(self.header, item)
         limits = encoding.encodingLimits
+        if calibration_mode(encoding) in {"separate", "external"} and not calibrated:
+            return False
 
         def last(name: str) -> bool:
             limit = getattr(limits, name)
@@ -335,10 +381,10 @@ class AcquisitionAccumulateTriggerGadget(Gadget):
 def _bucket(acquisitions: list[ismrmrd.Acquisition], waveforms: list[Any]) -> AcquisitionBucket:
     data, ref = [], []
     for item in acquisitions:
-        calibration = item.is_flag_set(ismrmrd.ACQ_IS_PARALLEL_CALIBRATION)
-        if calibration or item.is_flag_set(ismrmrd.ACQ_IS_PARALLEL_CALIBRATION_AND_IMAGING):
+        if _is_calibration(item):
             ref.append(item)
-        if not calibration and not item.is_flag_set(ismrmrd.ACQ_IS_PHASECORR_DATA):
+        skipped = (ismrmrd.ACQ_IS_PARALLEL_CALIBRATION, ismrmrd.ACQ_IS_PHASECORR_DATA)
+        if not any(map(item.is_flag_set, skipped)):
             data.append(item)
     return AcquisitionBucket(data, _stats(data), ref, _stats(ref), list(waveforms))
 
@@ -361,8 +407,9 @@ class BucketToBufferGadget(Gadget):
     """Sorts a bucket's lines into buffers [RO, E1, E2, CHA, N, S, LOC], the k-space centre at the matrix centre.
 
     Differences from the C++ gadget: a scan without `parallelImaging` gets the encoded matrix like any other (the
-    C++ one takes the number of lines within the encoding limits, which loses lines of a partial Fourier scan); two
-    lines for the same place are reported (in both the later one stays); Cartesian encodings only.
+    C++ one takes the number of lines within the encoding limits, which loses lines of a partial Fourier scan); N, S
+    and LOC begin at the lowest counter that came (the C++ one lets the highest overwrite each other when it is not 0);
+    two lines for the same place are reported (in both the later one stays); Cartesian encodings only.
     """
 
     @dataclass(frozen=True)
@@ -391,15 +438,15 @@ class BucketToBufferGadget(Gadget):
                     filling[is_ref] = _Filling(self.parameters, encoding, stats[space], line, is_ref)
                 filling[is_ref].add(line)
         for _, spaces in sorted(groups.items()):
+            if not any(False in filling for filling in spaces.values()):
+                log.warning("BucketToBufferGadget: calibration lines without imaging lines are dropped")
+                continue
             bits = []
-            for _, filling in sorted(spaces.items()):
-                if False not in filling:
-                    log.warning("BucketToBufferGadget: calibration lines without imaging lines are dropped")
-                    continue
-                ref = filling[True].buffer() if True in filling else None
-                bits.append(ReconBit(filling[False].buffer(), ref))
-            if bits:
-                yield ReconData(bits)
+            for space in range(max(spaces) + 1):  # the place in the list is the encoding space
+                filling = spaces.get(space, {})
+                data = filling[False].buffer() if False in filling else _empty_buffer()
+                bits.append(ReconBit(data, filling[True].buffer() if True in filling else None))
+            yield ReconData(bits)
 
     def _key(self, line: ismrmrd.Acquisition) -> tuple[int, ...]:
         names = ("average", "slice", "contrast", "phase", "repetition", "set", "segment")
@@ -414,6 +461,11 @@ class BucketToBufferGadget(Gadget):
         return tuple(key.values())
 
 
+def _empty_buffer() -> ReconBuffer:
+    empty = np.zeros((0,) * 7, dtype=np.complex64)
+    return ReconBuffer(empty, None, None, np.empty((0,) * 5, dtype=object), SamplingDescription())
+
+
 class _Filling:
     """One buffer while lines are sorted into it."""
 
@@ -421,8 +473,7 @@ class _Filling:
         self._parameters = parameters
         self._space = encoding.encodedSpace.matrixSize
         self._limits = encoding.encodingLimits
-        mode = encoding.parallelImaging.calibrationMode if encoding.parallelImaging else None
-        self._mode = getattr(mode, "value", mode) or "embedded"
+        self._mode = calibration_mode(encoding) or "embedded"
         self._centred = not is_ref or self._mode == "embedded"
         own_block = is_ref and self._mode in {"separate", "external"}
         e1, e2 = stats.kspace_encode_step_1, stats.kspace_encode_step_2
@@ -442,21 +493,25 @@ class _Filling:
         if not parameters.split_slices:
             limit = self._limits.slice
             locations = min(limit.maximum - limit.minimum + 1 if limit else 1, max(stats.slice) - min(stats.slice) + 1)
-        counts = [self._extent(stats, name) for name in (parameters.N_dimension, parameters.S_dimension)]
+        extents = [self._extent(stats, name) for name in (parameters.N_dimension, parameters.S_dimension)]
+        counts = [high - low + 1 for low, high in extents]
+        self._lowest = [low for low, _ in extents]
+        self._first_slice = min(stats.slice)
         shape = (line.number_of_samples, lines, partitions, line.active_channels, *counts, locations)
         self.data = np.zeros(shape, dtype=np.complex64, order="F")
         self.headers = np.empty((lines, partitions, *counts, locations), dtype=object)
         self.headers.fill(ismrmrd.AcquisitionHeader())  # of lines that never came, as a real Gadgetron leaves them
         self._filled = np.zeros(self.headers.shape, dtype=bool)
-        self._repeated = 0
+        self._repeated = self._outside_matrix = 0
         self.sampling = self._sampling(encoding, line, limits_1, limits_2)
 
     @staticmethod
-    def _extent(stats: Any, dimension: str) -> int:
+    def _extent(stats: Any, dimension: str) -> tuple[int, int]:
+        """Lowest and highest counter of a dimension; of segments Gadgetron takes those of the averages."""
         if dimension in {"", "none"}:
-            return 1
+            return 0, 0
         values = getattr(stats, "average" if dimension == "segment" else dimension)
-        return max(values) - min(values) + 1
+        return min(values), max(values)
 
     def _sampling(
         self, encoding: Any, line: ismrmrd.Acquisition, limits_1: tuple[int, ...], limits_2: tuple[int, ...]
@@ -502,11 +557,11 @@ class _Filling:
         if not (0 <= e1 < self.data.shape[1] and 0 <= e2 < self.data.shape[2]):
             self._outside(name, "kspace_encode_step_1", step_1, self._limits.kspace_encoding_step_1)
             self._outside(name, "kspace_encode_step_2", step_2, self._limits.kspace_encoding_step_2)
-            log.warning("BucketToBufferGadget: %s lies outside the encoded matrix and is left out", name)
+            self._outside_matrix += 1
             return
-        n = min(_counter(line, self._parameters.N_dimension), n_count - 1)
-        s = min(_counter(line, self._parameters.S_dimension), s_count - 1)
-        location = 0 if locations == 1 else min(int(line.idx.slice), locations - 1)
+        n = _place(line, self._parameters.N_dimension, self._lowest[0], n_count)
+        s = _place(line, self._parameters.S_dimension, self._lowest[1], s_count)
+        location = 0 if locations == 1 else min(int(line.idx.slice) - self._first_slice, locations - 1)
         place = (e1, e2, n, s, location)
         self._repeated += bool(self._filled[place])
         self._filled[place] = True
@@ -521,6 +576,12 @@ class _Filling:
             raise ReconError(f"{name}: {counter} {value} is outside the header's {allowed}; header and data disagree")
 
     def buffer(self) -> ReconBuffer:
+        if self._outside_matrix:
+            log.warning(
+                "BucketToBufferGadget: %d lines lie outside the encoded matrix and are left out; check the encoding "
+                "limits' centre in the header",
+                self._outside_matrix,
+            )
         if self._repeated:
             log.warning(
                 "BucketToBufferGadget: %d lines came more than once for one place and the last one was kept; choose "
@@ -528,3 +589,7 @@ class _Filling:
                 self._repeated,
             )
         return ReconBuffer(self.data, None, None, self.headers, self.sampling)
+
+
+def _place(line: ismrmrd.Acquisition, dimension: str, lowest: int, count: int) -> int:
+    return min(max(_counter(line, dimension) - lowest, 0), count - 1)

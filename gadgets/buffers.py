@@ -147,10 +147,3 @@ def has_repetitions(header: Any) -> bool:
     """Whether the header announces more than one repetition."""
     limits = [encoding.encodingLimits.repetition for encoding in header.encoding]
     return any(limit is not None and limit.maximum > 0 for limit in limits)
-
-
-def calibration_mode(header: Any, space: int) -> str:
-    """The calibration mode of an encoding space, "" when the header gives none."""
-    parallel = header.encoding[space].parallelImaging
-    mode = parallel.calibrationMode if parallel else None
-    return str(getattr(mode, "value", mode) or "")

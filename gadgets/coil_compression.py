@@ -183,16 +183,19 @@ class CoilCompression(Gadget):
             return bit
         same_coils = bit.ref is not None and bit.ref.data.shape[3] == data.shape[3]
         key = (space, data.shape[3], *slice_key(bit.data))
-        matrices = self._matrices.get(key) or self._learned(bit.ref.data if same_coils else data)
+        matrices = self._matrices.get(key) or self._learned(bit.ref.data if same_coils else data, data)
         if has_repetitions(self.header):
             self._matrices[key] = matrices
         ref = replace_data(bit.ref, _applied(bit.ref.data, matrices)) if same_coils else None
         return ReconBit(replace_data(bit.data, _applied(data, matrices)), ref)
 
-    def _learned(self, calibration: Array) -> list[Tensor]:
+    def _learned(self, calibration: Array, data: Array) -> list[Tensor]:
         """One matrix (virtual, coil), or one a readout position (x, virtual, coil), for each LOC."""
         available = calibration.shape[3]
-        geometric = self.parameters.method == "geometric" or (self.parameters.method == "auto" and is_3d(calibration))
+        method = self.parameters.method
+        geometric = method == "geometric" or (method == "auto" and is_3d(data))
+        if geometric and calibration.shape[0] != data.shape[0]:
+            geometric = False  # calibration of another readout length has no position for each of the data's
         slices = [torch.from_numpy(np.ascontiguousarray(calibration[..., loc])) for loc in range(calibration.shape[6])]
         wanted = min(self.parameters.virtual_coils, available)
         if not wanted:

@@ -317,10 +317,11 @@ def _without_identity(header: ismrmrdHeader, patient_id: str) -> ismrmrdHeader:
         and measurementInformationType(
             patientPosition=measurement.patientPosition,
             initialSeriesNumber=measurement.initialSeriesNumber,
-            sequenceName=measurement.sequenceName,
         ),
         acquisitionSystemInformation=system
-        and replace(system, institutionName=None, stationName=None, deviceID=None, deviceSerialNumber=None),
+        and replace(
+            system, institutionName=None, stationName=None, deviceID=None, deviceSerialNumber=None, coilLabel=[]
+        ),
     )
 
 
@@ -830,7 +831,8 @@ def dicom_datasets(
         common.TemporalPositionIdentifier = image.repetition + 1
         common.NumberOfTemporalPositions = max(repetitions, image.repetition + 1)
     trigger_ms = image.physiology_time_stamp[0] * TICK_S * 1e3
-    if _count(header, "phase") > 1 and 0 <= trigger_ms < 10_000:
+    gated = {"CG", "PPG"} & set(_user_codes(header, "scanOptions", SCAN_OPTIONS))  # TriggerTime is for these alone
+    if gated and _count(header, "phase") > 1 and 0 <= trigger_ms < 10_000:
         common.TriggerTime = _ds(trigger_ms)
 
     dx, dy, dz = geometry.spacing

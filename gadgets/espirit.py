@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,9 +13,9 @@ from gadgetron.types.recon_data import ReconBit
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gadgets.acquisition import calibration_mode
 from gadgets.buffers import (
     Array,
-    calibration_mode,
     has_repetitions,
     is_3d,
     kspace_problems,
@@ -27,8 +26,6 @@ from gadgets.buffers import (
 )
 from gadgets.stream import Gadget, parameter
 from priors.hankel import low_rank_completion
-
-log = logging.getLogger("genrecon")
 
 _CHUNK_BYTES = 4 * 2**20
 _POWER_TOLERANCE = 1e-3
@@ -184,6 +181,7 @@ def _fill_slice(
     for start in range(0, height, rows_at_once):
         chunk = slice(start, min(start + rows_at_once, height))
         operator = (rows[chunk] @ columns).reshape(-1, coils, coils)
+        operator = (operator + operator.mH) / 2  # Hermitian to the last digit: its powers have positive traces
         for index in range(min(sets, coils)):
             vector, value = _leading_eigenvector(operator, references[:, index], iterations)
             weight = _support_weight(value, max(crop, _LATER_SET_CROP) if index else crop, soft)
@@ -315,7 +313,7 @@ class Espirit(Gadget):
         calibration_size: int = parameter(24, "most calibration samples used along each axis", minimum=4)
 
     def process(self, items: Iterator[Any]) -> Iterator[Any]:
-        kept: dict[tuple[int, ...], Array] = {}
+        kept: dict[tuple[int, ...], tuple[Array, str]] = {}
         shared: dict[tuple[int, ...], _SharedCalibration] = {}
         waiting: list[ReconData] = []
         for item in items:
@@ -323,8 +321,10 @@ class Espirit(Gadget):
                 yield item
                 continue
             for space, bit in enumerate(item.bits):
-                if calibration_mode(self.header, space) == "interleaved" and bit.data.data.size:
-                    shared.setdefault(_key(space, bit), _SharedCalibration()).add(bit.data.data)
+                if calibration_mode(self.header.encoding[space]) == "interleaved" and bit.data.data.size:
+                    key = _key(space, bit)
+                    if key not in kept:
+                        shared.setdefault(key, _SharedCalibration()).add(bit.data.data)
             waiting.append(item)
             for candidate in list(waiting):
                 if self._attach(candidate, kept, shared):
@@ -337,7 +337,7 @@ class Espirit(Gadget):
     def _attach(
         self,
         item: ReconData,
-        kept: dict[tuple[int, ...], Array],
+        kept: dict[tuple[int, ...], tuple[Array, str]],
         shared: dict[tuple[int, ...], _SharedCalibration],
     ) -> bool:
         """Attach maps to all ReconBits; False when some must wait for the lines of later repetitions."""
@@ -346,20 +346,19 @@ class Espirit(Gadget):
                 continue
             key = _key(space, bit)
             calibration, source = self._calibrations(bit), "measured"
-            earlier = kept.get(key)
-            if calibration is None and earlier is not None and earlier.shape[:4] == bit.data.data.shape[:4]:
-                bit.coil_maps, bit.calibration = earlier, "earlier repetition"
+            if calibration is None and key in kept and kept[key][0].shape[:4] == bit.data.data.shape[:4]:
+                bit.coil_maps, bit.calibration = kept[key]
                 continue
             if calibration is None and key in shared:
                 calibration, source = self._calibrations(shared[key].bit(bit)), "all repetitions"
                 if calibration is None:
                     return False
             if calibration is None:
-                log.warning("%s: no calibration lines; the centre of k-space is completed by low rank", self.name)
                 calibration, source = self._completed(bit), "completed"
             bit.coil_maps, bit.calibration = self._maps(bit, calibration), source
             if has_repetitions(self.header):
-                kept[key] = bit.coil_maps
+                kept[key] = (bit.coil_maps, "earlier repetition" if source == "measured" else source)
+                shared.pop(key, None)
         return True
 
     def _maps(self, bit: ReconBit, calibrations: list[list[Tensor]]) -> Array:
@@ -386,7 +385,7 @@ class Espirit(Gadget):
     def _calibrations(self, bit: ReconBit) -> list[list[Tensor]] | None:
         """Calibration k-space (batch, coil, cy, cx) for each LOC and S; None when a slice has too little of it."""
         three_d = is_3d(bit.data.data)
-        smallest = min(3, bit.data.data.shape[1]) if three_d else 4
+        smallest = min(3, *bit.data.data.shape[1:3]) if three_d else 4
         _, _, _, _, _, s_count, locations = bit.data.data.shape
         found = []
         for loc in range(locations):
@@ -428,8 +427,9 @@ class Espirit(Gadget):
                 mask = sampled(data[..., 0, s, loc])
                 centre = [slice(max(n // 2 - width // 2, 0), n // 2 + width // 2) for n in kspace.shape[-2:]]
                 kspace, mask = kspace[..., centre[0], centre[1]], mask[..., centre[0], centre[1]]
-                rank = min(window * window * 3 // 2, kspace.shape[1] * window * window // 2 + 1)
-                row.append(low_rank_completion(kspace, mask[:, None], window, rank, 30))
+                fitting = min(window, *kspace.shape[-2:])
+                rank = min(fitting * fitting * 3 // 2, kspace.shape[1] * fitting * fitting // 2 + 1)
+                row.append(low_rank_completion(kspace, mask[:, None], fitting, rank, 30))
             found.append(row)
         return found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,6 +69,53 @@ def resize_image(image: Array, shape: tuple[int, int, int]) -> Array:
     return resized.astype(np.complex64)
 
 
+def adjustment_steps(
+    shape: Sequence[int], encoded_fov: Sequence[float], recon_fov: Sequence[float], matrix: Sequence[int]
+) -> list[tuple[int, int, int]]:
+    """Matrices an image is interpolated to, one axis after another, before its field of view is cut.
+
+    Parameters
+    ----------
+    shape : sizes [RO, E1, E2] of the image
+    encoded_fov, recon_fov : fields of view in mm along the same axes
+    matrix : recon matrix
+
+    Returns
+    -------
+    Three shapes; none when the encoded field of view is smaller than the reconstructed one, which Gadgetron leaves.
+    """
+    two_d = shape[2] == 1
+    if encoded_fov[1] < recon_fov[1] or (not two_d and encoded_fov[2] < recon_fov[2]):
+        return []
+    current = [shape[0], shape[1], shape[2]]
+    steps = []
+    for axis in (1, 2, 0):  # the order matters to the intensity, as each crop of k-space scales it
+        size = 1 if two_d and axis == 2 else matrix[axis]
+        if axis == 1 or (axis == 2 and not two_d):
+            spacing = recon_fov[axis] / size
+            if encoded_fov[axis] > recon_fov[axis]:
+                size = 2 * int(np.floor(encoded_fov[axis] / (2 * spacing) + 0.5))
+        current[axis] = size
+        steps.append((current[0], current[1], current[2]))
+    return steps
+
+
+def adjustment_gain(shape: Sequence[int], steps: Sequence[tuple[int, int, int]]) -> float:
+    """What `resize_image` multiplies the intensity of an image by on its way through `steps`."""
+    gain = 1.0
+    for old, new in zip([tuple(shape[:3]), *steps], steps, strict=False):
+        if old == new:
+            continue
+        grows = all(size >= was for size, was in zip(new, old, strict=True))
+        gain *= np.sqrt(old[2] if new[2] > 1 else 1) if grows else np.sqrt(np.prod(old) / np.prod(new))
+    return float(gain)
+
+
+def centre_shift(size: int, kept: int) -> int:
+    """Pixels by which cropping `size` to `kept` moves the centre (index n // 2): 1 from even to odd, else 0."""
+    return size // 2 - (size - kept) // 2 - kept // 2
+
+
 def meta_of(text: str | bytes | None) -> ismrmrd.Meta:
     """The meta attributes of an image, from their XML; empty when there are none."""
     return ismrmrd.Meta.deserialize(text) if text else ismrmrd.Meta()
@@ -98,6 +145,7 @@ class GenericReconFieldOfViewAdjustmentGadget(Gadget):
             yield item
 
     def _adjusted(self, data: Array, meta: ismrmrd.Meta) -> Array:
+        """The data on the reconSpace grid; as they are when the encoded field of view is the smaller one."""
         encoding = int(float((meta_values(meta, "encoding") or ["0"])[0]))
         recon = self.header.encoding[encoding].reconSpace.matrixSize
         encoded_fov = [float(value) for value in meta_values(meta, "encoding_FOV")]
@@ -107,21 +155,13 @@ class GenericReconFieldOfViewAdjustmentGadget(Gadget):
                 "gadget GenericReconFieldOfViewAdjustmentGadget: the image array has no encoding_FOV and recon_FOV "
                 "in its meta; put it behind a reconstruction gadget"
             )
-        two_d = data.shape[2] == 1
-        final = (recon.x, recon.y, 1 if two_d else recon.z)
-        if two_d:
-            recon_fov[2] = encoded_fov[2]
-        if encoded_fov[1] < recon_fov[1] or encoded_fov[2] < recon_fov[2]:
+        matrix = (recon.x, recon.y, recon.z)
+        steps = adjustment_steps(data.shape, encoded_fov, recon_fov, matrix)
+        if not steps:
             return data
-        for axis in (1, 2, 0):  # the order matters to the intensity, as each crop of k-space scales it
-            size = final[axis]
-            if axis and encoded_fov[axis] > recon_fov[axis]:
-                spacing = recon_fov[axis] / size
-                size = 2 * int(np.floor(encoded_fov[axis] / (2 * spacing) + 0.5))
-            shape = list(data.shape[:3])
-            shape[axis] = size
-            data = resize_image(data, (shape[0], shape[1], shape[2]))
-        return _centre_resized(data, final)
+        for shape in steps:
+            data = resize_image(data, shape)
+        return _centre_resized(data, (recon.x, recon.y, 1 if data.shape[2] == 1 else recon.z))
 
 
 # --- images --------------------------------------------------------------------------------------------------------

@@ -17,8 +17,9 @@ from gadgetron.types import ImageArray, ReconData
 from gadgetron.types.recon_data import ReconBit, ReconBuffer
 from torch import Tensor
 
-from gadgets.buffers import Array, calibration_mode, image_from_problems, is_3d, kspace_problems, maps_problems, sampled
-from gadgets.finish import SCALE_RATIO
+from gadgets.acquisition import calibration_mode
+from gadgets.buffers import Array, image_from_problems, is_3d, kspace_problems, maps_problems, sampled
+from gadgets.finish import SCALE_RATIO, adjustment_gain, adjustment_steps, centre_shift
 from gadgets.stream import Gadget, ReconError, parameter
 from priors.posterior import cg_sense, image_scale, l1_wavelet
 
@@ -123,7 +124,7 @@ class GenerativeRecon(Gadget):
         if all_maps is None:
             raise ReconError("gadget GenerativeRecon: no coil maps came; put gadgets.espirit Espirit before it")
         data, headers = bit.data.data, bit.data.headers
-        embedded = bit.ref is not None and calibration_mode(self.header, space) == "embedded"
+        embedded = bit.ref is not None and calibration_mode(self.header.encoding[space]) == "embedded"
         if embedded and self.parameters.fill_calibration:
             data = filled(data, bit.ref.data)
         if self.parameters.average:
@@ -134,6 +135,7 @@ class GenerativeRecon(Gadget):
         solve = partial(METHODS[self.parameters.method], **options)
         # The same for all images of a scan: another text is another DICOM series.
         settings = " ".join(f"{name}={value:g}" for name, value in {**options, "map_sets": all_maps.shape[4]}.items())
+        gain = adjustment_gain(data.shape, recon_steps(bit.data))  # so that pixels have `scale` at the chain's end
         result = np.zeros((ro, e1, e2, 1, n_count, s_count, locations), dtype=np.complex64)
         image_headers = np.empty((n_count, s_count, locations), dtype=object)
         metas: dict[tuple[int, int, int], str] = {}
@@ -144,7 +146,7 @@ class GenerativeRecon(Gadget):
                     part = data[..., n, s, loc]
                     images = reconstruct(kspace_problems(part), sampled(part), maps, solve)
                     scale = self._intensity_scale(images)
-                    result[:, :, :, 0, n, s, loc] = image_from_problems(images * scale, three_d)
+                    result[:, :, :, 0, n, s, loc] = image_from_problems(images * (scale / gain), three_d)
                     header = image_header(headers[:, :, n, s, loc], bit.data, self.header, space)
                     header.image_series_index = self.parameters.image_series + space + 1
                     image_headers[n, s, loc] = header
@@ -165,6 +167,11 @@ class GenerativeRecon(Gadget):
                 return 1.0
             self._scale = self.parameters.intensity / level
         halvings = max(0, math.ceil(math.log2(self._scale * peak / FULL_SCALE))) if peak else 0
+        if halvings:
+            log.warning(
+                "%s: an image is far brighter than the first one; its pixel scale is smaller (see RescaleSlope)",
+                self.name,
+            )
         return self._scale / 2**halvings
 
     def _meta(self, space: int, bit: ReconBit, header: ismrmrd.ImageHeader, scale: float, settings: str) -> str:
@@ -221,16 +228,22 @@ def averaged(data: Array, headers: Array) -> tuple[Array, Array]:
     for axis in (2, 3):
         if headers.shape[axis] == 1:
             continue
-        counters = set()
-        for index in range(headers.shape[axis]):
-            line = next((head for head in headers.take(index, axis).flat if head.number_of_samples), None)
-            if line is not None:
-                counters.add(int(line.idx.average))
-        if len(counters) > 1:
+        counters = [
+            {int(head.idx.average) for head in headers.take(index, axis).flat if head.number_of_samples}
+            for index in range(headers.shape[axis])
+        ]
+        found = [averages for averages in counters if averages]
+        if all(len(averages) == 1 for averages in found) and len(set.union(*found)) == len(found) > 1:
             count = (data != 0).any(axis=3, keepdims=True).sum(axis=axis + 2, keepdims=True)
             mean = data.sum(axis=axis + 2, keepdims=True) / np.maximum(count, 1)
             return mean.astype(np.complex64), headers.take([0], axis)
     return data, headers
+
+
+def recon_steps(buffer: ReconBuffer) -> list[tuple[int, int, int]]:
+    """How the chain's GenericReconFieldOfViewAdjustmentGadget will interpolate the images of a buffer."""
+    sampling = buffer.sampling
+    return adjustment_steps(buffer.data.shape, sampling.encoded_FOV, sampling.recon_FOV, sampling.recon_matrix)
 
 
 def image_header(headers: Array, buffer: ReconBuffer, header: Any, space: int) -> ismrmrd.ImageHeader:
@@ -252,10 +265,26 @@ def image_header(headers: Array, buffer: ReconBuffer, header: Any, space: int) -
     image.data_type = ismrmrd.DATATYPE_CXFLOAT
     image.measurement_uid = line.measurement_uid
     image.matrix_size[:] = (buffer.data.shape[0], buffer.data.shape[1], buffer.data.shape[2])
-    image.field_of_view[:] = list(buffer.sampling.recon_FOV)
     image.channels = 1
     for name in ("position", "read_dir", "phase_dir", "slice_dir", "patient_table_position", "physiology_time_stamp"):
         getattr(image, name)[:] = list(getattr(line, name))
+    steps = recon_steps(buffer)
+    sampling = buffer.sampling
+    image.field_of_view[:] = list(sampling.recon_FOV if steps else sampling.encoded_FOV)
+    if steps:
+        # Where Gadgetron crops an even size to an odd one the centre of the field of view is one pixel further on
+        # than the middle of the matrix, which `position` stands for.
+        matrix = [
+            sampling.recon_matrix[0],
+            sampling.recon_matrix[1],
+            sampling.recon_matrix[2] if steps[-1][2] > 1 else 1,
+        ]
+        before = [header.encoding[space].encodedSpace.matrixSize.x, steps[-1][1], steps[-1][2]]
+        position = np.array(image.position)
+        for axis, direction in enumerate((line.read_dir, line.phase_dir, line.slice_dir)):
+            moved = centre_shift(before[axis], buffer.data.shape[0] if axis == 0 else matrix[axis])
+            position -= moved * sampling.recon_FOV[axis] / matrix[axis] * np.array(direction)
+        image.position[:] = position.tolist()
     image.acquisition_time_stamp = line.acquisition_time_stamp
     image.image_type = ismrmrd.IMTYPE_MAGNITUDE
     index, size = 0, 1

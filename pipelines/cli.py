@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
 import signal
@@ -155,7 +156,7 @@ def replay(
 
 
 def _print_result(result: Any) -> None:
-    table = Table(title=escape(f"{result.raw.name} → {result.folder}"), title_justify="left")
+    table = Table(title=escape(f"{result.raw.name}: {result.folder}"), title_justify="left")
     for column in ("series", "images", "matrix", "method", "montage"):
         table.add_column(column, overflow="fold")
     for series in result.series.values():
@@ -386,6 +387,9 @@ def _print_error(error: Exception) -> None:
 
 def main() -> None:
     """Entry point: errors a user can meet end in one line and exit code 1."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that cannot show a character is no error
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # runs the clean-up of half-written files
     # Tracebacks that libraries print from destructors (HDF5 on a full disk) go to the log.
     logger = logging.getLogger("genrecon")

@@ -13,7 +13,7 @@ import h5py
 import ismrmrd
 import numpy as np
 
-from gadgets.acquisition import encoding_of
+from gadgets.acquisition import calibration_mode, encoding_of, is_for_images
 from gadgets.stream import ReconError, one_line
 
 BLOCK = 32  # acquisitions read at a time
@@ -221,6 +221,10 @@ class _Checker:
                 )
             self._noise_coils = acquisition.active_channels
             return
+        if not is_for_images(acquisition):
+            return
+        if acquisition.is_flag_set(ismrmrd.ACQ_IS_REVERSE):
+            self._fail(index, "is read backwards; scans with reversed lines (EPI) cannot be reconstructed")
         if self._coils and acquisition.active_channels != self._coils:
             self._fail(
                 index,
@@ -229,7 +233,7 @@ class _Checker:
             )
         self._coils = acquisition.active_channels
         calibration = acquisition.is_flag_set(ismrmrd.ACQ_IS_PARALLEL_CALIBRATION)
-        self.imaging_lines += not calibration and not acquisition.is_flag_set(ismrmrd.ACQ_IS_PHASECORR_DATA)
+        self.imaging_lines += not calibration
         spaces = len(self._header.encoding)
         if acquisition.encoding_space_ref >= spaces:
             self._fail(
@@ -238,14 +242,12 @@ class _Checker:
                 "header and data disagree",
             )
         encoding = encoding_of(self._header, acquisition)
+        if calibration and calibration_mode(encoding) in {"separate", "external"}:
+            return  # a block of its own
         samples, centre = acquisition.number_of_samples, acquisition.center_sample
         full = encoding.encodedSpace.matrixSize.x
         if samples > full or (samples < full and 2 * centre == samples):
             self._fail(index, f"has {samples} samples, the header's encoded matrix is {full}; header and data disagree")
-        mode = encoding.parallelImaging.calibrationMode if encoding.parallelImaging else None
-        own_block = getattr(mode, "value", mode) in {"separate", "external"}
-        if own_block and calibration:
-            return
         for counter, limit, size in (
             (
                 "kspace_encode_step_1",

@@ -99,7 +99,9 @@ def staged_folder(folder: Path) -> Iterator[Path]:
             raise NotADirectoryError(20, "it is a file")
         if folder.is_dir() and not os.access(folder, os.W_OK):
             raise PermissionError(13, "Permission denied")
-        staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.partial-", dir=folder.parent))
+        # Within a folder that is there already: it may be a mount of its own, below one that cannot be written to.
+        where = folder if folder.is_dir() else folder.parent
+        staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.partial-", dir=where))
         staging.chmod(0o755)
     except OSError as error:
         _remove_empty(missing)
@@ -145,6 +147,8 @@ def apply_settings(chain: Chain, settings: list[str]) -> None:
         gadget, dot, name = path.strip().partition(".")
         if not equals or not dot or not gadget or not name:
             raise ReconError(f"--set {text}: give gadget.property=value, for instance generative_recon.method=cg_sense")
+        if (gadget, name) == ("dicom_output", "folder"):
+            raise ReconError(f"--set {text}: a replay writes its DICOM below its output folder; choose that with --out")
         chain.set(gadget, name, value)
 
 
@@ -241,7 +245,11 @@ def _store(
                 )
             series.images += 1
             series.matrix = matrix
-            series.method = ", ".join(meta_values(meta_of(image.attribute_string), "GenreconMethod")) or series.method
+            meta = meta_of(image.attribute_string)
+            series.method = ", ".join(meta_values(meta, "GenreconMethod")) or series.method
+            for text in meta_values(meta, "GenreconWarning"):  # also from gadgets that ran elsewhere
+                if text not in result.warnings:
+                    result.warnings.append(text)
             dataset.append_image(f"image_{number}", image)
             if progress:
                 progress(0, result.images)

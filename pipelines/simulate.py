@@ -1203,7 +1203,6 @@ def _header(settings: SimulationSettings) -> Any:
             parameters.append(xsd.userParameterLongType(name="EmbeddedRefLinesE2", value=lines_e2))
     sampling = xsd.userParameterStringType(name="SamplingPattern", value=s.sampling)
     return xsd.ismrmrdHeader(
-        version=1,
         subjectInformation=xsd.subjectInformationType(
             patientName=s.patient_name,
             patientWeight_kg=70.0,

@@ -37,6 +37,7 @@ class Case:
 
 # --- scans ---------------------------------------------------------------------------------------------------------
 
+
 def encoding(
     matrix: Sequence[int] = (16, 12, 1),
     recon: Sequence[int] | None = None,
@@ -61,7 +62,7 @@ def encoding(
     ranges = {name: (0, size // 2, size - 1) for name, size in sizes.items()} | limits
     parallel = mode and xsd.parallelImagingType(
         accelerationFactor=xsd.accelerationFactorType(kspace_encoding_step_1=2, kspace_encoding_step_2=1),
-        calibrationMode=xsd.calibrationModeType(mode)
+        calibrationMode=xsd.calibrationModeType(mode),
     )
     return xsd.encodingType(
         encodedSpace=space(matrix, fov),
@@ -97,7 +98,13 @@ def complex_numbers(random: np.random.RandomState, *shape: int) -> Array:
 
 
 def line(
-    random: np.random.RandomState, e1: int = 0, *, samples: int = 16, coils: int = 3, flags: Iterable[int] = (), **fields: Any
+    random: np.random.RandomState,
+    e1: int = 0,
+    *,
+    samples: int = 16,
+    coils: int = 3,
+    flags: Iterable[int] = (),
+    **fields: Any,
 ) -> ismrmrd.Acquisition:
     """One readout; `fields` are fields of its header or of the counters in it."""
     head = ismrmrd.AcquisitionHeader()
@@ -252,7 +259,9 @@ def bucket_cases() -> Iterable[Case]:
         yield case(name, lines, space, trigger_dimension=trigger, sorting_dimension=sorting)
     numbers = {"n_acquisitions_before_trigger": "10", "n_acquisitions_before_ongoing_trigger": "7"}
     yield case("n_acquisitions", lines, space, trigger_dimension="n_acquisitions", **numbers)
-    yield case("n_acquisitions_slice", lines, space, trigger_dimension="n_acquisitions", sorting_dimension="slice", **numbers)
+    yield case(
+        "n_acquisitions_slice", lines, space, trigger_dimension="n_acquisitions", sorting_dimension="slice", **numbers
+    )
     yield case("n_acquisitions_default", lines, space, trigger_dimension="n_acquisitions")
     others = {"average": range(2), "contrast": range(2), "phase": range(2), "set": range(2), "segment": range(2)}
     loops = loop(random, range(1), **others, **tiny)
@@ -361,7 +370,9 @@ def buffer_cases() -> Iterable[Case]:
         prescan = loop(random, [2, 3], kspace_encode_step_2=[1, 2], flags=CALIBRATION, **tiny)
         yield case(f"volume_{mode}", prescan + lines, space)
     slabs = encoding(volume, fov=(80.0, 60.0, 40.0), slice=(0, 0, 1))
-    yield case("volume_slabs", loop(random, range(0, 6, 3), slice=range(2), kspace_encode_step_2=range(4), **tiny), slabs)
+    yield case(
+        "volume_slabs", loop(random, range(0, 6, 3), slice=range(2), kspace_encode_step_2=range(4), **tiny), slabs
+    )
 
     spaces = [encoding(small), encoding((8, 6, 1), fov=(160.0, 60.0, 5.0))]
     both = [item for s, n in enumerate((12, 6)) for item in loop(random, range(0, n, 2), encoding_space_ref=s, **tiny)]
@@ -470,7 +481,9 @@ def field_of_view_cases() -> Iterable[Case]:
     yield Case("field_of_view", "all_axes", [("GenericReconFieldOfViewAdjustmentGadget", {})], header, [array])
 
 
-def image(random: np.random.RandomState, pixels: Array, index: int, meta: dict[str, Any] | None = None, **fields: Any) -> Any:
+def image(
+    random: np.random.RandomState, pixels: Array, index: int, meta: dict[str, Any] | None = None, **fields: Any
+) -> Any:
     """A single image of pixels (cha, z, y, x)."""
     result = ismrmrd.Image(image_header(random, index, **fields))
     head = result.getHead()
@@ -491,12 +504,15 @@ def image_cases() -> Iterable[Case]:
 
     arrays = [image_array(random, (5, 4, 3), (2, 3, 2), channels=2), image_array(random, (6, 4, 1))]
     yield Case("images", "split", [split], header, arrays)
-    yield Case("images", "split_without_meta", [split], header, [image_array(random, (4, 3, 1), (2, 1, 2), with_meta=False)])
+    yield Case(
+        "images", "split_without_meta", [split], header, [image_array(random, (4, 3, 1), (2, 1, 2), with_meta=False)]
+    )
     yield Case("images", "split_to_float", [split, to_float], header, arrays)
     pixels = complex_numbers(random, 2, 1, 4, 5)
     meta = {"GADGETRON_ImageComment": ["GT", "a & b"], "GADGETRON_WindowCenter": "1000"}
     others = [
-        image(random, (1000 * pixels.real).astype(kind), n, meta) for n, kind in enumerate((np.uint16, np.float32, np.float64))
+        image(random, (1000 * pixels.real).astype(kind), n, meta)
+        for n, kind in enumerate((np.uint16, np.float32, np.float64))
     ]
     yield Case("images", "split_passes_images", [split], header, [image(random, pixels, 9), *others])
     types = [image(random, pixels, kind, meta, image_type=kind) for kind in range(8)]
@@ -519,7 +535,9 @@ def image_cases() -> Iterable[Case]:
         ]
         items += [image(random, halves, 30 + kind, image_type=kind) for kind in range(1, 5)]
         yield Case("images", f"to_ushort_{name}", [("FloatToUShortGadget", properties)], header, items)
-    yield Case("images", "to_ushort_passes_others", [("FloatToUShortGadget", {})], header, [*types, others[0], others[2]])
+    yield Case(
+        "images", "to_ushort_passes_others", [("FloatToUShortGadget", {})], header, [*types, others[0], others[2]]
+    )
     for centre in ("1000.7", "-3", "1e3"):
         item = image(random, halves, 1, {"GADGETRON_WindowCenter": centre}, image_type=ismrmrd.IMTYPE_REAL)
         yield Case("images", f"window_centre_{centre}", [("FloatToUShortGadget", {})], header, [item])
