@@ -125,7 +125,9 @@ def prewhitening_matrix(covariance: Array, scale: float) -> Array:
 class NoiseAdjustGadget(Gadget):
     """Prewhitens with the noise scan in the stream: data <- sqrt(2 dwell / noise dwell * bandwidth) L^-1 data.
 
-    Unlike the C++ gadget it has no storage server: a noise scan in another file is not looked up, and said so.
+    Lines before the noise scan pass unchanged. Unlike the C++ gadget it has no storage server: a noise scan in another
+    file is not looked up, and said so; and `scale_only_channels_by_name` means the coils of these names (the C++ one
+    takes their place in the list for the coil's number).
     """
 
     @dataclass(frozen=True)
@@ -151,8 +153,8 @@ class NoiseAdjustGadget(Gadget):
                 noise.append(item.data)
                 noise_dwell = noise_dwell or item.sample_time_us
                 continue
-            if not ready:
-                matrix = self._matrix(noise, noise_dwell, item.sample_time_us) if adjust else None
+            if adjust and matrix is None and (noise or not ready):
+                matrix = self._matrix(noise, noise_dwell, item.sample_time_us)
                 noise.clear()
                 ready = True
             if matrix is None:
@@ -180,7 +182,7 @@ class NoiseAdjustGadget(Gadget):
             dependencies = information.measurementDependency if information else []
             elsewhere = [d.measurementID for d in dependencies if d.dependencyType.lower() == "noise"]
             where = f"; the header names measurement {elsewhere[0]}, which is not in this stream" if elsewhere else ""
-            log.warning("NoiseAdjustGadget: no noise scan in the stream%s; the data are not prewhitened", where)
+            log.warning("NoiseAdjustGadget: no noise scan before the first line%s; the data are not prewhitened", where)
             return None
         if information is None or not information.measurementID:
             log.warning(
@@ -251,12 +253,16 @@ class RemoveROOversamplingGadget(Gadget):
                 encoded, recon = encoding.encodedSpace, encoding.reconSpace
                 ratio = np.float32(encoded.fieldOfView_mm.x) / np.float32(recon.fieldOfView_mm.x)
                 if encoded.matrixSize.x != recon.matrixSize.x or ratio != 1:
-                    item = self._cut(item, float(ratio))
+                    item = self._cut(item, ratio)
             yield item
 
-    def _cut(self, item: ismrmrd.Acquisition, ratio: float) -> ismrmrd.Acquisition:
+    def _cut(self, item: ismrmrd.Acquisition, ratio: np.float32) -> ismrmrd.Acquisition:
         samples = item.number_of_samples
-        kept = int(samples / ratio)
+
+        def shortened(count: int) -> int:
+            return int(np.float32(count) / ratio)  # in single precision, which decides where it is a close thing
+
+        kept = shortened(samples)
         if not 0 < kept <= samples:
             raise ReconError(
                 f"header: encoded field of view is smaller than the reconstructed one along the readout "
@@ -267,9 +273,9 @@ class RemoveROOversamplingGadget(Gadget):
         return with_data(
             item,
             centred_fft(image),
-            center_sample=int(item.center_sample / ratio),
-            discard_pre=int(item.discard_pre / ratio),
-            discard_post=int(item.discard_post / ratio),
+            center_sample=shortened(item.center_sample),
+            discard_pre=shortened(item.discard_pre),
+            discard_post=shortened(item.discard_post),
         )
 
 
@@ -408,7 +414,8 @@ class BucketToBufferGadget(Gadget):
 
     Differences from the C++ gadget: a scan without `parallelImaging` gets the encoded matrix like any other (the
     C++ one takes the number of lines within the encoding limits, which loses lines of a partial Fourier scan); N, S
-    and LOC begin at the lowest counter that came (the C++ one lets the highest overwrite each other when it is not 0);
+    and LOC begin at the lowest counter that came (the C++ one lets the highest overwrite each other when it is not 0),
+    and slices along N or S have a place each (there they overwrite each other);
     two lines for the same place are reported (in both the later one stays); Cartesian encodings only.
     """
 
@@ -500,7 +507,9 @@ class _Filling:
         shape = (line.number_of_samples, lines, partitions, line.active_channels, *counts, locations)
         self.data = np.zeros(shape, dtype=np.complex64, order="F")
         self.headers = np.empty((lines, partitions, *counts, locations), dtype=object)
-        self.headers.fill(ismrmrd.AcquisitionHeader())  # of lines that never came, as a real Gadgetron leaves them
+        never_came = ismrmrd.AcquisitionHeader()  # as a real Gadgetron leaves it
+        never_came.version = never_came.available_channels = never_came.active_channels = 1
+        self.headers.fill(never_came)
         self._filled = np.zeros(self.headers.shape, dtype=bool)
         self._repeated = self._outside_matrix = 0
         self.sampling = self._sampling(encoding, line, limits_1, limits_2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -128,7 +129,10 @@ def meta_values(meta: ismrmrd.Meta, name: str) -> list[str]:
 
 
 class GenericReconFieldOfViewAdjustmentGadget(Gadget):
-    """Brings image arrays to the header's reconSpace: interpolates to its pixel size and cuts its field of view."""
+    """Brings image arrays to the header's reconSpace: interpolates to its pixel size and cuts its field of view.
+
+    Odd sizes along E1 and E2 are done right here; the C++ gadget's FFT shuffles their lines.
+    """
 
     @dataclass(frozen=True)
     class Parameters:
@@ -241,7 +245,8 @@ class FloatToUShortGadget(Gadget):
         else:
             values = values + offset
             if WINDOW_CENTER in meta:
-                meta[WINDOW_CENTER] = str(int(float(meta_values(meta, WINDOW_CENTER)[0])) + offset)
+                whole = re.match(r"\s*[-+]?\d+", meta_values(meta, WINDOW_CENTER)[0])
+                meta[WINDOW_CENTER] = str(int(whole[0] if whole else 0) + offset)
         clipped = np.clip(values, self.parameters.min_intensity, self.parameters.max_intensity)
         lost = int(np.count_nonzero(values > self.parameters.max_intensity))
         if lost:

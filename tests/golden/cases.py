@@ -77,7 +77,6 @@ def scan_header(*encodings: Any, bandwidth: float | None = 0.79, coils: int = 3)
     """A header with these encodings; the coils are called A, B, C, …"""
     labels = [xsd.coilLabelType(coilNumber=coil, coilName="ABCDEFGH"[coil]) for coil in range(coils)]
     return xsd.ismrmrdHeader(
-        version=1,
         subjectInformation=xsd.subjectInformationType(patientID="P1"),
         measurementInformation=xsd.measurementInformationType(
             measurementID="golden_1", patientPosition=xsd.patientPositionType.HFS

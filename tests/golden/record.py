@@ -20,12 +20,15 @@ from xml.etree import ElementTree
 import numpy as np
 from cases import GOLDEN, Case, as_arrays, cases
 from gadgetron.external import constants, readers
+from gadgetron.types import image_array
 from gadgetron.types.acquisition_bucket import read_acquisition_bucket
-from gadgetron.types.image_array import read_image_array
 from gadgetron.types.recon_data import read_recon_data
 
 from gadgets.stream import ReconError
 from pipelines import wire
+
+# gadgetron-python reads the meta of image arrays as ASCII; the server writes UTF-8.
+image_array.read_meta_container = lambda source: readers.read_byte_string(source, constants.uint64).decode()
 
 READERS = ("AcquisitionReader", "WaveformReader", "ImageReader", "BufferReader", "IsmrmrdImageArrayReader")
 WRITERS = (
@@ -40,7 +43,7 @@ MESSAGES = {
     constants.GADGET_MESSAGE_ISMRMRD_ACQUISITION: readers.read_acquisition,
     constants.GADGET_MESSAGE_ISMRMRD_WAVEFORM: readers.read_waveform,
     constants.GADGET_MESSAGE_ISMRMRD_IMAGE: readers.read_image,
-    constants.GADGET_MESSAGE_IMAGE_ARRAY: read_image_array,
+    constants.GADGET_MESSAGE_IMAGE_ARRAY: image_array.read_image_array,
     constants.GADGET_MESSAGE_RECON_DATA: read_recon_data,
     constants.GADGET_MESSAGE_BUCKET: read_acquisition_bucket,
     constants.GADGET_MESSAGE_TEXT: lambda source: source.read(*struct.unpack("<I", source.read(4))).decode(),

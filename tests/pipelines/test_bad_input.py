@@ -911,3 +911,16 @@ def test_the_installed_command(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (1, "")
     assert f"{tmp_path}/nothing.h5: no such file" in the_line(done.stderr)
     assert tree(tmp_path) == {}
+
+
+def test_lines_read_backwards_are_refused(refused: Any, raw: Path) -> None:
+    with h5py.File(raw, "r+") as file:
+        rows = file["dataset/data"][:]
+        rows["head"]["flags"][9] |= np.uint64(1) << np.uint64(ismrmrd.ACQ_IS_REVERSE - 1)
+        file["dataset/data"][:] = rows
+    assert "acquisition 9 is read backwards; scans with reversed lines (EPI) cannot be reconstructed" in refused(raw)
+
+
+def test_dicom_folder_of_a_replay_is_its_output_folder(refused: Any, raw: Path) -> None:
+    line = refused(raw, "--set", "dicom_output.folder=/tmp/elsewhere")
+    assert "a replay writes its DICOM below its output folder; choose that with --out" in line

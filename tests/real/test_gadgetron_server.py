@@ -1,0 +1,67 @@
+"""The shipped chains on a running Gadgetron server; set GENRECON_GADGETRON=HOST:PORT, its Python with this project."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+
+from gadgets.stream import ReconError
+from pipelines.chain import read_chain, shipped_chains
+from pipelines.raw import RawScan
+from pipelines.replay import DICOM_MODULE, read_images, replay
+from pipelines.simulate import SimulationSettings, simulate, write_raw
+from pipelines.wire import reconstruct_remotely
+
+SCANS = {
+    "slices and repetitions": {"slices": 3, "repetitions": 2},
+    "averages and contrasts": {"averages": 2, "contrasts": 2},
+    "partial Fourier": {"partial_fourier": 0.7},
+    "asymmetric echo": {"asymmetric_echo": 0.75},
+    "separate calibration": {"calibration": "separate"},
+    "volume": {"matrix": (32, 48, 24), "field_of_view_mm": (120.0, 200.0, 100.0), "calibration_lines": 12},
+}
+
+
+@pytest.fixture(scope="module")
+def server():
+    address = os.environ.get("GENRECON_GADGETRON")
+    if not address:
+        pytest.skip("set GENRECON_GADGETRON=HOST:PORT to run this on a Gadgetron server")
+    return address
+
+
+def images(raw, chain, folder, **options):
+    result = replay(raw, chain, folder, timeout=90.0, **options)
+    return {(i.repetition, i.slice, i.contrast): i for n in result.series for i in read_images(result.folder, n)}
+
+
+def compare(raw, chain, folder, server):
+    own = images(raw, chain, folder / "own")
+    remote = images(raw, chain, folder / "remote", gadgetron=server)
+    assert own.keys() == remote.keys()
+    for key, image in own.items():
+        np.testing.assert_allclose(remote[key].position, image.position, atol=1e-3)
+        assert np.abs(remote[key].data.astype(int) - image.data.astype(int)).max() <= 1
+
+
+@pytest.mark.parametrize("name", SCANS)
+def test_simulated_scans(server, tmp_path, name):
+    settings = {"matrix": (64, 64, 1), "coils": 6, "sampling": "uniform", "acceleration": 2, "calibration_lines": 20}
+    settings |= {"noise_level": 0.003, "noise_scan": True, **SCANS[name]}
+    write_raw(tmp_path / "scan.h5", simulate(SimulationSettings(**settings)))
+    compare(tmp_path / "scan.h5", "cg_sense", tmp_path, server)
+
+
+@pytest.mark.parametrize("chain", shipped_chains())
+def test_siemens(server, real_data, tmp_path, chain):
+    compare(real_data / "siemens_skyra_r3.h5", chain, tmp_path, server)
+
+
+def test_errors_of_a_gadget_reach_the_client(server, real_data):
+    chain = read_chain("cg_sense").without(DICOM_MODULE)
+    chain.set("espirit", "no_such_property", "1")
+    for _ in range(10):
+        with RawScan(real_data / "siemens_skyra_r3.h5") as scan, pytest.raises(ReconError, match="no_such_property"):
+            list(reconstruct_remotely(server, chain.to_xml(), scan.header_xml, scan.acquisitions(), 60.0))
