@@ -1,0 +1,232 @@
+"""Training: loss, variation of the images, the run and its resumption."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from priors.fourier import fft2c, ifft2c
+from priors.networks import Architecture, EdmDenoiser
+from priors.noise_schedule import LogNormalSigma
+from priors.training import Augmentation, Trainer, TrainingSettings, augmented_batch, denoising_loss
+from priors.weighting import Weighting
+
+ARCHITECTURE = Architecture(8, (1, 2), groups=4, sigma_data=0.15)
+PLAIN = Augmentation(False, (1.0, 1.0), False, 0.0, 0.0, 0.0)
+
+
+def discs(count: int = 4, height: int = 32, width: int = 32) -> torch.Tensor:
+    """Complex pictures of discs, their maximum 1."""
+    y, x = torch.arange(height)[:, None] - height // 2, torch.arange(width) - width // 2
+    radii = torch.linspace(0.15, 0.4, count)[:, None, None] * min(height, width)
+    pictures = ((y.square() + (x + 2).square()).sqrt() < radii) + 0.5 * ((y - 3).square() + x.square() < 9)
+    return (pictures / pictures.amax((-2, -1), keepdim=True)).to(torch.complex64)
+
+
+def settings(**values: Any) -> TrainingSettings:
+    standard: dict[str, Any] = {
+        "steps": 12, "batch": 2, "crop": 16, "bf16": False, "warm_up": 2, "ema": 0.9, "learning_rate": 3e-3
+    }  # fmt: skip
+    return TrainingSettings(**(standard | values))
+
+
+def model() -> EdmDenoiser:
+    torch.manual_seed(0)
+    return EdmDenoiser(ARCHITECTURE)
+
+
+def weights(module: EdmDenoiser) -> torch.Tensor:
+    return torch.cat([value.flatten() for value in module.state_dict().values()])
+
+
+def test_plain_batch_is_weighted_kspace() -> None:
+    images, weighting = discs(1), Weighting()
+    batch = augmented_batch(images, weighting, PLAIN, 3, 64, torch.Generator())
+    expected = weighting.weight(fft2c(images)).expand(3, -1, -1)
+    torch.testing.assert_close(batch, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_crops_are_parts_of_the_weighted_image() -> None:
+    images, weighting = discs(1), Weighting()
+    whole = ifft2c(weighting.weight(fft2c(images)))[0]
+    crops = ifft2c(augmented_batch(images, weighting, PLAIN, 20, 12, torch.Generator()))
+    places = whole.unfold(0, 12, 1).unfold(1, 12, 1).reshape(-1, 12, 12)
+    distance = torch.stack([(places - crop).abs().amax((-2, -1)).min() for crop in crops])
+    assert distance.max() < 1e-5
+    assert len({int((places - crop).abs().amax((-2, -1)).argmin()) for crop in crops}) > 5
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (20, 32)])
+def test_variations(shape: tuple[int, int]) -> None:
+    images = discs(1, *shape)
+    base = ifft2c(augmented_batch(images, Weighting(), PLAIN, 1, 64, torch.Generator()))[0]
+
+    def varied(count: int = 12, **values: Any) -> torch.Tensor:
+        fields = {name: getattr(PLAIN, name) for name in PLAIN.__dataclass_fields__} | values
+        generator = torch.Generator().manual_seed(0)
+        return ifft2c(augmented_batch(images, Weighting(), Augmentation(**fields), count, 64, generator))
+
+    scaled = varied(scale=(0.5, 2.0)) / base.abs().max()
+    peaks = scaled.abs().amax((-2, -1))
+    assert 0.5 <= peaks.min() < 0.8 and 1.5 < peaks.max() <= 2.01
+    turned = varied(global_phase=True)
+    torch.testing.assert_close(turned.abs(), base.abs().expand_as(turned), rtol=1e-4, atol=1e-5)
+    assert (turned - base).norm(dim=(-2, -1)).max() > base.norm()
+    flipped = varied(flips_and_turns=True)
+    torch.testing.assert_close(flipped.abs().sum((-2, -1)), base.abs().sum().expand(12), rtol=1e-4, atol=0)
+    kinds = {tuple(picture.abs().flatten()[::7].mul(1e3).round().tolist()) for picture in flipped}
+    assert len(kinds) >= (4 if shape[0] != shape[1] else 6)
+    for values in ({"smooth_phase": 2.0}, {"shading": 1.0}, {"contrast": 1.0}):
+        other = varied(**values)
+        assert other.shape == (12, *shape)
+        assert (other - base).norm(dim=(-2, -1)).min() > 1e-3 * base.norm()
+        assert bool(torch.isfinite(torch.view_as_real(other)).all())
+
+
+def test_contrast_keeps_the_background_empty_and_stays_below_one() -> None:
+    images = discs(1)
+    weighting = Weighting(slope=1.0, p=0.0)
+    augmentation = Augmentation(False, (1.0, 1.0), False, 0.0, 0.0, 1.0)
+    pictures = ifft2c(augmented_batch(images, weighting, augmentation, 10, 64, torch.Generator()))
+    background = (images[0] == 0).expand_as(pictures)
+    assert pictures[background].abs().max() < 1e-5
+    assert pictures.abs().max() <= 1.0001
+
+
+@pytest.mark.parametrize("copies", [1, 3])
+def test_loss_of_known_denoisers(copies: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    sigma_data = 0.2
+    clean = sigma_data * math.sqrt(2) * torch.randn(4, 64, 64, dtype=torch.complex64, generator=generator)
+    noise = math.sqrt(2) * torch.randn(4, copies, 64, 64, dtype=torch.complex64, generator=generator)
+    sigma = torch.tensor([0.01, 0.1, 0.5, 2.0])
+
+    class Linear(torch.nn.Module):
+        def forward(self, noisy: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
+            return noisy * (sigma_data**2 / (level.square() + sigma_data**2)).reshape(-1, 1, 1, 1)
+
+    class Perfect(torch.nn.Module):
+        def forward(self, noisy: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
+            return clean[:, None].expand_as(noisy)
+
+    # White Gaussian data have no structure: the linear shrinkage is the best there is, of loss 1.
+    assert denoising_loss(Linear(), clean, sigma, noise, sigma_data).item() == pytest.approx(1, rel=0.02)
+    assert denoising_loss(Perfect(), clean, sigma, noise, sigma_data).item() == 0
+
+
+@pytest.mark.parametrize(("parameterisation", "fraction"), [("kspace", 0.97), ("fourier_conjugate", 0.85)])
+def test_training_lowers_the_loss(parameterisation: Any, fraction: float) -> None:
+    torch.manual_seed(0)
+    network = EdmDenoiser(dataclasses.replace(ARCHITECTURE, parameterisation=parameterisation))
+    sigma = LogNormalSigma(-1.5, 0.7)
+    trainer = Trainer(
+        network, discs(), Weighting(), settings(steps=50, sigma=sigma, learning_rate=1e-2, augmentation=PLAIN)
+    )
+    generator = torch.Generator().manual_seed(0)
+    clean = augmented_batch(discs(), Weighting(), PLAIN, 8, 32, generator)
+    noise = math.sqrt(2) * torch.randn(8, 1, 32, 32, dtype=torch.complex64, generator=generator)
+    levels = sigma.sample(8, generator)
+
+    def loss() -> float:
+        return denoising_loss(trainer.average, clean, levels, noise, ARCHITECTURE.sigma_data).item()
+
+    before = loss()
+    seen: list[tuple[int, float]] = []
+    trainer.run(lambda step, loss: seen.append((step, loss)))
+    assert [step for step, _ in seen] == [10, 20, 30, 40, 50]
+    assert trainer.losses == [loss for _, loss in seen]
+    assert loss() < fraction * before
+    assert not torch.equal(weights(trainer.average), weights(trainer.model))
+
+
+def test_resumed_run_is_the_uninterrupted_one(tmp_path: Path) -> None:
+    whole = Trainer(model(), discs(), Weighting(), settings())
+    whole.run()
+    path = tmp_path / "state.safetensors"
+    Trainer(model(), discs(), Weighting(), settings(), path).run(until=5)
+    # A writer that was killed leaves a part of a file; the whole one counts.
+    path.with_name(path.name + ".part").write_bytes(b"half")
+    again = Trainer(model(), discs(), Weighting(), settings(save_every_s=0.0), path)
+    assert again.step == 5
+    again.run()
+    assert again.step == 12
+    assert torch.equal(weights(again.model), weights(whole.model))
+    assert torch.equal(weights(again.average), weights(whole.average))
+    assert again.losses == whole.losses
+    other_seed = Trainer(model(), discs(), Weighting(), settings(seed=1))
+    other_seed.run()
+    assert not torch.equal(weights(other_seed.model), weights(whole.model))
+
+
+def test_keyboard_interrupt_saves_whole_steps_only(tmp_path: Path) -> None:
+    path = tmp_path / "state.safetensors"
+    trainer = Trainer(model(), discs(), Weighting(), settings(), path)
+
+    def interrupt(step: int, loss: float) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run(interrupt)
+    assert Trainer(model(), discs(), Weighting(), settings(), path).step == 10
+    step = trainer.optimizer.step
+
+    def interrupted_step() -> None:
+        step()
+        raise KeyboardInterrupt
+
+    trainer.optimizer.step = interrupted_step  # type: ignore[method-assign, assignment]
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run()
+    trainer.optimizer.step = step  # type: ignore[method-assign]
+    resumed = Trainer(model(), discs(), Weighting(), settings(), path)
+    whole = Trainer(model(), discs(), Weighting(), settings())
+    resumed.run()
+    whole.run()
+    assert torch.equal(weights(resumed.model), weights(whole.model))
+
+
+def test_states_that_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "state.safetensors"
+    Trainer(model(), discs(), Weighting(), settings(), path).run(until=2)
+    content = path.read_bytes()
+    with pytest.raises(ValueError, match="other settings"):
+        Trainer(model(), discs(), Weighting(), settings(learning_rate=1e-4), path)
+    with pytest.raises(ValueError, match="other settings"):
+        Trainer(model(), discs(3), Weighting(), settings(), path)
+    for broken in (content[:-10], b"", b"\x80\x04."):
+        path.write_bytes(broken)
+        with pytest.raises(ValueError, match="not a saved training state"):
+            Trainer(model(), discs(), Weighting(), settings(), path)
+
+
+def test_diverged_run_says_so_and_keeps_the_saved_state(tmp_path: Path) -> None:
+    path = tmp_path / "state.safetensors"
+    trainer = Trainer(model(), discs(), Weighting(), settings(), path)
+    trainer.run(until=5)
+    content = path.read_bytes()
+    with torch.no_grad():
+        trainer.model.network.enter.weight[0] = torch.nan
+    with pytest.raises(ValueError, match="the loss is nan at step 10"):
+        trainer.run()
+    assert path.read_bytes() == content
+
+
+def test_learning_rate_rises_and_falls() -> None:
+    rates = [settings(steps=100, warm_up=9, learning_rate=1.0).learning_rate_at(step) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert max(rates) == pytest.approx(0.98, abs=0.01)
+    assert rates[-1] < 1e-3
+
+
+def test_errors() -> None:
+    for images in (discs().real, discs()[0], torch.zeros(2, 8, 8, dtype=torch.complex64), discs() / 0):
+        with pytest.raises(ValueError, match="training"):
+            Trainer(model(), images, Weighting(), settings())
+    for values in ({"steps": 0}, {"batch": 0}, {"learning_rate": 0.0}, {"ema": 1.0}, {"warm_up": -1}):
+        with pytest.raises(ValueError, match="training"):
+            settings(**values)
