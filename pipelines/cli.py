@@ -21,7 +21,7 @@ from rich.table import Table
 
 from gadgets.stream import ReconError, one_line
 
-DEFAULT_CONFIG = "l1_wavelet"
+DEFAULT_CONFIG = "cg_sense"  # linear: no prior decides what is seen
 
 app = typer.Typer(
     name="genrecon",
@@ -319,13 +319,15 @@ def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the raw file and the results.")] = Path(
         "genrecon-demo"
     ),
-    config: Annotated[str, typer.Option("--config", "-c", help="Chain to run.")] = DEFAULT_CONFIG,
+    config: Annotated[str, typer.Option("--config", "-c", help="Chain to run.")] = "l1_wavelet",
 ) -> None:
     """Simulate a multi-coil multi-slice scan, reconstruct it through the shipped chain, compare with the truth."""
+    from pipelines.chain import read_chain
     from pipelines.demo import DEMO_SCAN, quality
     from pipelines.replay import replay as run
     from pipelines.simulate import simulate as simulation
 
+    read_chain(config)  # a wrong name is told before the simulation
     raw = out / "raw.h5"
     _write_simulation(raw, simulation(DEMO_SCAN))
     with _bar(simulation(DEMO_SCAN).number_of_acquisitions, "acquisitions") as update:

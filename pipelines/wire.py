@@ -195,7 +195,8 @@ def external_process(
             )
             root = str(Path(__file__).resolve().parents[1])
             environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, environment.get("PYTHONPATH")]))
-            process = subprocess.Popen(command, env=environment)
+            # A session of its own: Ctrl-C is for this process, which then ends the other by closing its socket.
+            process = subprocess.Popen(command, env=environment, start_new_session=True)
 
             def accept() -> socket.socket:
                 server.settimeout(0.2)
@@ -220,6 +221,7 @@ def external_process(
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(timeout=5.0)
                 process.kill()
+                process.wait()
 
     return stage
 

@@ -525,7 +525,7 @@ def test_line_of_a_slice_that_was_complete(refused: Any, genrecon: Any, raw: Pat
         ("Reconstruction.method=cg_sense", "gadget Reconstruction: unknown property 'method'; its properties are"),
         ("NoiseAdjustGadget.speed=1", "gadget NoiseAdjustGadget: unknown property 'speed'"),
         ("dicom_output.anonymize=perhaps", "property 'anonymize' is 'perhaps'; it must be true or false"),
-        ("grappa.kernel=5", "l1_wavelet: no gadget is called 'grappa'; it has: NoiseAdjustGadget, "),
+        ("grappa.kernel=5", "cg_sense: no gadget is called 'grappa'; it has: NoiseAdjustGadget, "),
         ("generative_recon.method", "--set generative_recon.method: give gadget.property=value"),
         ("method=cg_sense", "--set method=cg_sense: give gadget.property=value"),
         (".method=cg_sense", "--set .method=cg_sense: give gadget.property=value"),
@@ -755,7 +755,8 @@ def test_interruption_leaves_nothing(valid: Path, tmp_path: Path) -> None:
     processes = {}
     for number in (signal.SIGTERM, signal.SIGINT):
         out = tmp_path / number.name / "out"
-        arguments = ["replay", str(valid), "-o", str(out), "--set", "generative_recon.iterations=10000"]
+        arguments = ["replay", str(valid), "-o", str(out), "-c", "l1_wavelet"]
+        arguments += ["--set", "generative_recon.iterations=10000"]
         processes[number] = subprocess.Popen(
             [*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
