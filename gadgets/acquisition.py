@@ -106,6 +106,11 @@ def noise_covariance(noise: list[Array]) -> Array:
 def prewhitening_matrix(covariance: Array, scale: float) -> Array:
     """Matrix scale * L^-1 with C = L L^H, which makes noise white and of variance scale^2.
 
+    Parameters
+    ----------
+    covariance : complex array (coil, coil)
+    scale : factor of the whitened data
+
     A covariance that has no Cholesky factor (a silent coil, fewer samples than coils) is loaded on its diagonal first.
 
     Returns complex64 (coil, coil).
@@ -144,7 +149,8 @@ class NoiseAdjustGadget(Gadget):
         noise_dwell = 0.0
         matrix: Array | None = None
         adjust = self.parameters.perform_noise_adjust
-        ready = warned = False
+        warned = False
+        unwhitened = 0
         for item in items:
             if not isinstance(item, ismrmrd.Acquisition):
                 yield item
@@ -153,11 +159,16 @@ class NoiseAdjustGadget(Gadget):
                 noise.append(item.data)
                 noise_dwell = noise_dwell or item.sample_time_us
                 continue
-            if adjust and matrix is None and (noise or not ready):
+            if adjust and matrix is None and noise:
                 matrix = self._matrix(noise, noise_dwell, item.sample_time_us)
                 noise.clear()
-                ready = True
+                if unwhitened:
+                    log.warning(
+                        "NoiseAdjustGadget: %d lines came before the noise scan: only the others are prewhitened",
+                        unwhitened,
+                    )
             if matrix is None:
+                unwhitened += 1
                 yield item
             elif item.active_channels == len(matrix):
                 yield with_data(item, matrix @ item.data)
@@ -176,14 +187,18 @@ class NoiseAdjustGadget(Gadget):
                     f"noise scan {len(matrix)}; set pass_nonconformant_data or mend the raw data"
                 )
 
-    def _matrix(self, noise: list[Array], noise_dwell: float, dwell: float) -> Array | None:
+        if adjust and matrix is None:
+            self._warn_of_no_noise()
+
+    def _warn_of_no_noise(self) -> None:
         information = self.header.measurementInformation
-        if not noise:
-            dependencies = information.measurementDependency if information else []
-            elsewhere = [d.measurementID for d in dependencies if d.dependencyType.lower() == "noise"]
-            where = f"; the header names measurement {elsewhere[0]}, which is not in this stream" if elsewhere else ""
-            log.warning("NoiseAdjustGadget: no noise scan before the first line%s; the data are not prewhitened", where)
-            return None
+        dependencies = information.measurementDependency if information else []
+        elsewhere = [d.measurementID for d in dependencies if d.dependencyType.lower() == "noise"]
+        where = f"; the header names measurement {elsewhere[0]}, which is not in this stream" if elsewhere else ""
+        log.warning("NoiseAdjustGadget: no noise scan in the stream%s; the data are not prewhitened", where)
+
+    def _matrix(self, noise: list[Array], noise_dwell: float, dwell: float) -> Array:
+        information = self.header.measurementInformation
         if information is None or not information.measurementID:
             log.warning(
                 "NoiseAdjustGadget: measurementInformation/measurementID is missing in the header; "
@@ -234,7 +249,7 @@ class AsymmetricEchoAdjustROGadget(Gadget):
 
 
 def centred_fft(data: Array, inverse: bool = False) -> Array:
-    """Centred orthonormal FFT along the last axis, complex64."""
+    """Centred orthonormal FFT along the last axis: complex array (..., sample) to complex64 of the same shape."""
     transform = np.fft.ifft if inverse else np.fft.fft
     shifted = np.fft.ifftshift(data, axes=-1)
     return np.fft.fftshift(transform(shifted, axis=-1, norm="ortho"), axes=-1).astype(np.complex64, copy=False)
@@ -300,8 +315,9 @@ class AcquisitionAccumulateTriggerGadget(Gadget):
     (`release_complete_slices`; a real Gadgetron ignores the property): the first image is out before the scan ends,
     and memory does not grow with the number of slices. A slice is complete at a line flagged ACQ_LAST_IN_SLICE whose
     average, contrast, phase and set are the header's last ones, in a 2D encoding sorted by slice; with separate or
-    external calibration its calibration lines must have come, too. Navigator, dummy, feedback and surface coil lines,
-    which the C++ gadget takes for imaging lines, are left out.
+    external calibration, calibration lines of that slice must have come before in the same repetition. Calibration
+    lines that come after that are left out. So are navigator, dummy, feedback and surface coil lines, which the C++
+    gadget takes for imaging lines.
     """
 
     @dataclass(frozen=True)
@@ -321,7 +337,7 @@ class AcquisitionAccumulateTriggerGadget(Gadget):
         waveforms: list[Any] = []
         released: set[int] = set()
         calibrated: set[int] = set()
-        left_out = 0
+        left_out = late = 0
         previous: int | None = None
         count, target = 0, self.parameters.n_acquisitions_before_trigger
 
@@ -330,6 +346,7 @@ class AcquisitionAccumulateTriggerGadget(Gadget):
                 yield _bucket(buckets.pop(index), waveforms)
                 waveforms.clear()
             released.clear()
+            calibrated.clear()
 
         for item in items:
             if isinstance(item, ismrmrd.Waveform):
@@ -346,6 +363,9 @@ class AcquisitionAccumulateTriggerGadget(Gadget):
                 yield from send()
             previous = value
             index = _counter(item, sorting)
+            if index in released and item.is_flag_set(ismrmrd.ACQ_IS_PARALLEL_CALIBRATION):
+                late += 1
+                continue
             if index in released:
                 raise ReconError(
                     f"gadget AcquisitionAccumulateTriggerGadget: a line of slice {index} came after its "
@@ -365,9 +385,16 @@ class AcquisitionAccumulateTriggerGadget(Gadget):
         yield from send()
         if left_out:
             log.warning("%s: %d navigator, phase correction or feedback lines are left out", self.name, left_out)
+        if late:
+            log.warning(
+                "%s: %d calibration lines came after their slice was complete and are left out; set its property "
+                "release_complete_slices to false to use them",
+                self.name,
+                late,
+            )
 
     def _completes_slice(self, item: ismrmrd.Acquisition, calibrated: bool) -> bool:
-        if not item.is_flag_set(ismrmrd.ACQ_LAST_IN_SLICE):
+        if not item.is_flag_set(ismrmrd.ACQ_LAST_IN_SLICE) or item.is_flag_set(ismrmrd.ACQ_IS_PARALLEL_CALIBRATION):
             return False
         encoding = encoding_of(self.header, item)
         limits = encoding.encodingLimits

@@ -137,13 +137,15 @@ def bits_to_maps(recon_data: ReconData) -> ReconData:
     return ReconData(bits)
 
 
-def slice_key(buffer: ReconBuffer) -> tuple[int, ...]:
-    """What tells the slices (and sets, phases, contrasts) of a scan apart in all repetitions, from the first line."""
-    line = next((head for head in buffer.headers.flat if head.number_of_samples), buffer.headers.flat[0])
-    return (line.idx.slice, line.idx.contrast, line.idx.phase, line.idx.set)
+def first_line(buffer: ReconBuffer) -> ismrmrd.AcquisitionHeader:
+    """Header of the first measured line of a buffer."""
+    return next((head for head in buffer.headers.flat if head.number_of_samples), buffer.headers.flat[0])
 
 
-def has_repetitions(header: Any) -> bool:
-    """Whether the header announces more than one repetition."""
-    limits = [encoding.encodingLimits.repetition for encoding in header.encoding]
-    return any(limit is not None and limit.maximum > 0 for limit in limits)
+def slices_come_again(header: Any) -> bool:
+    """Whether a slice may come in more than one buffer: repetitions, phases, sets, or a header that does not say."""
+    if len(header.encoding) > 1:
+        return True
+    limits = header.encoding[0].encodingLimits
+    several = [limit is not None and limit.maximum > 0 for limit in (limits.phase, limits.set, limits.contrast)]
+    return limits.repetition is None or limits.repetition.maximum > 0 or any(several)

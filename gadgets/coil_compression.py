@@ -12,7 +12,7 @@ from gadgetron.types import ReconData
 from gadgetron.types.recon_data import ReconBit
 from torch import Tensor
 
-from gadgets.buffers import Array, has_repetitions, is_3d, replace_data, slice_key
+from gadgets.buffers import Array, first_line, is_3d, replace_data, slices_come_again
 from gadgets.stream import Gadget, parameter
 from priors.fourier import fft2c, ifft2c
 
@@ -155,9 +155,9 @@ def _check_coils(coils: int | None, available: int) -> None:
 class CoilCompression(Gadget):
     """Replaces the coils of k-space and calibration buffers by fewer virtual coils.
 
-    The compression is learned from each slice's calibration lines (from its k-space when it has none) and
-    kept for the repetitions after it that come without. 2D slices get one matrix, 3D volumes one a readout
-    position, aligned (geometric coil compression), unless `method` says otherwise.
+    The compression is learned from each slice's calibration lines (from its k-space when it has none) when the slice
+    comes first, and used for all its repetitions, phases, sets and contrasts. 2D slices get one matrix, 3D volumes one
+    a readout position, aligned (geometric coil compression), unless `method` says otherwise.
     """
 
     @dataclass(frozen=True)
@@ -174,17 +174,17 @@ class CoilCompression(Gadget):
         self._matrices: dict[tuple[int, ...], list[Tensor]] = {}
         for item in items:
             if isinstance(item, ReconData) and self.parameters.method != "none":
-                item = ReconData([self._compressed(space, bit) for space, bit in enumerate(item.bits)])
+                item = ReconData([self._compressed(bit) for bit in item.bits])
             yield item
 
-    def _compressed(self, space: int, bit: ReconBit) -> ReconBit:
+    def _compressed(self, bit: ReconBit) -> ReconBit:
         data = bit.data.data
         if not data.size or data.shape[3] == 1:
             return bit
         same_coils = bit.ref is not None and bit.ref.data.shape[3] == data.shape[3]
-        key = (space, data.shape[3], *slice_key(bit.data))
+        key = (data.shape[3], first_line(bit.data).idx.slice)
         matrices = self._matrices.get(key) or self._learned(bit.ref.data if same_coils else data, data)
-        if has_repetitions(self.header):
+        if slices_come_again(self.header):
             self._matrices[key] = matrices
         ref = replace_data(bit.ref, _applied(bit.ref.data, matrices)) if same_coils else None
         return ReconBit(replace_data(bit.data, _applied(data, matrices)), ref)

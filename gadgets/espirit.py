@@ -16,13 +16,13 @@ from torch import Tensor
 from gadgets.acquisition import calibration_mode
 from gadgets.buffers import (
     Array,
-    has_repetitions,
+    first_line,
     is_3d,
     kspace_problems,
     maps_from_problems,
     replace_data,
     sampled,
-    slice_key,
+    slices_come_again,
 )
 from gadgets.stream import Gadget, parameter
 from priors.hankel import low_rank_completion
@@ -295,9 +295,10 @@ def _support_weight(value: Tensor, crop: float, soft: bool) -> Tensor:
 class Espirit(Gadget):
     """Estimates coil maps from each slice's calibration data and attaches them to its ReconBit as `coil_maps`.
 
-    The calibration is the largest fully sampled centre of the reference lines, or of the k-space when there
-    are none; repetitions without calibration get the maps of the one before; a scan without any has its
-    centre completed by low rank first, and its images say so.
+    The calibration is the largest fully sampled centre of the reference lines, or of the k-space when there are none.
+    Repetitions, phases, sets and contrasts without calibration get the slice's maps of before. Interleaved calibration
+    takes the lines of as many repetitions as fill the centre, and their images wait for it. A scan without any
+    calibration has its centre completed by low rank first, and its images say so.
     """
 
     @dataclass(frozen=True)
@@ -313,7 +314,7 @@ class Espirit(Gadget):
         calibration_size: int = parameter(24, "most calibration samples used along each axis", minimum=4)
 
     def process(self, items: Iterator[Any]) -> Iterator[Any]:
-        kept: dict[tuple[int, ...], tuple[Array, str]] = {}
+        kept: dict[int, tuple[Array, str]] = {}
         shared: dict[tuple[int, ...], _SharedCalibration] = {}
         waiting: list[ReconData] = []
         for item in items:
@@ -321,10 +322,9 @@ class Espirit(Gadget):
                 yield item
                 continue
             for space, bit in enumerate(item.bits):
-                if calibration_mode(self.header.encoding[space]) == "interleaved" and bit.data.data.size:
-                    key = _key(space, bit)
-                    if key not in kept:
-                        shared.setdefault(key, _SharedCalibration()).add(bit.data.data)
+                interleaved = calibration_mode(self.header.encoding[space]) == "interleaved"
+                if interleaved and bit.data.data.size and _slice(bit) not in kept:
+                    shared.setdefault(_key(space, bit), _SharedCalibration()).add(bit.data.data)
             waiting.append(item)
             for candidate in list(waiting):
                 if self._attach(candidate, kept, shared):
@@ -337,17 +337,18 @@ class Espirit(Gadget):
     def _attach(
         self,
         item: ReconData,
-        kept: dict[tuple[int, ...], tuple[Array, str]],
+        kept: dict[int, tuple[Array, str]],
         shared: dict[tuple[int, ...], _SharedCalibration],
     ) -> bool:
         """Attach maps to all ReconBits; False when some must wait for the lines of later repetitions."""
         for space, bit in enumerate(item.bits):
             if not bit.data.data.size or hasattr(bit, "coil_maps"):
                 continue
-            key = _key(space, bit)
+            key, slice_index = _key(space, bit), _slice(bit)
             calibration, source = self._calibrations(bit), "measured"
-            if calibration is None and key in kept and kept[key][0].shape[:4] == bit.data.data.shape[:4]:
-                bit.coil_maps, bit.calibration = kept[key]
+            earlier, earlier_source = kept.get(slice_index, (None, ""))
+            if calibration is None and earlier is not None and earlier.shape[:4] == bit.data.data.shape[:4]:
+                bit.coil_maps, bit.calibration = earlier, earlier_source
                 continue
             if calibration is None and key in shared:
                 calibration, source = self._calibrations(shared[key].bit(bit)), "all repetitions"
@@ -356,8 +357,8 @@ class Espirit(Gadget):
             if calibration is None:
                 calibration, source = self._completed(bit), "completed"
             bit.coil_maps, bit.calibration = self._maps(bit, calibration), source
-            if has_repetitions(self.header):
-                kept[key] = (bit.coil_maps, "earlier repetition" if source == "measured" else source)
+            if slices_come_again(self.header):
+                kept[slice_index] = (bit.coil_maps, "earlier repetition" if source == "measured" else source)
                 shared.pop(key, None)
         return True
 
@@ -391,16 +392,13 @@ class Espirit(Gadget):
         for loc in range(locations):
             row = []
             for s in range(s_count):
-                for buffer in (bit.ref, bit.data):
-                    if buffer is None:
-                        continue
-                    part = buffer.data[..., min(s, buffer.data.shape[5] - 1), min(loc, buffer.data.shape[6] - 1)]
-                    region = self._region(part)
-                    if region is not None and min(region.shape[-2:]) >= smallest:
-                        row.append(region)
-                        break
-                else:
+                own_first = [s, *(other for other in range(s_count) if other != s)]  # one average may have all of it
+                regions = (self._region(part) for part in _parts(bit, own_first, loc))
+                fitting = (region for region in regions if region is not None and min(region.shape[-2:]) >= smallest)
+                region = next(fitting, None)
+                if region is None:
                     return None
+                row.append(region)
             found.append(row)
         return found
 
@@ -434,6 +432,14 @@ class Espirit(Gadget):
         return found
 
 
+def _parts(bit: ReconBit, order: list[int], loc: int) -> Iterator[Array]:
+    """Buffers [RO, E1, E2, CHA, N] that may hold the calibration of a LOC: by S in this order, reference first."""
+    for s in order:
+        for buffer in (bit.ref, bit.data):
+            if buffer is not None:
+                yield buffer.data[..., min(s, buffer.data.shape[5] - 1), min(loc, buffer.data.shape[6] - 1)]
+
+
 class _SharedCalibration:
     """The mean of the repetitions so far, each sample over the repetitions that measured it."""
 
@@ -451,8 +457,14 @@ class _SharedCalibration:
         return ReconBit(replace_data(like.data, self._sum / np.maximum(self._count, 1)))
 
 
+def _slice(bit: ReconBit) -> int:
+    return int(first_line(bit.data).idx.slice)
+
+
 def _key(space: int, bit: ReconBit) -> tuple[int, ...]:
-    return (space, *slice_key(bit.data))
+    """What tells the images of a repetition apart."""
+    counters = first_line(bit.data).idx
+    return (space, counters.slice, counters.contrast, counters.phase, counters.set)
 
 
 def _at_most(part: slice, size: int) -> slice:

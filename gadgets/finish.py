@@ -102,13 +102,14 @@ def adjustment_steps(
 
 
 def adjustment_gain(shape: Sequence[int], steps: Sequence[tuple[int, int, int]]) -> float:
-    """What `resize_image` multiplies the intensity of an image by on its way through `steps`."""
+    """What `resize_image` multiplies the intensity of an image [RO, E1, E2] by on its way through `steps`."""
     gain = 1.0
     for old, new in zip([tuple(shape[:3]), *steps], steps, strict=False):
         if old == new:
             continue
         grows = all(size >= was for size, was in zip(new, old, strict=True))
-        gain *= np.sqrt(old[2] if new[2] > 1 else 1) if grows else np.sqrt(np.prod(old) / np.prod(new))
+        axes = 3 if new[2] > 1 else 2  # the transformed ones
+        gain *= np.sqrt(old[2] if axes == 3 else 1) if grows else np.sqrt(np.prod(old[:axes]) / np.prod(new[:axes]))
     return float(gain)
 
 

@@ -202,12 +202,21 @@ class GenerativeRecon(Gadget):
 
 
 _CALIBRATION_WARNINGS = {
-    "completed": "the scan has no calibration lines: coil maps are from a k-space centre completed by low rank",
+    "completed": "no calibration lines were found: coil maps are from a k-space centre completed by low rank",
 }
 
 
 def filled(data: Array, ref: Array) -> Array:
-    """K-space with the samples that only the calibration buffer of the same shape has; unchanged by another shape."""
+    """K-space with the samples that only the calibration buffer has.
+
+    Parameters
+    ----------
+    data, ref : complex64 [RO, E1, E2, CHA, N, S, LOC]; a ref of another shape is left alone
+
+    Returns
+    -------
+    complex64 array like `data`
+    """
     if ref.shape != data.shape:
         return data
     return np.where((data != 0).any(axis=3, keepdims=True), data, ref)
@@ -233,7 +242,7 @@ def averaged(data: Array, headers: Array) -> tuple[Array, Array]:
             for index in range(headers.shape[axis])
         ]
         found = [averages for averages in counters if averages]
-        if all(len(averages) == 1 for averages in found) and len(set.union(*found)) == len(found) > 1:
+        if all(len(averages) == 1 for averages in found) and len(set().union(*found)) == len(found) > 1:
             count = (data != 0).any(axis=3, keepdims=True).sum(axis=axis + 2, keepdims=True)
             mean = data.sum(axis=axis + 2, keepdims=True) / np.maximum(count, 1)
             return mean.astype(np.complex64), headers.take([0], axis)

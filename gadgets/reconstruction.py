@@ -35,6 +35,7 @@ class Reconstruction(Gadget):
             gadget.configure(header, of_member[name])
 
     def stages(self, name: str) -> list[tuple[str, Stage]]:
+        """Its members' stages, by their own names."""
         return [stage for member, gadget in self._gadgets.items() for stage in gadget.stages(member)]
 
     def process(self, items: Iterator[Any]) -> Iterator[Any]:

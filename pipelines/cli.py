@@ -295,6 +295,7 @@ def simulate(
 
 
 def _write_simulation(out: Path, scan: Any) -> None:
+    from pipelines.replay import write_failure
     from pipelines.simulate import write_raw
 
     written = 0
@@ -310,7 +311,7 @@ def _write_simulation(out: Path, scan: Any) -> None:
             write_raw(out, scan, progress)
         except OSError as error:
             raise ReconError(
-                f"{out}: cannot write there ({error.strerror or one_line(error)}); free space or choose another file"
+                f"{out}: cannot write there ({write_failure(error)}); free space or choose another file"
             ) from None
 
 

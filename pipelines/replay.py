@@ -134,10 +134,16 @@ def _remove_empty(folders: list[Path]) -> None:
             folder.rmdir()
 
 
-def _unwritable(folder: Path, error: Exception) -> ReconError:
+def write_failure(error: Exception) -> str:
+    """Why something could not be written, from an error of the system or of HDF5."""
     found = re.search(r"error message = '([^']+)'", str(error))  # HDF5's way to say it
-    reason = found[1] if found else getattr(error, "strerror", None) or error
-    return ReconError(f"{folder}: cannot write there ({reason}); free space or choose another folder with --out")
+    return found[1] if found else str(getattr(error, "strerror", None) or error)
+
+
+def _unwritable(folder: Path, error: Exception) -> ReconError:
+    return ReconError(
+        f"{folder}: cannot write there ({write_failure(error)}); free space or choose another folder with --out"
+    )
 
 
 def apply_settings(chain: Chain, settings: list[str]) -> None:

@@ -253,7 +253,7 @@ def reconstruct_remotely(
     """
     host, port = parse_address(address)
     # A server whose ISMRMRD library has another schema version refuses the header, and then hangs.
-    header = re.sub(rb"<version>\s*\d+\s*</version>", b"", header, count=1)
+    header = re.sub(rb"<(\w+:)?version>\s*\d+\s*</(\w+:)?version>", b"", header, count=1)
     peer = f"gadgetron {address}"
     for _, item in exchange(lambda: connect_to(host, port, timeout), peer, config, header, items):
         if isinstance(item, str) and "ERROR" in item:

@@ -97,13 +97,62 @@ def test_lines_that_are_not_for_images_change_nothing(flag):
         np.testing.assert_array_equal(image.data, plain.data)
 
 
-def test_calibration_after_the_imaging_lines():
+def is_reference(line):
+    return line.is_flag_set(ismrmrd.ACQ_IS_PARALLEL_CALIBRATION)
+
+
+@pytest.mark.parametrize("repetitions", [1, 2])
+def test_calibration_after_the_imaging_lines(repetitions):
+    simulation = scan(calibration="separate", slices=2, repetitions=repetitions)
+    # Within a repetition the imaging lines first; the noise scan is of repetition 0.
+    lines = sorted(simulation.acquisitions(), key=lambda line: (line.idx.repetition, is_reference(line)))
+    truth = simulation.truth
+    assert psnr(in_units(through(simulation, lines), truth.shape), truth) >= 42.0
+
+
+def test_last_calibration_line_flagged_as_the_slices_last():
     simulation = scan(calibration="separate", slices=2)
     lines = list(simulation.acquisitions())
-    imaging = [line for line in lines if not line.is_flag_set(ismrmrd.ACQ_IS_PARALLEL_CALIBRATION)]
-    calibration = [line for line in lines if line.is_flag_set(ismrmrd.ACQ_IS_PARALLEL_CALIBRATION)]
+    for number in range(2):
+        last = max(i for i, line in enumerate(lines) if is_reference(line) and line.idx.slice == number)
+        lines[last].set_flag(ismrmrd.ACQ_LAST_IN_SLICE)
     truth = simulation.truth
-    assert psnr(in_units(through(simulation, imaging + calibration), truth.shape), truth) >= 42.0
+    assert psnr(in_units(through(simulation, lines), truth.shape), truth) >= 42.0
+
+
+@pytest.mark.parametrize("counter", ["phase", "set"])
+def test_calibration_of_one_phase_serves_the_others(counter):
+    simulation = scan(calibration="separate")
+    lines = list(simulation.acquisitions())
+    again = []
+    for line in lines:
+        if not is_reference(line) and not line.is_flag_set(ismrmrd.ACQ_IS_NOISE_MEASUREMENT):
+            other = ismrmrd.Acquisition(line.getHead(), line.data)
+            setattr(other.idx, counter, 1)
+            line.clear_flag(ismrmrd.ACQ_LAST_IN_SLICE)
+            again.append(other)
+    getattr(simulation.header.encoding[0].encodingLimits, counter).maximum = 1
+    first, second = through(simulation, lines + again)
+    assert (getattr(first, counter), getattr(second, counter)) == (0, 1)
+    assert np.abs(first.data.astype(int) - second.data.astype(int)).max() <= 1
+
+
+def test_calibration_in_one_average_serves_all():
+    simulation = scan(averages=2)
+    lines = [line for line in simulation.acquisitions() if not (is_reference(line) and line.idx.average == 1)]
+    truth = simulation.truth
+    images = through(simulation, lines)
+    assert not meta_values(meta_of(images[0].attribute_string), "GenreconWarning")
+    assert psnr(in_units(images, truth.shape), truth) >= 42.0
+
+
+def test_noise_scan_that_comes_late_is_told(caplog):
+    simulation = scan(matrix=(48, 48, 1), coils=4)
+    lines = list(simulation.acquisitions())
+    noise = [line for line in lines if line.is_flag_set(ismrmrd.ACQ_IS_NOISE_MEASUREMENT)]
+    imaging = lines[len(noise) :]
+    through(simulation, imaging[:5] + noise + imaging[5:])
+    assert "5 lines came before the noise scan" in caplog.text
 
 
 def test_contrasts_that_begin_at_one():
