@@ -156,8 +156,9 @@ class NoiseAdjustGadget(Gadget):
                 yield item
                 continue
             if item.is_flag_set(ismrmrd.ACQ_IS_NOISE_MEASUREMENT):
-                noise.append(item.data)
-                noise_dwell = noise_dwell or item.sample_time_us
+                if adjust and matrix is None:
+                    noise.append(item.data)
+                    noise_dwell = noise_dwell or item.sample_time_us
                 continue
             if adjust and matrix is None and noise:
                 matrix = self._matrix(noise, noise_dwell, item.sample_time_us)
@@ -186,7 +187,6 @@ class NoiseAdjustGadget(Gadget):
                     f"gadget NoiseAdjustGadget: acquisition {item.scan_counter} has {item.active_channels} coils, the "
                     f"noise scan {len(matrix)}; set pass_nonconformant_data or mend the raw data"
                 )
-
         if adjust and matrix is None:
             self._warn_of_no_noise()
 
