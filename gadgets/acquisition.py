@@ -442,7 +442,8 @@ class BucketToBufferGadget(Gadget):
     Differences from the C++ gadget: a scan without `parallelImaging` gets the encoded matrix like any other (the
     C++ one takes the number of lines within the encoding limits, which loses lines of a partial Fourier scan); N, S
     and LOC begin at the lowest counter that came (the C++ one lets the highest overwrite each other when it is not 0),
-    and slices along N or S have a place each (there they overwrite each other);
+    and slices along N or S have a place each (there they overwrite each other); more slices than the header's limits
+    allow are an error (there they overwrite each other or the server dies);
     two lines for the same place are reported (in both the later one stays); Cartesian encodings only.
     """
 
@@ -597,7 +598,14 @@ class _Filling:
             return
         n = _place(line, self._parameters.N_dimension, self._lowest[0], n_count)
         s = _place(line, self._parameters.S_dimension, self._lowest[1], s_count)
-        location = 0 if locations == 1 else min(int(line.idx.slice) - self._first_slice, locations - 1)
+        location = 0 if self._parameters.split_slices else int(line.idx.slice) - self._first_slice
+        if location >= locations:
+            limit = self._limits.slice
+            allowed = f"limits {limit.minimum}..{limit.maximum}" if limit else "one slice (it has no slice limits)"
+            raise ReconError(
+                f"{name}: slice {line.idx.slice} is outside the header's {allowed}; correct the header or set "
+                "split_slices of BucketToBufferGadget"
+            )
         place = (e1, e2, n, s, location)
         self._repeated += bool(self._filled[place])
         self._filled[place] = True

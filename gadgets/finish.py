@@ -243,11 +243,16 @@ class FloatToUShortGadget(Gadget):
             values = np.abs(values)
         elif item.image_type == ismrmrd.IMTYPE_PHASE:
             values = values * offset / np.pi + offset
-        else:
+        elif item.image_type in (ismrmrd.IMTYPE_REAL, ismrmrd.IMTYPE_IMAG):
             values = values + offset
             if WINDOW_CENTER in meta:
                 whole = re.match(r"\s*[-+]?\d+", meta_values(meta, WINDOW_CENTER)[0])
                 meta[WINDOW_CENTER] = str(int(whole[0] if whole else 0) + offset)
+        else:
+            raise ReconError(
+                f"gadget FloatToUShortGadget: image {item.image_index} has image_type {item.image_type}; it must be 1 "
+                "to 4 (magnitude, phase, real, imaginary part): set it where the image is made"
+            )
         clipped = np.clip(values, self.parameters.min_intensity, self.parameters.max_intensity)
         lost = int(np.count_nonzero(values > self.parameters.max_intensity))
         if lost:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from gadgets.finish import meta_of
+from gadgets.stream import ReconError
 from pipelines.chain import TWINS
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "golden"))
@@ -44,6 +45,8 @@ DIFFERENT = {
         )
     },
 }
+# The server dies of it; here LOC begins at the lowest slice that came.
+DIED = "buffers/slices_some"
 CASES = {f"{case.file}/{case.name}": case for case in cases()}
 RECORDED = {name: np.load(GOLDEN / f"{name}.npz") for name in sorted({case.file for case in CASES.values()})}
 FAILED = {f"{file}/{name.partition('/')[0]}" for file, z in RECORDED.items() for name in z.files if "/error" in name}
@@ -97,3 +100,18 @@ def test_twin_gives_what_the_server_gives(name):
 @pytest.mark.parametrize("name", [name for name in DIFFERENT if name not in FAILED])
 def test_deliberate_differences_are_still_there(name):
     assert differing(CASES[name])
+
+
+@pytest.mark.parametrize("name", sorted(FAILED - {DIED}))
+def test_what_the_server_refuses_the_twin_refuses(name):
+    with pytest.raises(ReconError, match="; "):
+        run_twins(CASES[name])
+
+
+def test_slices_that_do_not_begin_at_0_are_all_kept():
+    case = CASES[DIED]
+    assert DIED in FAILED
+    result = run_twins(case)
+    counters = set(result["0.0.data.headers"]["scan_counter"].flat) - {0}
+    assert counters == {line.scan_counter for line in case.items}
+    assert result["0.0.data"].shape[-1] == 2

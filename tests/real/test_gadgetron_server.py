@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import time
 
 import numpy as np
+import psutil
 import pytest
 
 from gadgets.stream import ReconError
@@ -59,9 +61,22 @@ def test_siemens(server, real_data, tmp_path, chain):
     compare(real_data / "siemens_skyra_r3.h5", chain, tmp_path, server)
 
 
+def connections():
+    """Forks of a Gadgetron server on this machine, one a connection: those whose parent is a server too."""
+    servers = {p.pid: p.ppid() for p in psutil.process_iter(["name"]) if p.info["name"] == "gadgetron"}
+    return {pid for pid, parent in servers.items() if parent in servers}
+
+
 def test_errors_of_a_gadget_reach_the_client(server, real_data):
     chain = read_chain("cg_sense").without(DICOM_MODULE)
     chain.set("espirit", "no_such_property", "1")
+    before = connections()
     for _ in range(10):
+        start = time.monotonic()
         with RawScan(real_data / "siemens_skyra_r3.h5") as scan, pytest.raises(ReconError, match="no_such_property"):
             list(reconstruct_remotely(server, chain.to_xml(), scan.header_xml, scan.acquisitions(), 60.0))
+        assert time.monotonic() - start < 30
+    deadline = time.monotonic() + 10
+    while connections() - before and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not connections() - before, "forks of the server outlive their connections"
