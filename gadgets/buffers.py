@@ -86,6 +86,11 @@ def maps_from_problems(maps: Tensor, three_d: bool) -> Array:
     return maps[0].permute(3, 2, 1, 0)[:, :, None].numpy()
 
 
+def maps_of(all_maps: Array, s: int, location: int) -> Array:
+    """The maps [RO, E1, E2, CHA, SET] of one S and LOC of a buffer; those of the last one where there are fewer."""
+    return all_maps[..., min(s, all_maps.shape[5] - 1), min(location, all_maps.shape[6] - 1)]
+
+
 def maps_problems(maps: Array) -> Tensor:
     """Coil maps [RO, E1, E2, CHA, SET] as a complex64 tensor (batch, set, coil, y, x)."""
     tensor = torch.from_numpy(np.ascontiguousarray(maps.astype(np.complex64, copy=False)))

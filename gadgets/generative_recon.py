@@ -5,10 +5,10 @@ from __future__ import annotations
 import inspect
 import logging
 import math
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 import ismrmrd
 import numpy as np
@@ -18,9 +18,11 @@ from gadgetron.types.recon_data import ReconBit, ReconBuffer
 from torch import Tensor
 
 from gadgets.acquisition import calibration_mode
-from gadgets.buffers import Array, image_from_problems, is_3d, kspace_problems, maps_problems, sampled
+from gadgets.buffers import Array, image_from_problems, is_3d, kspace_problems, maps_of, maps_problems, sampled
 from gadgets.finish import SCALE_RATIO, adjustment_gain, adjustment_steps, centre_shift
+from gadgets.generative_solver import CONSISTENCY, GENERATIVE, GenerativeSolver, Outcome, combine_sets
 from gadgets.stream import Gadget, ReconError, parameter
+from priors.generative import ConsistencyName, SamplerName
 from priors.posterior import cg_sense, image_scale, l1_wavelet
 
 log = logging.getLogger("genrecon")
@@ -29,70 +31,160 @@ FULL_SCALE = 32000.0  # pixel values above this are kept out of, they would be c
 PROBLEM_MEGABYTES = 192.0  # working memory of the slices or readout positions solved together
 
 
+DEVIATION = "standard deviation"
+DEVIATION_SERIES = 100  # added to the series index of images of standard deviations
+DEVIATION_GAIN = 16  # they are small: this many times the pixel scale of the images
+
 # Each takes (k-space of signal level 1, maps, mask, regularisation, iterations), returns images (batch, set, y, x).
 METHODS: dict[str, Callable[..., Tensor]] = {"cg_sense": cg_sense, "l1_wavelet": l1_wavelet}
+CLASSICAL_ONLY = {"regularisation", "iterations"}
+GENERATIVE_ONLY = {
+    "prior", "data_consistency", "sampler", "steps", "sigma_max", "sigma_min", "samples", "seed", "noise_level",
+    "keep_measured", "window", "rank", "time_budget_s", "device",
+}  # fmt: skip
 
 
-def combine_sets(images: Tensor, maps: Tensor) -> Tensor:
-    """One image of all map sets: root-sum-of-squares of the coil images maps x images, phase of the first set.
-
-    Parameters
-    ----------
-    images : complex64 (batch, set, y, x)
-    maps : complex64 (batch, set, coil, y, x)
-
-    Returns
-    -------
-    complex64 (batch, y, x)
-    """
-    coils = (maps * images[:, :, None]).sum(1)
-    magnitude = torch.linalg.vector_norm(coils, dim=1)
-    return torch.polar(magnitude, images[:, 0].angle())
+# Takes (k-space of signal level 1, mask (batch, 1, y, x), maps, signal level (batch,)) of problems.
+Solve = Callable[[Tensor, Tensor, Tensor, Tensor], Outcome]
 
 
-def reconstruct(kspace: Tensor, mask: Tensor, maps: Tensor, solve: Callable[..., Tensor]) -> Tensor:
-    """Reconstruct the 2D problems of one image or volume, as many at a time as fit in memory.
+def classical(method: Callable[..., Tensor], **options: Any) -> Solve:
+    """A method that gives images (batch, set, y, x), with its options, as one that gives an outcome."""
 
-    The data are normalised once for all of them, so that the regularisation means the same everywhere.
+    def solve(kspace: Tensor, mask: Tensor, maps: Tensor, level: Tensor) -> Outcome:
+        return Outcome(combine_sets(method(kspace, maps, mask, **options), maps))
+
+    return solve
+
+
+def reconstruct(
+    kspace: Tensor,
+    mask: Tensor,
+    maps: Tensor,
+    solve: Solve,
+    level: Tensor | None = None,
+    megabytes: float = PROBLEM_MEGABYTES,
+) -> Outcome:
+    """Reconstruct 2D problems, as many at a time as fit in memory.
 
     Parameters
     ----------
     kspace : complex64 (batch, coil, y, x)
     mask : bool (batch, y, x), or (1, y, x) for all
     maps : complex64 (batch, set, coil, y, x)
-    solve : (k-space, maps, mask (batch, 1, y, x)) to images (batch, set, y, x)
+    solve : method
+    level : float32 (batch,), signal level that each problem's data are divided by; if not given that of the brightest
+        one, so that the regularisation means the same for all positions of a volume
+    megabytes : working memory of the problems solved together
 
     Returns
     -------
-    complex64 (batch, y, x); zero where a problem has no samples.
+    Outcome
+        Images zero where a problem has no samples.
 
     Raises
     ------
     ReconError
         When the method diverged.
     """
-    level = image_scale(kspace, mask[:, None]).max()
-    kspace = kspace / level
-    images = torch.zeros(kspace.shape[0], *kspace.shape[-2:], dtype=kspace.dtype)
+    if level is None:
+        level = image_scale(kspace, mask[:, None]).max().expand(len(kspace))
+    factor = level.reshape(-1, 1, 1)
+    kspace = kspace / factor[..., None]
+    outcome = Outcome(torch.zeros(kspace.shape[0], *kspace.shape[-2:], dtype=kspace.dtype))
     mask = mask.expand(len(kspace), *kspace.shape[-2:])
     wanted = torch.nonzero(kspace.abs().amax(dim=(1, 2, 3)) > 0).flatten()
-    megabytes = 8 * 6 * maps[0].numel() / 2**20
-    for chunk in wanted.split(max(1, int(PROBLEM_MEGABYTES / megabytes))) if len(wanted) else ():
-        part = maps[chunk]
-        images[chunk] = combine_sets(solve(kspace[chunk], part, mask[chunk][:, None]), part)
-    if not torch.isfinite(torch.view_as_real(images)).all():
-        raise ReconError("reconstruction: it diverged to NaN or infinity; raise `regularisation`")
-    return level * images
+    of_one = 8 * 6 * maps[0].numel() / 2**20
+    for chunk in wanted.split(max(1, int(megabytes / of_one))) if len(wanted) else ():
+        part = solve(kspace[chunk], mask[chunk][:, None], maps[chunk], level[chunk])
+        outcome.images[chunk] = part.images
+        if part.deviations is not None:
+            if outcome.deviations is None:
+                outcome.deviations = torch.zeros(outcome.images.shape)
+            outcome.deviations[chunk] = part.deviations
+        for problem, notes, warnings in zip(chunk.tolist(), part.notes, part.warnings, strict=True):
+            outcome.notes[problem], outcome.warnings[problem] = notes, warnings
+    if not torch.isfinite(torch.view_as_real(outcome.images)).all():
+        raise ReconError("reconstruction: it diverged to NaN or infinity; look at the raw data, or take another method")
+    outcome.images *= factor
+    if outcome.deviations is not None:
+        outcome.deviations *= factor
+    return outcome
+
+
+@dataclass
+class _Image:
+    """One image or volume that is to be reconstructed: its place in the buffer, its problems and its outcome."""
+
+    place: tuple[int, int, int]  # N, S, LOC
+    kspace: Tensor
+    mask: Tensor
+    maps: Tensor
+    choice: tuple[ConsistencyName, str] = ("auto", "")
+    outcome: Outcome | None = None
+
+    def notes(self) -> dict[str, str]:
+        """Meta attributes of all of its problems."""
+        found = {name: text for notes in self.outcome.notes for name, text in notes.items()} if self.outcome else {}
+        if found.get(CONSISTENCY) == self.choice[0] and self.choice[1]:
+            found[CONSISTENCY] += f" ({self.choice[1]})"
+        return found
+
+    def warnings(self) -> list[str]:
+        """Warnings of all of its problems, each once."""
+        found = [text for warnings in self.outcome.warnings for text in warnings] if self.outcome else []
+        if not bool((self.kspace != 0).any()):
+            found.append("no sample was measured: the image is empty")
+        return list(dict.fromkeys(found))
+
+
+@dataclass
+class _Work:
+    """The images of one ReconBit."""
+
+    space: int
+    bit: ReconBit
+    data: Array
+    headers: Array
+    sets: int
+    images: list[_Image]
 
 
 class GenerativeRecon(Gadget):
-    """Turns k-space with coil maps into image arrays, by the chosen method."""
+    """Turns k-space with coil maps into image arrays, by the chosen method.
+
+    A scan never ends without an image: where the prior fails or `time_budget_s` is about to pass, the images are the
+    best there are (fewer steps, else `l1_wavelet`, else `cg_sense`), marked in their meta attributes and DICOM.
+    """
 
     @dataclass(frozen=True)
     class Parameters:
-        method: str = parameter("l1_wavelet", "how to reconstruct", choices=tuple(METHODS))
+        method: str = parameter("l1_wavelet", "how to reconstruct", choices=(*METHODS, *GENERATIVE))
         regularisation: float = parameter(0.0, "weight of the prior; 0: the method's own", minimum=0.0)
         iterations: int = parameter(0, "most iterations; 0: the method's own", minimum=0, maximum=10000)
+        prior: str = parameter("", "weights of the generative prior, a .safetensors file; empty: the shipped ones")
+        data_consistency: str = parameter(
+            "auto",
+            "coil maps, coil by coil with low rank or without; auto: by what the maps explain",
+            choices=get_args(ConsistencyName),
+        )
+        sampler: str = parameter("few_step", "few steps, or the published one", choices=get_args(SamplerName))
+        steps: int = parameter(0, "noise levels of the sampler; 0: 25, or 1000 as published", minimum=0, maximum=10000)
+        sigma_max: float = parameter(0.0, "first noise level; 0: by undersampling", minimum=0.0, maximum=100.0)
+        sigma_min: float = parameter(0.0, "last noise level; 0: by the noise of the data", minimum=0.0, maximum=100.0)
+        samples: int = parameter(
+            1, "posterior samples; above 1: mean and standard deviation as two series", minimum=1, maximum=64
+        )
+        seed: int = parameter(0, "seed of the samples", minimum=0, maximum=2**31 - 1)
+        noise_level: float = parameter(
+            0.0, "noise of k-space in each part, 1 behind a noise scan; 0: estimated from the data", minimum=0.0
+        )
+        keep_measured: bool = parameter(True, "keep measured samples as they are; false: weight them by their noise")
+        window: int = parameter(6, "window of the Hankel matrix", minimum=2, maximum=16)
+        rank: int = parameter(0, "rank of the Hankel matrix; 0: from the data", minimum=0)
+        time_budget_s: float = parameter(0.0, "seconds of computing for the whole scan; 0: no limit", minimum=0.0)
+        slices_at_once: int = parameter(1, "images reconstructed together (for a GPU)", minimum=1, maximum=256)
+        device: str = parameter("auto", "where the prior runs; auto: a GPU where there is one")
         fill_calibration: bool = parameter(True, "use embedded calibration lines as imaging lines too")
         average: bool = parameter(True, "average k-space over averages; false: an image of each")
         image_series: int = parameter(0, "added to the images' series index", minimum=0, maximum=60000)
@@ -103,15 +195,44 @@ class GenerativeRecon(Gadget):
             maximum=16000.0,
         )
 
+    def configure(self, header: Any, properties: Mapping[str, str]) -> None:
+        """Take header and properties; load the prior. Raises ReconError for what is wrong with any of them."""
+        super().configure(header, properties)
+        of_others = CLASSICAL_ONLY if self.parameters.method in GENERATIVE else GENERATIVE_ONLY
+        for name in of_others & set(properties):
+            if getattr(self.parameters, name) != getattr(self.Parameters(), name):
+                methods = ", ".join(METHODS if self.parameters.method in GENERATIVE else GENERATIVE)
+                raise ReconError(
+                    f"gadget {self.name}: property '{name}' means nothing to method {self.parameters.method}; it is "
+                    f"for {methods}"
+                )
+        self._solver: Solve
+        if self.parameters.method in GENERATIVE:
+            averages = [e.encodingLimits.average for e in header.encoding if self.parameters.average]
+            averaged = max((limit.maximum + 1 for limit in averages if limit is not None), default=1)
+            generative = GenerativeSolver(self.parameters, self.name, averaged)
+            self._solver, self._settings = generative, generative.settings_text
+        else:
+            options = self._options()
+            self._solver = classical(METHODS[self.parameters.method], **options)
+            self._settings = " ".join(f"{name}={value:g}" for name, value in options.items())
+
     def process(self, items: Iterator[Any]) -> Iterator[Any]:
         self._scale: float | None = None
+        self._spent = 0.0
+        self._left = expected_images(self.header, self.parameters.average)
+        waiting: list[_Work] = []
         for item in items:
-            if isinstance(item, ReconData):
-                for space, bit in enumerate(item.bits):
-                    if bit.data.data.size:
-                        yield self._images(space, bit)
-            else:
+            if not isinstance(item, ReconData):
                 yield item
+                continue
+            for space, bit in enumerate(item.bits):
+                if bit.data.data.size:
+                    waiting.append(self._work(space, bit))
+            if sum(len(work.images) for work in waiting) >= self.parameters.slices_at_once:
+                yield from self._done(waiting)
+                waiting = []
+        yield from self._done(waiting)
 
     def _options(self) -> dict[str, Any]:
         """The method's arguments: the properties set, and the method's own defaults for the others."""
@@ -119,7 +240,8 @@ class GenerativeRecon(Gadget):
         names = ("regularisation", "iterations")
         return {name: getattr(self.parameters, name) or own[name].default for name in names}
 
-    def _images(self, space: int, bit: ReconBit) -> ImageArray:
+    def _work(self, space: int, bit: ReconBit) -> _Work:
+        """What is to be done for one bit."""
         all_maps = getattr(bit, "coil_maps", None)
         if all_maps is None:
             raise ReconError("gadget GenerativeRecon: no coil maps came; put gadgets.espirit Espirit before it")
@@ -129,56 +251,117 @@ class GenerativeRecon(Gadget):
             data = filled(data, bit.ref.data)
         if self.parameters.average:
             data, headers = averaged(data, headers)
-        three_d = is_3d(data)
-        ro, e1, e2, _, n_count, s_count, locations = data.shape
-        options = self._options()
-        solve = partial(METHODS[self.parameters.method], **options)
-        # The same for all images of a scan: another text is another DICOM series.
-        settings = " ".join(f"{name}={value:g}" for name, value in {**options, "map_sets": all_maps.shape[4]}.items())
-        gain = adjustment_gain(data.shape, recon_steps(bit.data))  # so that pixels have `scale` at the chain's end
-        result = np.zeros((ro, e1, e2, 1, n_count, s_count, locations), dtype=np.complex64)
-        image_headers = np.empty((n_count, s_count, locations), dtype=object)
-        metas: dict[tuple[int, int, int], str] = {}
+        n_count, s_count, locations = data.shape[4:]
+        images = []
         for loc in range(locations):
             for s in range(s_count):
-                maps = maps_problems(all_maps[..., min(s, all_maps.shape[5] - 1), min(loc, all_maps.shape[6] - 1)])
+                maps = maps_problems(maps_of(all_maps, s, loc))
                 for n in range(n_count):
                     part = data[..., n, s, loc]
-                    images = reconstruct(kspace_problems(part), sampled(part), maps, solve)
-                    scale = self._intensity_scale(images)
-                    result[:, :, :, 0, n, s, loc] = image_from_problems(images * (scale / gain), three_d)
-                    header = image_header(headers[:, :, n, s, loc], bit.data, self.header, space)
-                    header.image_series_index = self.parameters.image_series + space + 1
-                    image_headers[n, s, loc] = header
-                    metas[n, s, loc] = self._meta(space, bit, header, scale, settings)
-        meta = [metas[n, s, loc] for loc in range(locations) for s in range(s_count) for n in range(n_count)]
-        return ImageArray(result, image_headers, meta, None, None)
+                    images.append(_Image((n, s, loc), kspace_problems(part), sampled(part), maps))
+        return _Work(space, bit, data, headers, all_maps.shape[4], images)
+
+    def _done(self, works: list[_Work]) -> Iterator[ImageArray]:
+        """Reconstruct what was collected, images of one size together."""
+        groups: dict[tuple[torch.Size, torch.Size, str], list[_Image]] = {}
+        for work in works:
+            for image in work.images:
+                if isinstance(self._solver, GenerativeSolver) and bool((image.kspace != 0).any()):
+                    image.choice = self._solver.choose(image.kspace, image.mask[:, None], image.maps)
+                groups.setdefault((image.kspace.shape[1:], image.maps.shape[1:], image.choice[0]), []).append(image)
+        for group in groups.values():
+            self._solve(group)
+        for work in works:
+            yield from self._arrays(work)
+
+    def _solve(self, images: list[_Image]) -> None:
+        """Reconstruct images of one size, within their share of the time budget."""
+        start = time.monotonic()
+        budget = self.parameters.time_budget_s
+        deadline = math.inf
+        if budget:
+            deadline = start + max(budget - self._spent, 0.0) * min(len(images) / max(self._left, len(images)), 1.0)
+        solve, megabytes = self._solver, PROBLEM_MEGABYTES
+        if isinstance(solve, GenerativeSolver):
+            solve.begin(deadline, sum(len(image.kspace) for image in images), images[0].choice)
+            megabytes = solve.megabytes
+        levels = [image_scale(i.kspace, i.mask[:, None]).max().expand(len(i.kspace)) for i in images]
+        masks = [image.mask.expand(len(image.kspace), *image.mask.shape[1:]) for image in images]
+        both = reconstruct(
+            torch.cat([image.kspace for image in images]),
+            torch.cat(masks),
+            torch.cat([image.maps for image in images]),
+            solve,
+            torch.cat(levels),
+            megabytes,
+        )
+        first = 0
+        for image in images:
+            part = slice(first, first + len(image.kspace))
+            deviations = None if both.deviations is None else both.deviations[part]
+            image.outcome = Outcome(both.images[part], deviations, both.notes[part], both.warnings[part])
+            first = part.stop
+        self._left -= len(images)
+        self._spent += time.monotonic() - start
+
+    def _arrays(self, work: _Work) -> Iterator[ImageArray]:
+        """The image array of a bit; a second one of standard deviations where there are several samples."""
+        yield self._array(work, "")
+        if any(image.outcome.deviations is not None for image in work.images if image.outcome):
+            yield self._array(work, DEVIATION)
+
+    def _array(self, work: _Work, what: str) -> ImageArray:
+        """Image array of the images, or of their standard deviations."""
+        space, bit, shape = work.space, work.bit, work.data.shape
+        gain = adjustment_gain(shape, recon_steps(bit.data))  # so that pixels have `scale` at the chain's end
+        array = np.zeros((*shape[:3], 1, *shape[4:]), dtype=np.complex64)
+        headers = np.empty(shape[4:], dtype=object)
+        metas = {}
+        for image in work.images:
+            outcome = image.outcome
+            assert outcome is not None
+            pixels, scale = outcome.images, self._intensity_scale(outcome.images)
+            if what:
+                pixels = torch.zeros(pixels.shape) if outcome.deviations is None else outcome.deviations
+                scale = self._held(pixels, DEVIATION_GAIN * scale)
+            n, s, loc = image.place
+            array[:, :, :, 0, n, s, loc] = image_from_problems(pixels * (scale / gain), is_3d(work.data))
+            header = image_header(work.headers[:, :, n, s, loc], bit.data, self.header, space)
+            header.image_series_index = self.parameters.image_series + space + 1 + (DEVIATION_SERIES if what else 0)
+            headers[n, s, loc] = header
+            metas[loc, s, n] = self._meta(work, header, scale, what, image)
+        return ImageArray(array, headers, [metas[place] for place in sorted(metas)], None, None)
 
     def _intensity_scale(self, images: Tensor) -> float:
         """One factor for the whole scan, taken from its first image; halved for an image that 16 bit cannot hold."""
         if not self.parameters.intensity:
             return 1.0
         magnitude = images.abs().flatten()
-        peak = float(magnitude.max())
         if self._scale is None:
             rank = max(1, round(0.999 * magnitude.numel()))
             level = float(magnitude.kthvalue(rank).values)
             if not level:
                 return 1.0
             self._scale = self.parameters.intensity / level
-        halvings = max(0, math.ceil(math.log2(self._scale * peak / FULL_SCALE))) if peak else 0
-        if halvings:
+        scale = self._held(images, self._scale)
+        if scale < self._scale:
             log.warning(
                 "%s: an image is far brighter than the first one; its pixel scale is smaller (see RescaleSlope)",
                 self.name,
             )
-        return self._scale / 2**halvings
+        return scale
 
-    def _meta(self, space: int, bit: ReconBit, header: ismrmrd.ImageHeader, scale: float, settings: str) -> str:
-        sampling = bit.data.sampling
+    @staticmethod
+    def _held(images: Tensor, scale: float) -> float:
+        """The scale, halved until 16 bit hold the images times it."""
+        peak = float(images.abs().max()) * scale
+        return scale / 2 ** max(0, math.ceil(math.log2(peak / FULL_SCALE))) if peak else scale
+
+    def _meta(self, work: _Work, header: ismrmrd.ImageHeader, scale: float, what: str, image: _Image) -> str:
+        sampling = work.bit.data.sampling
         meta = ismrmrd.Meta(
             {
-                "encoding": str(space),
+                "encoding": str(work.space),
                 "encoding_FOV": [f"{value:.6f}" for value in sampling.encoded_FOV],
                 "recon_FOV": [f"{value:.6f}" for value in sampling.recon_FOV],
                 "encoded_matrix": [str(value) for value in sampling.encoded_matrix],
@@ -191,13 +374,18 @@ class GenerativeRecon(Gadget):
                 "GADGETRON_ImageProcessingHistory": "GT",
                 "GADGETRON_DataRole": "Image",
                 SCALE_RATIO: f"{scale:.9g}",
-                "GenreconMethod": self.parameters.method,
-                "GenreconSettings": settings,
+                "GenreconMethod": f"{self.parameters.method} {what}".strip(),
+                # The same for all images of a scan: another text is another DICOM series.
+                "GenreconSettings": f"{self._settings} map_sets={work.sets}",
+                **image.notes(),
             }
         )
-        warning = _CALIBRATION_WARNINGS.get(getattr(bit, "calibration", "measured"))
-        if warning:
-            meta["GenreconWarning"] = warning
+        warnings = image.warnings()
+        calibration = _CALIBRATION_WARNINGS.get(getattr(work.bit, "calibration", "measured"))
+        if calibration:
+            warnings.append(calibration)
+        if warnings:
+            meta["GenreconWarning"] = warnings
         return str(meta.serialize())
 
 
@@ -220,6 +408,25 @@ def filled(data: Array, ref: Array) -> Array:
     if ref.shape != data.shape:
         return data
     return np.where((data != 0).any(axis=3, keepdims=True), data, ref)
+
+
+def expected_images(header: Any, averaged: bool) -> int:
+    """How many images (volumes in 3D) the header announces, one or more.
+
+    Parameters
+    ----------
+    header : ismrmrd.xsd.ismrmrdHeader
+    averaged : whether the averages make one image
+    """
+    total = 0
+    for encoding in header.encoding:
+        count = 1
+        for name in ("slice", "contrast", "phase", "set", "repetition", "average"):
+            limit = getattr(encoding.encodingLimits, name)
+            if limit is not None and not (averaged and name == "average"):
+                count *= limit.maximum + 1
+        total += count
+    return max(total, 1)
 
 
 def averaged(data: Array, headers: Array) -> tuple[Array, Array]:

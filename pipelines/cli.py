@@ -1,4 +1,4 @@
-"""The command line: `genrecon replay`, `simulate`, `info`, `demo`, `listen`, `chains`."""
+"""The command line: `genrecon replay`, `simulate`, `info`, `demo`, `listen`, `chains`, `train`."""
 
 from __future__ import annotations
 
@@ -31,6 +31,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
 )
+train_app = typer.Typer(help="Learn a prior from fully sampled scans.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(train_app, name="train")
 console = Console()
 errors = Console(stderr=True, soft_wrap=True, highlight=False)
 
@@ -320,7 +322,7 @@ def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the raw file and the results.")] = Path(
         "genrecon-demo"
     ),
-    config: Annotated[str, typer.Option("--config", "-c", help="Chain to run.")] = "l1_wavelet",
+    config: Annotated[str, typer.Option("--config", "-c", help="Chain to run.")] = "svd_wkgm",
 ) -> None:
     """Simulate a multi-coil multi-slice scan, reconstruct it through the shipped chain, compare with the truth."""
     from pipelines.chain import read_chain
@@ -344,6 +346,93 @@ def demo(
     console.print(table)
     for name in ("dicom", "images.h5", *(s.montage.name for s in result.series.values() if s.montage)):
         console.print(str(result.folder / name), highlight=False, soft_wrap=True)
+
+
+@train_app.command("wkgm")
+def train_wkgm(
+    data: Annotated[
+        list[Path],
+        typer.Option(
+            "--data", help="Fully sampled raw file (.h5) or complex images (.npy; slice, y, x); may be repeated."
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Weights to write; card (.json) and loss curve (.png) beside them.")
+    ] = Path("prior.safetensors"),
+    kspace: Annotated[bool, typer.Option("--kspace", help="Arrays are k-space (slice, coil, y, x).")] = False,
+    hold_out: Annotated[int, typer.Option(min=0, help="Images at the end to measure the quality on.")] = 0,
+    denoise: Annotated[bool, typer.Option(help="Learn from the images without their noise.")] = True,
+    denoising_steps: Annotated[int, typer.Option(min=10, help="Optimiser steps of that.")] = 1500,
+    steps: Annotated[int, typer.Option(min=10, help="Optimiser steps.")] = 8000,
+    batch: Annotated[int, typer.Option(min=1, help="Images a step (of each process).")] = 4,
+    crop: Annotated[int, typer.Option(min=16, help="Width and height of the crops.")] = 128,
+    learning_rate: Annotated[float, typer.Option(help="Learning rate.")] = 5e-4,
+    channels: Annotated[int, typer.Option(min=8, help="Channels of the finest level, a multiple of 8.")] = 32,
+    multipliers: Annotated[str, typer.Option(help="Channels of every level in these units.")] = "1,2,4,8",
+    parameterisation: Annotated[
+        str, typer.Option(help="fourier_conjugate, or kspace: the network sees k-space itself, as published.")
+    ] = "fourier_conjugate",
+    copies: Annotated[int, typer.Option(min=1, help="Channels of the high-dimensional embedding; published: 3.")] = 1,
+    phase_width: Annotated[
+        int, typer.Option(min=0, help="K-space window whose low-resolution phase is taken away; 0: none.")
+    ] = 24,
+    bf16: Annotated[bool, typer.Option(help="Convolutions in bfloat16.")] = True,
+    seed: Annotated[int, typer.Option(min=0, help="Seed.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    save_every: Annotated[float, typer.Option(min=1.0, help="Seconds between saved states.")] = 120.0,
+    description: Annotated[str, typer.Option(help="Of the data, for the card.")] = "",
+    licence: Annotated[str, typer.Option(help="Of the weights, for the card.")] = "not given: ask the author",
+    intended_use: Annotated[str, typer.Option(help="For the card.")] = "",
+) -> None:
+    """Learn a score prior of weighted k-space (WKGM) from fully sampled scans.
+
+    The same command goes on where it was killed. On several GPUs or machines:
+    torchrun --nproc-per-node 4 -m pipelines.cli train wkgm --data ...
+    """
+    from pipelines.train import INTENDED_USE, WkgmTraining
+    from pipelines.train import train_wkgm as run
+    from priors.networks import Architecture
+    from priors.training import TrainingSettings
+
+    if not all(part.strip().isdigit() for part in multipliers.split(",")):
+        raise ReconError(f"train: --multipliers is '{multipliers}'; give whole numbers, for instance 1,2,4,8")
+    levels = tuple(int(part) for part in multipliers.split(","))
+    try:
+        job = WkgmTraining(
+            data=tuple(data),
+            out=out,
+            kspace=kspace,
+            hold_out=hold_out,
+            denoise=denoise,
+            denoising_steps=denoising_steps,
+            architecture=Architecture(channels, levels, copies=copies, parameterisation=parameterisation),  # type: ignore[arg-type]
+            settings=TrainingSettings(
+                steps=steps,
+                batch=batch,
+                crop=crop,
+                learning_rate=learning_rate,
+                bf16=bf16,
+                phase_width=phase_width,
+                seed=seed,
+                save_every_s=save_every,
+            ),
+            description=description,
+            licence=licence,
+            intended_use=intended_use or INTENDED_USE,
+            device=device,
+        )
+    except ValueError as error:
+        raise ReconError(f"train: {one_line(ReconError(str(error)))}") from None
+    if os.environ.get("RANK", "0") != "0":  # of a torchrun: the first process tells
+        run(job)
+        return
+    with _bar(steps, "steps") as update:
+        card = run(job, lambda stage, done, all_, loss: update(done * steps // all_, f"{stage}, loss {loss:.3f}"))
+    table = Table(title=f"{out}: {card.training_data}", title_justify="left", show_header=False)
+    for name, value in card.quality.items():
+        table.add_row(name, f"{value:.4f}")
+    console.print(table)
+    console.print(f"use it: genrecon replay scan.h5 -c svd_wkgm --set generative_recon.prior={out}", soft_wrap=True)
 
 
 @app.command()
@@ -415,3 +504,7 @@ def _exit_now(code: int) -> NoReturn:
         with contextlib.suppress(OSError):
             stream.flush()
     os._exit(code)
+
+
+if __name__ == "__main__":
+    main()

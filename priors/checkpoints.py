@@ -39,8 +39,12 @@ class ModelCard:
         Network.
     weighting : Weighting
         Weighting of k-space.
+    phase_width : int
+        Width of the k-space window whose low-resolution phase the training images had lost; 0: none.
     sigma_range : tuple of float
         Lowest and highest noise level of the training.
+    typical_gain : tuple of float
+        Range of `denoising_gain` of images like those of the training.
     training_data : str
         Description of the training data.
     training_data_sha256 : str
@@ -65,7 +69,9 @@ class ModelCard:
     name: str
     architecture: Architecture
     weighting: Weighting
+    phase_width: int
     sigma_range: tuple[float, float]
+    typical_gain: tuple[float, float]
     training_data: str
     training_data_sha256: str
     steps: int
@@ -84,20 +90,26 @@ class ModelCard:
             raise ValueError(f"card: date {self.date!r} is not a day like 2026-01-31") from None
         if not _is_sha256(self.training_data_sha256):
             raise ValueError("card: training_data_sha256 is not a SHA-256 hash")
-        if type(self.steps) is not int or self.steps < 0:
-            raise ValueError(f"card: steps {self.steps!r} is not a whole number, 0 or more")
-        if not isinstance(self.sigma_range, (list, tuple)) or len(self.sigma_range) != 2:
-            raise ValueError(f"card: sigma_range {self.sigma_range!r} is not two numbers")
-        object.__setattr__(self, "sigma_range", tuple(self.sigma_range))
-        if (
-            not all(_is_number(level) for level in self.sigma_range)
-            or not 0 < self.sigma_range[0] < self.sigma_range[1]
-        ):
-            raise ValueError(f"card: sigma_range {self.sigma_range!r} is not 0 < lowest < highest")
+        for name in ("steps", "phase_width"):
+            value = getattr(self, name)
+            if type(value) is not int or value < 0:
+                raise ValueError(f"card: {name} {value!r} is not a whole number, 0 or more")
+        for name in ("sigma_range", "typical_gain"):
+            value = getattr(self, name)
+            if not isinstance(value, (list, tuple)) or len(value) != 2 or not all(_is_number(one) for one in value):
+                raise ValueError(f"card: {name} {value!r} is not two numbers")
+            if not 0 < value[0] < value[1]:
+                raise ValueError(f"card: {name} {value!r} is not 0 < lowest < highest")
+            object.__setattr__(self, name, tuple(value))
         if not isinstance(self.quality, dict) or not all(
             isinstance(name, str) and _is_number(value) for name, value in self.quality.items()
         ):
             raise ValueError("card: quality is not a table of finite numbers by name")
+
+
+def shipped_checkpoint() -> Path:
+    """File of the weights that come with the package."""
+    return Path(__file__).with_name("checkpoints") / "wkgm.safetensors"
 
 
 def images_sha256(images: Tensor) -> str:
@@ -192,6 +204,7 @@ def load_checkpoint(path: Path, **options: Any) -> tuple[WeightedKspacePrior, Mo
     if hashlib.sha256(content).hexdigest() != sha256:
         raise ValueError(f"{path}: the weights are not those of the card beside them (SHA-256); get both anew")
     model.load_state_dict({name: value.float() for name, value in tensors.items()})
+    options = {"phase_width": card.phase_width, "typical_gain": card.typical_gain, **options}
     return WeightedKspacePrior(model, card.weighting, card.sigma_range, **options), card
 
 

@@ -44,7 +44,7 @@ class Architecture:
     """
 
     base_channels: int = 32
-    multipliers: tuple[int, ...] = (1, 2, 2, 4)
+    multipliers: tuple[int, ...] = (1, 2, 4, 8)
     blocks: int = 1
     groups: int = 8
     copies: int = 1
@@ -249,6 +249,36 @@ class EdmDenoiser(nn.Module):
         level, data = sigma.reshape(-1, 1, 1, 1), self.architecture.sigma_data
         total = level.square() + data**2
         return data**2 / total, level * data / total.sqrt(), 1 / total.sqrt()
+
+
+def compute_device(name: str) -> torch.device:
+    """Device to compute on.
+
+    Parameters
+    ----------
+    name : str
+        "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:N".
+
+    Returns
+    -------
+    torch.device
+
+    Raises
+    ------
+    ValueError
+        If it is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        if device.type not in ("cpu", "cuda"):
+            raise RuntimeError(f"{device.type} is not supported")
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise ValueError(f"device {name!r} is not there ({reason}); give auto, cpu or cuda") from None
+    return device
 
 
 def channels_last(model: EdmDenoiser) -> EdmDenoiser:

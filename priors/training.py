@@ -15,9 +15,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, distributed, nn
+from torch.nn import functional
 
 from priors.checkpoints import images_sha256
-from priors.fourier import fft2c, ifft2c
+from priors.fourier import fft2c, ifft2c, low_resolution_phase, radial_frequency
 from priors.networks import EdmDenoiser, channels_last
 from priors.noise_schedule import LogNormalSigma
 from priors.weighting import Weighting
@@ -31,24 +32,35 @@ class Augmentation:
     ----------
     flips_and_turns : bool
         Mirror images and quarter turns.
+    affine : float
+        Fraction of the images that are turned by any angle and magnified.
+    zoom : tuple of float
+        Range of the magnification.
     scale : tuple of float
         Range of a random factor.
-    global_phase : bool
-        Random phase of the whole image.
     smooth_phase : float
-        Largest coefficient, in radians, of a random smooth phase, as coils and field inhomogeneity make it.
+        Largest coefficient, in radians, of a random smooth phase, as coils and field inhomogeneity make it, on top of
+        a random phase of the whole image.
+    removed_phase : float
+        Fraction of the images whose low-resolution phase is taken away, as the reconstruction does
+        (`phase_width`); the others keep it, so that the network knows images whose phase is not known.
     shading : float
         Strength of a random smooth magnitude, as the sensitivity of a coil is: the exponent of its logarithm.
     contrast : float
         Fraction of the images whose magnitudes go through a random curve, so that other contrasts are seen.
+    resolution : float
+        Fraction of the images whose k-space is apodised, as scanners do to images of fewer samples than pixels.
     """
 
     flips_and_turns: bool = True
+    affine: float = 0.5
+    zoom: tuple[float, float] = (0.8, 1.25)
     scale: tuple[float, float] = (0.3, 1.2)
-    global_phase: bool = True
     smooth_phase: float = 2.0
+    removed_phase: float = 0.75
     shading: float = 1.0
     contrast: float = 0.5
+    resolution: float = 0.4
 
 
 @dataclass(frozen=True)
@@ -64,15 +76,20 @@ class TrainingSettings:
     crop : int
         Width and height of the crops of the weighted image; images that are smaller are used as they are.
     learning_rate : float
-        Peak learning rate of AdamW, reached after `warm_up` steps and let down along a cosine to zero.
+        Peak learning rate of AdamW, reached after `warm_up` steps.
     weight_decay : float
         Weight decay of AdamW.
     warm_up : int
         Steps of linearly growing learning rate.
+    decay : float
+        Last fraction of the run in which the learning rate falls linearly to zero: until then a run does not depend
+        on how long it is to be.
     ema : float
         Decay of the moving average of the weights in a step; less in the first steps.
     bf16 : bool
         Convolutions in bfloat16.
+    phase_width : int
+        Width of the k-space window whose low-resolution phase is taken from the images; 0: none.
     sigma : LogNormalSigma
         Distribution of the noise levels.
     augmentation : Augmentation
@@ -88,33 +105,65 @@ class TrainingSettings:
         If a value is out of bounds.
     """
 
-    steps: int = 4000
+    steps: int = 8000
     batch: int = 4
     crop: int = 128
-    learning_rate: float = 3e-4
+    learning_rate: float = 5e-4
     weight_decay: float = 0.0
     warm_up: int = 100
+    decay: float = 0.3
     ema: float = 0.999
     bf16: bool = True
-    sigma: LogNormalSigma = field(default_factory=LogNormalSigma)
+    phase_width: int = 24
+    sigma: LogNormalSigma = field(default_factory=lambda: LogNormalSigma(-4.2, 1.2))
     augmentation: Augmentation = field(default_factory=Augmentation)
     seed: int = 0
     save_every_s: float = 120.0
 
     def __post_init__(self) -> None:
-        if min(self.steps, self.batch, self.crop) < 1 or self.warm_up < 0:
-            raise ValueError("training: steps, batch and crop must be one or more, warm_up zero or more")
+        if min(self.steps, self.batch, self.crop) < 1 or min(self.warm_up, self.phase_width) < 0:
+            raise ValueError("training: steps, batch, crop: one or more; warm_up and phase_width: zero or more")
         if not 0 < self.learning_rate < math.inf or not 0 <= self.ema < 1 or self.weight_decay < 0:
             raise ValueError("training: learning_rate above 0, ema from 0 to below 1 and weight_decay 0 or more")
+        if not 0 <= self.decay <= 1:
+            raise ValueError(f"training: decay {self.decay} is not from 0 to 1")
 
     def learning_rate_at(self, step: int) -> float:
         """Learning rate of a step, counted from zero."""
         warm = min(1.0, (step + 1) / (self.warm_up + 1))
-        return self.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * step / self.steps))
+        left = (self.steps - step) / max(self.decay * self.steps, 1)
+        return self.learning_rate * min(warm, left)
+
+
+def normalised(images: Tensor) -> Tensor:
+    """Images divided by their maxima, each by its own.
+
+    Parameters
+    ----------
+    images : Tensor
+        Complex images, shape (slice, y, x).
+
+    Returns
+    -------
+    Tensor
+        complex64, of the same shape and maximum 1.
+
+    Raises
+    ------
+    ValueError
+        If they are not such images, or one is empty or not finite.
+    """
+    return (images / _peaks(images)).to(torch.complex64)
 
 
 def augmented_batch(
-    images: Tensor, weighting: Weighting, augmentation: Augmentation, batch: int, crop: int, generator: torch.Generator
+    images: Tensor,
+    weighting: Weighting,
+    augmentation: Augmentation,
+    batch: int,
+    crop: int,
+    generator: torch.Generator,
+    phase_width: int = 0,
 ) -> Tensor:
     """Random batch of varied, cropped, weighted k-space.
 
@@ -132,6 +181,8 @@ def augmented_batch(
         Width and height of the crops.
     generator : torch.Generator
         Source of randomness, on the CPU wherever the images are: the same batch on every device, and no wait for one.
+    phase_width : int
+        Width of the window whose low-resolution phase is taken away, see `low_resolution_phase`; 0: never.
 
     Returns
     -------
@@ -146,20 +197,33 @@ def augmented_batch(
     def uniform(low: float, high: float, *shape: int) -> Tensor:
         return (low + (high - low) * torch.rand(shape, generator=generator)).to(images.device)
 
+    def chosen(fraction: float) -> Tensor:
+        return uniform(0, 1, batch, 1, 1) < fraction
+
     height, width = images.shape[-2:]
     varied = images[torch.randint(len(images), (batch,), generator=generator).to(images.device)]
+    if augmentation.affine:
+        turned = _turn_and_zoom(varied, uniform(0, 2 * math.pi, batch), uniform(*augmentation.zoom, batch))
+        varied = torch.where(chosen(augmentation.affine), turned, varied)
     if augmentation.contrast:
-        chosen = uniform(0, 1, batch, 1, 1) < augmentation.contrast
-        varied = torch.where(chosen, _contrast(varied, uniform(0.15, 1, batch, 4)), varied)
-    if augmentation.shading or augmentation.smooth_phase:
-        magnitude = _smooth_field(uniform(-1, 1, batch, 3, 3), height, width)
-        phase = _smooth_field(uniform(-1, 1, batch, 3, 3), height, width)
+        curved = _contrast(varied, uniform(0.15, 1, batch, 4))
+        varied = torch.where(chosen(augmentation.contrast), curved, varied)
+    if augmentation.shading:
+        field = _smooth_field(uniform(-1, 1, batch, 3, 3), height, width)
         # A coil sees no more than the full signal.
-        gain = (augmentation.shading * (magnitude - magnitude.amax((-2, -1), keepdim=True))).exp()
-        varied = varied * torch.polar(gain, augmentation.smooth_phase * phase)
-    factor = uniform(*augmentation.scale, batch, 1, 1)
-    angle = uniform(0, 2 * math.pi, batch, 1, 1) if augmentation.global_phase else torch.zeros_like(factor)
-    weighted = ifft2c(weighting.weight(fft2c(varied * torch.polar(factor, angle))))
+        varied = varied * (augmentation.shading * (field - field.amax((-2, -1), keepdim=True))).exp()
+    if augmentation.smooth_phase:
+        phase = augmentation.smooth_phase * _smooth_field(uniform(-1, 1, batch, 3, 3), height, width)
+        phase = phase + uniform(0, 2 * math.pi, batch, 1, 1)
+        varied = varied * torch.polar(torch.ones_like(phase), phase)
+    kspace = fft2c(varied * uniform(*augmentation.scale, batch, 1, 1))
+    if augmentation.resolution:
+        filtered = kspace * _apodisation(uniform(0.3, 0.7, batch, 1, 1), uniform(0.05, 0.6, batch, 1, 1), height, width)
+        kspace = torch.where(chosen(augmentation.resolution), filtered, kspace)
+    if phase_width and augmentation.removed_phase:
+        real = fft2c(ifft2c(kspace) * low_resolution_phase(kspace, phase_width).conj())
+        kspace = torch.where(chosen(augmentation.removed_phase), real, kspace)
+    weighted = ifft2c(weighting.weight(kspace))
     rows = torch.randint(max(height - crop, 0) + 1, (batch,), generator=generator).tolist()
     columns = torch.randint(max(width - crop, 0) + 1, (batch,), generator=generator).tolist()
     crops = [one[y : y + crop, x : x + crop] for one, y, x in zip(weighted, rows, columns, strict=True)]
@@ -202,6 +266,75 @@ def denoising_loss(model: nn.Module, weighted: Tensor, sigma: Tensor, noise: Ten
     return (squared * (sigma.square() + sigma_data**2) / (sigma * sigma_data).square()).mean()
 
 
+def _peaks(images: Tensor) -> Tensor:
+    """Maxima of usable training images, (slice, 1, 1)."""
+    if images.ndim != 3 or not images.is_complex() or not len(images):
+        raise ValueError(f"training: {images.dtype} array of {tuple(images.shape)} is not complex (slice, y, x)")
+    peaks = images.abs().amax((-2, -1), keepdim=True)
+    if not bool(torch.isfinite(peaks).all()) or not bool((peaks > 0).all()):
+        raise ValueError("training: an image is empty or has values that are not finite")
+    return peaks
+
+
+def _turn_and_zoom(images: Tensor, angle: Tensor, zoom: Tensor) -> Tensor:
+    """Images (batch, y, x) turned and magnified about their centres (batch,), empty where nothing was."""
+    height, width = images.shape[-2:]
+    cosine, sine, zero = angle.cos() / zoom, angle.sin() / zoom, torch.zeros_like(angle)
+    rows = (cosine, -sine * height / width, zero, sine * width / height, cosine, zero)
+    planes = torch.stack((images.real, images.imag), 1)
+    grid = functional.affine_grid(torch.stack(rows, 1).reshape(-1, 2, 3), list(planes.shape), align_corners=False)
+    turned = functional.grid_sample(planes, grid, mode="bicubic", align_corners=False)
+    return torch.complex(turned[:, 0], turned[:, 1])
+
+
+def _apodisation(edge: Tensor, roll_off: Tensor, height: int, width: int) -> Tensor:
+    """Radial low-pass filters (batch, y, x): half at `edge` cycles per sample, falling over `roll_off` by a cosine."""
+    position = (radial_frequency(height, width, edge.device) - edge) / roll_off + 0.5
+    return 0.5 * (1 + (math.pi * position.clamp(0, 1)).cos())
+
+
+@torch.no_grad()
+def denoising_quality(
+    model: EdmDenoiser, images: Tensor, weighting: Weighting, settings: TrainingSettings
+) -> dict[str, float]:
+    """How well a denoiser does on whole images, for its card.
+
+    Parameters
+    ----------
+    model : EdmDenoiser
+        Trained network.
+    images : Tensor
+        Complex images with maximum 1, shape (slice, y, x).
+    weighting : Weighting
+        Weighting of k-space.
+    settings : TrainingSettings
+        Of which `phase_width`, `sigma` and `seed` are looked at.
+
+    Returns
+    -------
+    dict
+        "error / sigma at sigma S" for five noise levels within the middle of the training's: root-mean-square error
+        of the denoised weighted k-space relative to the noise.
+    """
+    device = next(model.parameters()).device
+    kspace = fft2c(images.to(device))
+    if settings.phase_width:
+        kspace = fft2c(ifft2c(kspace) * low_resolution_phase(kspace, settings.phase_width).conj())
+    weighted = weighting.weight(kspace)
+    generator = torch.Generator().manual_seed(settings.seed)
+    result = {}
+    for place in (-1.5, -0.75, 0.0, 0.75, 1.5):
+        level = math.exp(settings.sigma.mean + place * settings.sigma.std)
+        squares = []
+        for one in weighted:
+            shape = (1, model.architecture.copies, *one.shape)
+            noise = level * math.sqrt(2) * torch.randn(shape, dtype=one.dtype, generator=generator).to(device)
+            estimate = model(one + noise, torch.full((1,), level, device=device))
+            squares.append(float(torch.view_as_real(estimate.mean(1)[0] - one).square().mean()))
+        result[f"error / sigma at sigma {level:.4f}"] = round(math.sqrt(sum(squares) / len(squares)) / level, 4)
+    return result
+
+
 def _contrast(images: Tensor, heights: Tensor) -> Tensor:
     """Images whose magnitudes (maximum 1) went through lines from 0 through equally spaced heights (batch, knot)."""
     magnitude = images.abs()
@@ -237,7 +370,7 @@ class Trainer:
     model : EdmDenoiser
         Network to train, on the device to train on.
     images : Tensor
-        Complex images, shape (slice, y, x), on any device; each is divided by its maximum.
+        Complex images, shape (slice, y, x), on any device; for a prior of maximum 1, see `normalised`.
     weighting : Weighting
         Weighting of k-space.
     settings : TrainingSettings
@@ -254,7 +387,7 @@ class Trainer:
     losses : list of float
         Mean loss of every ten steps.
     images_sha256 : str
-        Hash of the images as they were given, for the card.
+        Hash of the images.
 
     Raises
     ------
@@ -276,15 +409,11 @@ class Trainer:
         settings: TrainingSettings,
         state_path: Path | None = None,
     ) -> None:
-        if images.ndim != 3 or not images.is_complex() or not len(images):
-            raise ValueError(f"training: {images.dtype} array of {tuple(images.shape)} is not complex (slice, y, x)")
-        peaks = images.abs().amax((-2, -1), keepdim=True)
-        if not bool(torch.isfinite(peaks).all()) or not bool((peaks > 0).all()):
-            raise ValueError("training: an image is empty or has values that are not finite")
+        _peaks(images)
         self.model = channels_last(model).train()
         self.device = next(model.parameters()).device
         self.images_sha256 = images_sha256(images)
-        self.images = (images / peaks).to(self.device, torch.complex64)
+        self.images = images.to(self.device, torch.complex64)
         self.weighting = weighting
         self.settings = settings
         self.state_path = state_path
@@ -359,7 +488,13 @@ class Trainer:
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:4], "little"))
         noise_generator = torch.Generator(self.device).manual_seed(int.from_bytes(digest[4:8], "little"))
         weighted = augmented_batch(
-            self.images, self.weighting, settings.augmentation, settings.batch, settings.crop, generator
+            self.images,
+            self.weighting,
+            settings.augmentation,
+            settings.batch,
+            settings.crop,
+            generator,
+            settings.phase_width,
         )
         sigma = settings.sigma.sample(len(weighted), generator).to(self.device)
         architecture = self.model.architecture

@@ -1,17 +1,16 @@
-"""WKGM: a score model of weighted k-space as a prior, and its data consistency."""
+"""WKGM: a score model of weighted k-space as a prior."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import struct
+import zlib
 
 import torch
 from torch import Tensor
 
 from priors.base import Prior
-from priors.data_consistency import SenseOperator, replace_samples, sense_proximal
 from priors.fourier import fft2c, ifft2c
-from priors.hankel import low_rank_projection
 from priors.networks import EdmDenoiser, channels_last
 from priors.weighting import Weighting
 
@@ -27,12 +26,19 @@ class WeightedKspacePrior(Prior):
         Weighting that the network was trained with.
     sigma_range : tuple of float
         Lowest and highest noise level that the network was trained with, per complex channel of its input.
+    phase_width : int
+        Width of the k-space window whose low-resolution phase the images of the training had lost; 0: none.
+    typical_gain : tuple of float, optional
+        Range of `denoising_gain` of images like those of the training; nothing is said of images without it.
     batch_size : int
         Most single-coil arrays that are denoised at a time, to bound memory.
     bf16 : bool, optional
         Evaluate the convolutions in bfloat16; if not given, where the processor multiplies in it.
     seed : int
         Seed of the noise that tells the channels of a high-dimensional embedding apart.
+    symmetries : bool
+        Look at the image mirrored or turned by quarters, another way at every noise level: the errors of the network
+        then average out over the steps of a sampler.
 
     Raises
     ------
@@ -56,23 +62,29 @@ class WeightedKspacePrior(Prior):
         weighting: Weighting,
         sigma_range: tuple[float, float],
         *,
+        phase_width: int = 0,
+        typical_gain: tuple[float, float] | None = None,
         batch_size: int = 16,
         bf16: bool | None = None,
         seed: int = 0,
+        symmetries: bool = True,
     ) -> None:
         lowest, highest = sigma_range
         if not 0 < lowest < highest < math.inf:
             raise ValueError(f"prior: sigma range {lowest} to {highest} is not 0 < lowest < highest")
-        if batch_size < 1:
-            raise ValueError(f"prior: batch size {batch_size}; take one or more")
+        if batch_size < 1 or phase_width < 0:
+            raise ValueError(f"prior: batch size {batch_size} and phase width {phase_width}; one or more, zero or more")
         self.model = channels_last(model).eval().requires_grad_(False)
         self.weighting = weighting
         self.copies = model.architecture.copies
         # The levels that an array may have are those of the network's channels without the noise of the embedding.
         self.sigma_range = (lowest / math.sqrt(self.copies), highest / math.sqrt(self.copies))
+        self.phase_width = phase_width
+        self.typical_gain = typical_gain
         self.batch_size = batch_size
         self.bf16 = bf16
         self.seed = seed
+        self.symmetries = symmetries
 
     def check_sigmas(self, sigmas: Tensor) -> None:
         """Make sure that the network knows the noise levels of a schedule.
@@ -120,13 +132,14 @@ class WeightedKspacePrior(Prior):
         level = torch.as_tensor(sigma, dtype=torch.float32, device=image.device).reshape(-1)
         if len(level) not in (1, len(image)):
             raise ValueError(f"sigma: {len(level)} values are neither one nor {len(image)}, one a batch entry")
-        noisy = image.to(torch.complex64).flatten(0, -3)
+        kind = _symmetry_of(level) if self.symmetries else 0
+        noisy = _transformed(image.to(torch.complex64).flatten(0, -3), kind)
         level = level.expand(len(image)).repeat_interleave(len(noisy) // max(len(image), 1))
         parts = [
             self._denoise(*part)
             for part in zip(noisy.split(self.batch_size), level.split(self.batch_size), strict=True)
         ]
-        return torch.cat(parts).reshape(image.shape).to(image.dtype)
+        return _transformed(torch.cat(parts), kind, back=True).reshape(image.shape).to(image.dtype)
 
     def _denoise(self, noisy: Tensor, sigma: Tensor) -> Tensor:
         """Denoised arrays of one network batch, (batch, y, x), levels (batch,)."""
@@ -150,82 +163,24 @@ class WeightedKspacePrior(Prior):
             return self.bf16
         if device.type == "cuda":
             return torch.cuda.get_device_capability(device) >= (8, 0)
-        # Without tile multiplication bfloat16 is slower than float32 on a processor; older torch cannot tell.
-        tiles = getattr(torch.cpu, "_is_amx_tile_supported", None)
-        return device.type == "cpu" and tiles is not None and tiles()
+        # Without instructions for it bfloat16 is slower than float32 on a processor; older torch cannot tell.
+        tests = [getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported")]
+        return device.type == "cpu" and any(test is not None and test() for test in tests)
 
 
-def low_rank_consistency(
-    weighting: Weighting, measured: Tensor, mask: Tensor, centre: Tensor, window: int, rank: int
-) -> Callable[[Tensor, float], Tensor]:
-    r"""Calibrationless data consistency of svd-WKGM: Hankel low rank over the coils, then the measured samples.
-
-    Parameters
-    ----------
-    weighting : Weighting
-        Weighting of the prior.
-    measured : Tensor
-        Measured k-space, complex, shape (batch, coil, y, x), in the units of the prior.
-    mask : Tensor
-        Sampling mask (bool), broadcasting to the k-space.
-    centre : Tensor
-        K-space whose samples are taken where the weight is zero, shape (batch, coil, y, x).
-    window, rank : int
-        Window and rank of `low_rank_projection`; rank 0 leaves the low rank out (plain WKGM).
-
-    Returns
-    -------
-    callable
-        Maps an estimate of weighted k-space (batch, coil, y, x) and its noise level to one that agrees with the data.
-
-    Notes
-    -----
-    :math:`k_w \mapsto w \, [P y + (1 - P) \, \mathcal L_r(k_w / w)]` (Tu et al., NMR in Biomedicine 2022).
-    """
-
-    def consistent(weighted: Tensor, sigma: float) -> Tensor:
-        kspace = weighting.unweight(weighted, centre)
-        if rank:
-            kspace = low_rank_projection(kspace, window, rank)
-        return weighting.weight(replace_samples(kspace, measured, mask))
-
-    return consistent
+def _symmetry_of(level: Tensor) -> int:
+    """One of the eight symmetries of a square for a noise level, another one for the next."""
+    return zlib.crc32(struct.pack("<f", float(level[0]))) % 8
 
 
-def sense_consistency(
-    weighting: Weighting, operator: SenseOperator, measured: Tensor, weight: float, centre: Tensor, iterations: int = 5
-) -> Callable[[Tensor, float], Tensor]:
-    r"""Data consistency by the SENSE proximal step with one or more sets of coil maps.
-
-    Parameters
-    ----------
-    weighting : Weighting
-        Weighting of the prior.
-    operator : SenseOperator
-        Encoding operator A = P E with the maps in E.
-    measured : Tensor
-        Measured k-space y, complex, shape (batch, coil, y, x), in the units of the prior.
-    weight : float
-        Weight of the estimate against the data, zero or above.
-    centre : Tensor
-        K-space whose samples are taken where the weight of k-space is zero, shape (batch, coil, y, x).
-    iterations : int
-        Conjugate gradient iterations.
-
-    Returns
-    -------
-    callable
-        Maps an estimate of weighted k-space (batch, coil, y, x) and its noise level to one that agrees with the data.
-
-    Notes
-    -----
-    :math:`k_w \mapsto w E x` with :math:`x = \arg\min_x \|A x - y\|_2^2 + \lambda \|x - E^H(k_w / w)\|_2^2`.
-    """
-
-    def consistent(weighted: Tensor, sigma: float) -> Tensor:
-        coil_images = ifft2c(weighting.unweight(weighted, centre))
-        image = (operator.maps.conj() * coil_images.unsqueeze(1)).sum(2)
-        image = sense_proximal(operator, measured, image, weight, iterations)
-        return weighting.weight(fft2c((operator.maps * image.unsqueeze(2)).sum(1)))
-
-    return consistent
+def _transformed(kspace: Tensor, kind: int, back: bool = False) -> Tensor:
+    """K-space (batch, y, x) of images that are turned by quarters and mirrored, or turned back."""
+    if not kind:
+        return kspace
+    image = ifft2c(kspace)
+    if kind >= 4 and back:
+        image = image.flip(-1)
+    image = torch.rot90(image, -(kind % 4) if back else kind % 4, (-2, -1))
+    if kind >= 4 and not back:
+        image = image.flip(-1)
+    return fft2c(image)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+import priors  # noqa: F401  first of all: it tells torch's threads not to spin, which takes minutes on a busy machine
+
 REAL_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 
 

@@ -616,7 +616,7 @@ def test_bug_in_a_gadget_is_one_line_too(
     def fail(*_: Any) -> None:
         raise KeyError("oops [bold]")
 
-    monkeypatch.setattr(GenerativeRecon, "_images", fail)
+    monkeypatch.setattr(GenerativeRecon, "_work", fail)
     if place != "generative_recon":
         monkeypatch.setattr(RemoveROOversamplingGadget, "_cut", fail)
     before = tree(tmp_path)

@@ -97,7 +97,7 @@ def test_info_names_the_sampling_but_no_patient(raw):
 
 def test_chains_lists_all_of_them():
     output = run("chains")
-    assert {"cg_sense", "l1_wavelet", "l1_wavelet_separate"} <= set(shipped_chains())
+    assert {"cg_sense", "l1_wavelet", "l1_wavelet_separate", "svd_wkgm", "wkgm"} == set(shipped_chains())
     assert all(name in output for name in shipped_chains())
 
 
@@ -130,10 +130,10 @@ def test_demo_prints_how_good(tmp_path):
     output = run("demo", "-o", tmp_path / "demo")
     rows = re.findall(r"│\s+\d+ │\s+(\d+\.\d+) │\s+(0\.\d+) │", output)
     assert len(rows) == 4
-    assert all(float(psnr) > 42 and float(ssim) > 0.95 for psnr, ssim in rows)
+    assert all(float(psnr) > 42 and float(ssim) > 0.93 for psnr, ssim in rows)
     assert (tmp_path / "demo" / "raw.h5").is_file()
 
 
-@pytest.mark.parametrize("command", ["replay", "simulate", "info", "chains", "demo", "listen"])
+@pytest.mark.parametrize("command", ["replay", "simulate", "info", "chains", "demo", "listen", "train", "train wkgm"])
 def test_every_command_has_help(command):
-    assert "Usage" in run(command, "--help")
+    assert "Usage" in run(*command.split(), "--help")

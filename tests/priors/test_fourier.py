@@ -6,7 +6,7 @@ import pytest
 import sigpy
 import torch
 
-from priors.fourier import fft2c, ifft2c
+from priors.fourier import fft2c, hann, ifft2c, low_resolution_phase
 
 
 def random_array(*shape: int) -> torch.Tensor:
@@ -43,3 +43,21 @@ def test_other_axes() -> None:
     volume = random_array(5, 4, 6)
     torch.testing.assert_close(fft2c(volume, axes=(0,)).movedim(0, -1), fft2c(volume.movedim(0, -1), axes=(-1,)))
     torch.testing.assert_close(fft2c(volume, axes=(0, 1, 2)), fft2c(fft2c(volume), axes=(0,)), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (31, 40)])
+def test_low_resolution_phase_is_that_of_smooth_images(shape: tuple[int, int]) -> None:
+    y, x = torch.meshgrid(*(torch.linspace(-1, 1, n) for n in shape), indexing="ij")
+    phase = torch.polar(torch.ones(shape), 1.5 * y - x)
+    image = torch.exp(-4 * (y.square() + x.square())) * phase
+    found = low_resolution_phase(fft2c(image)[None], 26)[0]
+    torch.testing.assert_close(found.abs(), torch.ones(shape))
+    assert (found - phase).abs()[image.abs() > 0.1].max() < 0.05
+    assert torch.equal(low_resolution_phase(torch.zeros(1, 4, 4, dtype=torch.complex64), 4), torch.ones(1, 4, 4) + 0j)
+
+
+def test_hann_window() -> None:
+    window = hann(12, 6, torch.device("cpu"))
+    assert window.argmax() == 6 and window[6] == 1
+    assert int((window > 1e-6).sum()) == 5
+    torch.testing.assert_close(window[1:], window[1:].flip(0))

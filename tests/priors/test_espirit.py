@@ -7,7 +7,7 @@ import pytest
 import sigpy.mri
 import torch
 
-from gadgets.espirit import calibration_region, espirit_maps
+from priors.espirit import calibration_region, espirit_maps, low_rank_maps
 from priors.fourier import fft2c
 from priors.posterior import cg_sense
 
@@ -125,6 +125,32 @@ def test_two_sets_explain_aliased_anatomy_and_one_does_not() -> None:
     assert weight[elsewhere].mean() < 0.1
     assert residuals[0] > 5 * residuals[1]
     assert residuals[1] < 0.03
+
+
+def test_maps_of_the_low_rank_of_whole_kspace() -> None:
+    kspace, truth, inside = scan(6, 64, 64)
+    maps = low_rank_maps(kspace, 6, 40)
+    assert maps.shape == (1, 1, 6, 64, 64)
+    torch.testing.assert_close(maps.abs().square().sum(2).sqrt()[0, 0][inside], torch.ones(int(inside.sum())))
+    assert correlation(maps[0, 0], truth, inside) > 0.999
+
+
+def test_two_sets_of_the_low_rank_explain_aliased_anatomy() -> None:
+    kspace, _ = tight_field_of_view()
+    mask = torch.ones(1, 1, 64, 64, dtype=torch.bool)
+    residuals = []
+    for sets in (1, 2):
+        maps = low_rank_maps(kspace, 6, 60, sets=sets)
+        image = cg_sense(kspace, maps, mask, regularisation=1e-6, iterations=100, tolerance=1e-5)
+        residuals.append(float((fft2c((maps * image.unsqueeze(2)).sum(1)) - kspace).norm() / kspace.norm()))
+    assert residuals[0] > 5 * residuals[1]
+    assert residuals[1] < 0.03
+
+
+@pytest.mark.parametrize(("window", "rank", "message"), [(65, 10, "window"), (6, 0, "rank"), (6, 145, "rank")])
+def test_low_rank_maps_that_cannot_be(window: int, rank: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        low_rank_maps(torch.ones(1, 4, 64, 64, dtype=torch.complex64), window, rank)
 
 
 def test_further_sets_are_orthogonal_and_of_falling_weight() -> None:

@@ -1,0 +1,196 @@
+"""Training from files: what is read, what survives a kill, what is written, and what is refused."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from gadgets.stream import ReconError
+from pipelines.cli import app
+from pipelines.replay import read_truth
+from pipelines.simulate import SimulationSettings, simulate, write_raw
+from pipelines.train import WkgmTraining, train_wkgm, training_images
+from priors.checkpoints import load_checkpoint
+from priors.fourier import fft2c
+from priors.networks import Architecture
+from priors.training import TrainingSettings
+
+FULL = SimulationSettings(matrix=(32, 32, 1), coils=4, slices=2, sampling="full", acceleration=1, noise_level=0.01)
+COMMAND = [sys.executable, "-m", "pipelines.cli", "train", "wkgm"]
+TINY = [
+    "--steps", "20", "--batch", "2", "--crop", "32", "--channels", "8", "--multipliers", "1,2", "--no-denoise",
+    "--no-bf16",
+]  # fmt: skip
+
+
+def images(count: int = 4, size: int = 32) -> np.ndarray:
+    generator = np.random.default_rng(0)
+    y, x = np.mgrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j]
+    discs = np.stack([np.hypot(y, x) < radius for radius in np.linspace(0.3, 0.8, count)]).astype(np.complex64)
+    noise = generator.standard_normal(discs.shape) + 1j * generator.standard_normal(discs.shape)
+    return (discs + 0.02 * noise).astype(np.complex64)
+
+
+@pytest.fixture
+def array(tmp_path: Path) -> Path:
+    path = tmp_path / "images.npy"
+    np.save(path, images())
+    return path
+
+
+def job(data: Path, out: Path, **changes) -> WkgmTraining:
+    settings = TrainingSettings(steps=20, batch=2, crop=32, bf16=False)
+    standard = WkgmTraining((data,), out, architecture=Architecture(8, (1, 2)), settings=settings, denoise=False)
+    return replace(standard, **changes)
+
+
+def test_raw_scans_go_through_the_gadgets(tmp_path: Path) -> None:
+    path = tmp_path / "full.h5"
+    simulation = simulate(FULL)
+    write_raw(path, simulation)
+    found = training_images((path,))
+    assert found.shape == (2, 32, 32) and found.dtype == torch.complex64
+    for image, truth in zip(found.abs().numpy(), read_truth(path)[0], strict=True):
+        assert np.corrcoef(image.ravel(), truth.ravel())[0, 1] > 0.99
+
+
+def test_volumes_give_their_readout_positions(tmp_path: Path) -> None:
+    path = tmp_path / "volume.h5"
+    write_raw(path, simulate(replace(FULL, matrix=(32, 24, 16), slices=1, object_scale=0.6)))
+    found = training_images((path,))
+    assert found.shape[1:] == (24, 16)
+    assert 8 < len(found) < 32  # those beside the object are left out
+
+
+def test_kspace_arrays_are_combined(tmp_path: Path) -> None:
+    image = torch.from_numpy(images(1))
+    maps = torch.linspace(0.2, 1, 32) * torch.tensor([1, 1j, -1])[:, None, None] + 0.1
+    path = tmp_path / "kspace.npy"
+    np.save(path, fft2c(maps * image).numpy())
+    (found,) = training_images((path,), kspace=True)
+    expected = torch.linalg.vector_norm(maps * image, dim=0)
+    assert np.corrcoef(found.abs().numpy().ravel(), expected.numpy().ravel())[0, 1] > 0.99
+
+
+def test_weights_card_and_curve(array: Path, tmp_path: Path) -> None:
+    out = tmp_path / "new" / "p.safetensors"
+    card = train_wkgm(job(array, out, hold_out=1, licence="CC0-1.0"))
+    assert sorted(path.name for path in out.parent.iterdir()) == ["p.json", "p.png", "p.safetensors"]
+    prior, read = load_checkpoint(out)
+    assert read == card
+    assert card.steps == 20 and card.licence == "CC0-1.0"
+    assert card.training_data == "3 complex images of 32 x 32 of images.npy"
+    assert all("held-out" in name for name in card.quality) and len(card.quality) == 5
+    assert prior.phase_width == 24 and prior.typical_gain == card.typical_gain
+    assert np.asarray(Image.open(out.with_suffix(".png"))).std() > 5
+
+
+def test_denoised_images_are_learnt_from(array: Path, tmp_path: Path) -> None:
+    out = tmp_path / "p.safetensors"
+    stages: list[str] = []
+    card = train_wkgm(job(array, out, denoise=True, denoising_steps=10), lambda stage, *_: stages.append(stage))
+    assert list(dict.fromkeys(stages)) == ["denoising the images", "training"]
+    assert "without their noise" in card.training_data
+
+
+def test_a_killed_run_goes_on(array: Path, tmp_path: Path) -> None:
+    whole = tmp_path / "whole.safetensors"
+    train_wkgm(job(array, whole, settings=TrainingSettings(steps=60, batch=2, crop=32, bf16=False)))
+    out = tmp_path / "p.safetensors"
+    command = [*COMMAND, "--data", str(array), "-o", str(out), *TINY, "--steps", "60", "--save-every", "1"]
+    state = tmp_path / "p.training" / "state.safetensors"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        while not state.exists() and process.poll() is None:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGKILL)
+    killed = process.returncode == -signal.SIGKILL
+    assert killed != out.exists()
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+    assert not state.parent.exists()
+    for ours, theirs in zip(
+        load_checkpoint(out)[0].model.parameters(), load_checkpoint(whole)[0].model.parameters(), strict=True
+    ):
+        assert torch.equal(ours, theirs)
+
+
+def test_two_processes_learn_together(array: Path, tmp_path: Path) -> None:
+    out = tmp_path / "p.safetensors"
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*launcher, "-m", "pipelines.cli", "train", "wkgm", "--data", str(array), "-o", str(out), *TINY]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+    subprocess.run(command, env=environment, check=True, capture_output=True, timeout=110)
+    assert load_checkpoint(out)[1].steps == 20
+
+
+def test_command_line(array: Path, tmp_path: Path) -> None:
+    out = tmp_path / "p.safetensors"
+    result = CliRunner().invoke(app, ["train", "wkgm", "--data", str(array), "-o", str(out), *TINY])
+    assert result.exit_code == 0, result.output
+    assert "error / sigma" in result.output and "generative_recon.prior=" in result.output
+
+
+def undersampled(folder: Path) -> Path:
+    path = folder / "under.h5"
+    write_raw(path, simulate(replace(FULL, sampling="uniform", acceleration=2, calibration_lines=12)))
+    return path
+
+
+def with_gaps(folder: Path) -> Path:
+    path = folder / "gaps.npy"
+    kspace = np.ones((1, 3, 32, 32), np.complex64)
+    kspace[..., 5, :] = 0
+    np.save(path, kspace)
+    return path
+
+
+@pytest.mark.parametrize("kind", [undersampled, with_gaps])
+def test_undersampled_scans_are_refused(kind, tmp_path: Path) -> None:
+    with pytest.raises(ReconError, match="of its k-space is sampled"):
+        training_images((kind(tmp_path),), kspace=True)
+
+
+def test_bad_input(array: Path, tmp_path: Path) -> None:
+    def refused(match: str, **changes) -> None:
+        with pytest.raises(ReconError, match=match) as caught:
+            train_wkgm(job(changes.pop("data", array), changes.pop("out", tmp_path / "p.safetensors"), **changes))
+        assert "\n" not in str(caught.value)
+
+    refused("cannot be read as", data=tmp_path / "missing.npy")
+    refused(r"no such file.*\.h5", data=tmp_path / "missing.h5")
+    real = tmp_path / "real.npy"
+    np.save(real, np.abs(images()))
+    refused("not finite complex", data=real)
+    flat = tmp_path / "flat.npy"
+    np.save(flat, images()[0])
+    refused("needs --kspace", data=flat)
+    refused(r"\.safetensors", out=tmp_path / "weights.pt")
+    refused("hold out fewer", hold_out=4)
+    refused("not there", device="abacus")
+    dark = tmp_path / "dark.npy"
+    np.save(dark, 0 * images())
+    refused("empty", data=dark)
+    big = tmp_path / "big.npy"
+    np.save(big, images(size=48))
+    with pytest.raises(ReconError, match="one matrix size"):
+        training_images((array, big))
+    blocked = tmp_path / "file"
+    blocked.touch()
+    refused("cannot be read or written", out=blocked / "p.safetensors")
+    # A run's state is of that run alone.
+    folder = tmp_path / "p.training"
+    folder.mkdir()
+    (folder / "state.safetensors").write_bytes(b"nonsense")
+    refused("not a saved training state")
+    assert not list(tmp_path.glob("p.safetensors*"))

@@ -1,0 +1,285 @@
+"""Generative reconstruction: what it is given, what it keeps, how it chooses, and what it refuses."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import sigpy
+import sigpy.mri
+import torch
+
+from priors import generative as module
+from priors.checkpoints import load_checkpoint, shipped_checkpoint
+from priors.espirit import espirit_maps
+from priors.fourier import fft2c, ifft2c
+from priors.generative import GenerativeResult, GenerativeSettings, generative, measured_share, unexplained_fraction
+from priors.networks import Architecture, EdmDenoiser
+from priors.posterior import cg_sense, image_scale
+from priors.weighting import Weighting
+from priors.wkgm import WeightedKspacePrior
+
+SIZE = 64
+Scan = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+def simulated(coils: int = 4, noise: float = 0.003, acceleration: float = 4, size: int = SIZE) -> Scan:
+    """K-space of signal level 1, mask, ESPIRiT maps (one set) and the true coil k-space."""
+    image = torch.from_numpy(sigpy.shepp_logan((size, size)).astype(np.complex64))
+    maps = torch.from_numpy(sigpy.mri.birdcage_maps((coils, size, size)).astype(np.complex64))
+    maps = (maps / torch.linalg.vector_norm(maps, dim=0))[None, None]
+    truth = fft2c((maps * image)[:, 0])
+    generator = torch.Generator().manual_seed(0)
+    sampled = torch.rand(1, 1, size, size, generator=generator) < 1 / acceleration
+    sampled[..., size // 2 - 10 : size // 2 + 10, size // 2 - 10 : size // 2 + 10] = True
+    white = math.sqrt(2) * torch.randn(truth.shape, dtype=torch.complex64, generator=generator)
+    kspace = (truth + noise * white) * sampled
+    level = image_scale(kspace, sampled)
+    centre = slice(size // 2 - 10, size // 2 + 10)
+    maps = espirit_maps(kspace[..., centre, centre], (size, size), crop=0.0)
+    return kspace / level, sampled, maps, truth / level
+
+
+@pytest.fixture(scope="module")
+def shipped() -> WeightedKspacePrior:
+    return load_checkpoint(shipped_checkpoint())[0]
+
+
+def shrinking(**options: Any) -> WeightedKspacePrior:
+    """A prior that only shrinks what it is given, by its noise level."""
+    model = EdmDenoiser(Architecture(8, (1,), groups=4, sigma_data=0.05))
+    for parameter in model.parameters():
+        torch.nn.init.zeros_(parameter)
+    return WeightedKspacePrior(model, Weighting(), (1e-4, 10.0), bf16=False, **options)
+
+
+def error(result: GenerativeResult, truth: torch.Tensor, sample: int = 0) -> float:
+    image, true = (torch.linalg.vector_norm(ifft2c(k), dim=1) for k in (result.kspace[sample], truth))
+    return float((image - true).norm() / true.norm())
+
+
+def plain(kspace: torch.Tensor) -> GenerativeResult:
+    """K-space as if it were a result."""
+    return GenerativeResult(kspace[None], "", "", torch.zeros(len(kspace)), 0, 1.0, [[] for _ in kspace])
+
+
+def test_better_than_sense_and_measured_samples_stay(shipped: WeightedKspacePrior) -> None:
+    kspace, mask, maps, truth = simulated()
+    image = cg_sense(kspace, maps, mask)
+    classical = fft2c((maps * image.unsqueeze(2)).sum(1))
+    before = error(plain(classical), truth)
+    for settings in (GenerativeSettings(), GenerativeSettings(low_rank=True)):
+        result = generative(kspace, mask, maps, shipped, settings)
+        assert result.kspace.shape == (1, *kspace.shape)
+        assert result.consistency == "sense"
+        assert error(result, truth) < 0.7 * before
+        every = mask.expand_as(kspace)
+        torch.testing.assert_close(result.kspace[0][every], kspace[every], rtol=1e-4, atol=1e-5)
+        assert result.evaluations == 27  # two look whether the data are like those of the training
+        assert result.finished == 1
+        assert float(result.noise) == pytest.approx(0.003 / 0.97, rel=0.3)
+
+
+def test_calibrationless_without_maps(shipped: WeightedKspacePrior) -> None:
+    kspace, mask, _, truth = simulated()
+    result = generative(kspace, mask, None, shipped, GenerativeSettings(low_rank=True))
+    assert result.consistency == "low_rank" and result.reason == "no coil maps"
+    zero_filled = error(plain(kspace), truth)
+    assert error(result, truth) < 0.35 * zero_filled
+    replaced = generative(kspace, mask, None, shipped, GenerativeSettings(data_consistency="replacement"))
+    assert replaced.consistency == "replacement"
+    assert error(result, truth) < error(replaced, truth) < zero_filled
+
+
+def test_a_single_coil(shipped: WeightedKspacePrior) -> None:
+    kspace, mask, maps, truth = simulated(coils=1, acceleration=2.5)
+    result = generative(kspace, mask, maps, shipped)
+    assert error(result, truth) < 0.6 * error(plain(kspace), truth)
+
+
+@pytest.mark.parametrize("shape", [(48, 64), (45, 51)])
+def test_other_matrix_sizes_and_batches(shape: tuple[int, int], shipped: WeightedKspacePrior) -> None:
+    kspace, mask, maps, _ = simulated()
+    rows, columns = (slice((SIZE - n) // 2, (SIZE - n) // 2 + n) for n in shape)
+    cut = kspace[..., rows, columns].repeat(2, 1, 1, 1)
+    cut[1] *= 0.7
+    small = torch.nn.functional.interpolate(torch.view_as_real(maps[0, 0]).movedim(-1, 1), shape).movedim(1, -1)
+    some = torch.view_as_complex(small.contiguous())[None, None]
+    some = (some / torch.linalg.vector_norm(some, dim=2, keepdim=True)).repeat(2, 1, 1, 1, 1)
+    sampled = mask[..., rows, columns]
+    settings = GenerativeSettings(steps=4, data_consistency="sense", sigma_min=0.01, sigma_max=0.1)
+    noise = torch.tensor([0.01, 0.02])
+    both = generative(cut, sampled, some, shipped, settings, noise=noise)
+    for index in range(2):
+        one = slice(index, index + 1)
+        alone = generative(cut[one], sampled, some[one], shipped, settings, noise=float(noise[index]))
+        torch.testing.assert_close(both.kspace[:, index], alone.kspace[:, 0], rtol=0.05, atol=0.02)
+
+
+def test_seed_decides_the_samples(shipped: WeightedKspacePrior) -> None:
+    kspace, mask, maps, _ = simulated()
+    settings = GenerativeSettings(samples=2, steps=6)
+    first, again = (generative(kspace, mask, maps, shipped, settings) for _ in range(2))
+    assert torch.equal(first.kspace, again.kspace)
+    assert first.kspace.shape[0] == 2
+    assert not torch.equal(first.kspace[0], first.kspace[1])
+    shifted = generative(kspace, mask, maps, shipped, replace(settings, seed=1))
+    assert torch.equal(shifted.kspace[0], first.kspace[1])
+
+
+def test_auto_looks_at_what_the_maps_explain() -> None:
+    kspace, mask, maps, _ = simulated(noise=0.0)
+    assert unexplained_fraction(kspace, mask, maps, torch.zeros(1)) < 0.03
+    wrong = maps.roll(1, dims=2)
+    assert unexplained_fraction(kspace, mask, wrong, torch.zeros(1)) > 0.3
+    empty = torch.cat((wrong, 0 * maps), 1)
+    assert unexplained_fraction(kspace, mask, empty, torch.zeros(1)) > 0.3
+    assert unexplained_fraction(kspace, mask, torch.cat((wrong, maps), 1), torch.zeros(1)) < 0.03
+    settings = GenerativeSettings(steps=2)
+    good, bad = (generative(kspace, mask, some, shrinking(), settings) for some in (maps, wrong))
+    assert good.consistency == "sense" and "% of the calibration signal" in good.reason
+    assert bad.consistency == "low_rank" and "% of the calibration signal" in bad.reason
+
+
+def test_noise_alone_is_not_a_fault_of_the_maps() -> None:
+    kspace, mask, maps, _ = simulated(noise=0.05)
+    right, none = (unexplained_fraction(kspace, mask, maps, torch.tensor([noise])) for noise in (0.05, 0.0))
+    assert right < 0.03 < none
+
+
+def test_positions_beside_the_object_are_not_judged(shipped: WeightedKspacePrior) -> None:
+    kspace, mask, maps, _ = simulated(noise=0.01)
+    generator = torch.Generator().manual_seed(5)
+    white = 0.01 * math.sqrt(2) * torch.randn(kspace.shape, dtype=torch.complex64, generator=generator)
+    both = torch.cat((kspace, white * mask))
+    result = generative(both, mask, maps.repeat(2, 1, 1, 1, 1), shipped, GenerativeSettings(steps=4))
+    assert result.consistency == "sense"
+    assert result.warnings[1] == []
+
+
+@pytest.mark.parametrize("consistency", ["sense", "low_rank"])
+def test_weighted_samples_are_less_noisy_than_kept_ones(consistency: Any, shipped: WeightedKspacePrior) -> None:
+    kspace, mask, maps, truth = simulated(noise=0.05)
+    settings = GenerativeSettings(data_consistency=consistency)
+    kept, weighted = (
+        generative(kspace, mask, maps, shipped, replace(settings, keep_measured=keep)) for keep in (True, False)
+    )
+    assert error(weighted, truth) < 0.95 * error(kept, truth)
+
+
+def test_share_of_measured_samples() -> None:
+    mask = torch.rand(1, 1, 64, 64, generator=torch.Generator().manual_seed(0)) < 0.5
+    misfit = torch.full((1, 1, 64, 64), 5.0) * mask
+    share = measured_share(misfit, mask, torch.ones(1))
+    torch.testing.assert_close(share, torch.full_like(share, 4 / 5))
+    assert not measured_share(0.5 * mask, mask, torch.ones(1)).any()
+
+
+def test_full_kspace_is_left_alone() -> None:
+    kspace, mask, maps, _ = simulated()
+    result = generative(kspace, torch.ones_like(mask), maps, shrinking())
+    assert torch.equal(result.kspace[0], kspace)
+    assert result.consistency == "complete" and result.evaluations == 0
+    sampled = generative(kspace, torch.ones_like(mask), maps, shrinking(), GenerativeSettings(samples=2))
+    assert len(sampled.kspace) == 1
+    assert sampled.warnings == [["k-space is complete: there is nothing to sample"]]
+
+
+def test_full_kspace_loses_noise_where_that_is_asked_for(shipped: WeightedKspacePrior) -> None:
+    _, mask, maps, truth = simulated(noise=0.0)
+    generator = torch.Generator().manual_seed(5)
+    kspace = truth + 0.05 * math.sqrt(2) * torch.randn(truth.shape, dtype=torch.complex64, generator=generator)
+    noisy = plain(kspace)
+    result = generative(kspace, torch.ones_like(mask), maps, shipped, GenerativeSettings(keep_measured=False))
+    assert error(result, truth) < 0.8 * error(noisy, truth)
+
+
+def test_window_fits_thin_slabs() -> None:
+    kspace, mask, maps, _ = simulated(size=32)
+    middle = slice(14, 18)
+    settings = GenerativeSettings(steps=3, low_rank=True, rank=10**6)
+    for some in (maps[..., middle], None):
+        result = generative(kspace[..., middle], mask[..., middle], some, shrinking(), settings)
+        assert bool(torch.isfinite(torch.view_as_real(result.kspace)).all())
+
+
+def test_published_sampler_counts_its_evaluations() -> None:
+    kspace, mask, maps, _ = simulated(size=32)
+    settings = GenerativeSettings(sampler="predictor_corrector", steps=5, data_consistency="low_rank", low_rank=True)
+    result = generative(kspace, mask, maps, shrinking(), settings)
+    assert result.evaluations == 4 * 4 + 1
+    assert result.finished == 1
+
+
+def stopping_after(steps: int) -> Callable[[], bool]:
+    asked = iter(range(10**6))
+    return lambda: next(asked) >= steps - 1
+
+
+def test_stop_leaves_the_estimate_so_far() -> None:
+    kspace, mask, maps, _ = simulated(size=32)
+    result = generative(kspace, mask, maps, shrinking(), GenerativeSettings(steps=8), stop=stopping_after(2))
+    assert result.finished == 2 / 8
+    assert bool(torch.isfinite(torch.view_as_real(result.kspace)).all())
+    settings = GenerativeSettings(steps=8, samples=3)
+    for steps, whole in ((9, 1), (15, 1), (17, 2)):  # a stopped sample is none
+        shorter = generative(kspace, mask, maps, shrinking(), settings, stop=stopping_after(steps))
+        assert len(shorter.kspace) == whole
+
+
+def test_unlike_data_are_told() -> None:
+    kspace, mask, maps, _ = simulated()
+    for limits, text in (((1e-6, 1e6), None), ((1e5, 1e6), "less structure"), ((1e-6, 1e-5), "more noise")):
+        result = generative(kspace, mask, maps, shrinking(typical_gain=limits), GenerativeSettings(steps=2))
+        assert len(result.warnings[0]) == (text is not None)
+        assert text is None or text in result.warnings[0][0]
+
+
+def test_the_shipped_prior_knows_a_phantom_from_noise(shipped: WeightedKspacePrior) -> None:
+    from priors.typicality import denoising_gain
+
+    y, x = torch.meshgrid(torch.arange(128) - 64, torch.arange(128) - 64, indexing="ij")
+    disc = ((x.square() + y.square()) < 45**2).to(torch.complex64)
+    noise = torch.randn(128, 128, dtype=torch.complex64, generator=torch.Generator().manual_seed(0))
+    gains = denoising_gain(shipped, torch.stack((disc, noise, 0 * noise)))
+    low, high = shipped.typical_gain or (0, 0)
+    assert gains[0] < low < high < gains[1]
+    assert gains[2] == 1
+    torch.testing.assert_close(denoising_gain(shipped, 7 * disc[None])[0], gains[0], rtol=0.05, atol=0)
+
+
+def test_a_prior_that_gives_nan_is_found_out() -> None:
+    prior = shrinking()
+    kspace, mask, maps, _ = simulated(size=32)
+    torch.nn.init.constant_(next(iter(prior.model.parameters())), math.nan)
+    with pytest.raises(FloatingPointError, match="not finite"):
+        generative(kspace, mask, maps, prior, GenerativeSettings(steps=2))
+
+
+def test_errors() -> None:
+    kspace, mask, maps, _ = simulated(size=32)
+    prior = shrinking()
+    for empty in ((kspace, 0 * mask), (0 * kspace, mask)):
+        with pytest.raises(ValueError, match="no sample of k-space"):
+            generative(*empty, maps, prior)
+    with pytest.raises(ValueError, match="no coil maps"):
+        generative(kspace, mask, None, prior, GenerativeSettings(data_consistency="sense"))
+    with pytest.raises(ValueError, match="leave the range"):
+        generative(kspace, mask, maps, prior, GenerativeSettings(sigma_max=100.0))
+    with pytest.raises(ValueError, match="not complex"):
+        generative(kspace.real, mask, maps, prior)
+    with pytest.raises(ValueError, match="mask of shape"):
+        generative(kspace, mask[..., 1:], maps, prior)
+    with pytest.raises(ValueError, match="coil maps of shape"):
+        generative(kspace, mask, maps[:, :, 1:], prior)
+    for values in (
+        {"steps": -1}, {"samples": 0}, {"window": 0}, {"sigma_max": math.nan},
+        {"sigma_max": 0.1, "sigma_min": 0.2}, {"sampler": "best"}, {"data_consistency": "none"},
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match="generative"):
+            GenerativeSettings(**values)
+    assert module.FEW_STEPS <= 30
