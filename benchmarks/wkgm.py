@@ -229,7 +229,7 @@ def quality(data: Path, prior: WeightedKspacePrior, pictures: Path | None, repea
             *ours(scan, prior, True, data_consistency="low_rank")
         ),
         "svd_wkgm, measured samples weighted": lambda scan: _with_evaluations(
-            *ours(scan, prior, True, keep_measured=False)
+            *ours(scan, prior, True, keep_measured="false")
         ),
     }
     for name, method in methods.items():

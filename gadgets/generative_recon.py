@@ -22,7 +22,7 @@ from gadgets.buffers import Array, image_from_problems, is_3d, kspace_problems, 
 from gadgets.finish import SCALE_RATIO, adjustment_gain, adjustment_steps, centre_shift
 from gadgets.generative_solver import CONSISTENCY, GENERATIVE, GenerativeSolver, Outcome, combine_sets
 from gadgets.stream import Gadget, ReconError, parameter
-from priors.generative import ConsistencyName, SamplerName
+from priors.generative import ConsistencyName, KeepName, SamplerName
 from priors.posterior import cg_sense, image_scale, l1_wavelet
 
 log = logging.getLogger("genrecon")
@@ -179,7 +179,11 @@ class GenerativeRecon(Gadget):
         noise_level: float = parameter(
             0.0, "noise of k-space in each part, 1 behind a noise scan; 0: estimated from the data", minimum=0.0
         )
-        keep_measured: bool = parameter(True, "keep measured samples as they are; false: weight them by their noise")
+        keep_measured: str = parameter(
+            "auto",
+            "keep measured samples as they are, or weight them by their noise; auto: where that is above 1.2 %",
+            choices=get_args(KeepName),
+        )
         window: int = parameter(6, "window of the Hankel matrix", minimum=2, maximum=16)
         rank: int = parameter(0, "rank of the Hankel matrix; 0: from the data", minimum=0)
         time_budget_s: float = parameter(0.0, "seconds of computing for the whole scan; 0: no limit", minimum=0.0)

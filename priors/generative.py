@@ -25,17 +25,21 @@ from priors.weighting import Weighting
 from priors.wkgm import WeightedKspacePrior
 
 ConsistencyName = Literal["auto", "sense", "low_rank", "replacement"]
+KeepName = Literal["auto", "true", "false"]
 SamplerName = Literal["few_step", "predictor_corrector"]
 
 FEW_STEPS = 25
-TRUST = 2.0  # of the prior in units of the weight that the data's misfit gives it
+QUIET = 0.007  # noise of the data, in the units of the priors, that images may keep
+TRUST = 2.0  # of the prior in units of the weight that the data's misfit gives it; more where noise is above QUIET
+SMALLEST_ERROR = 0.5  # of the prior in units of the noise of the data, whatever the misfit says
 LOWEST_NOISE = 5e-4  # of the data, in the units of the priors
 SMALLEST_WEIGHT = 1e-3  # of a coil map: below it there is none
 UNEXPLAINED = 0.05  # fraction of the calibration signal from which on the coil maps are not trusted
 SET_ENERGY = 1e-4  # fraction of the image energy below which a set of maps is left out
 SMALLEST_SIGMA, LARGEST_SIGMA = 0.004, 0.5  # of schedules that the data decide
 LAST_SIGMA = 1.6  # last noise level in units of that of the data
-LAST_SIGMA_OF_BOUND = 0.5  # the same where that is an upper bound: of fewer than three coils
+FEWEST_COILS = 3  # whose noise level is measured; that of fewer is an upper bound
+LAST_SIGMA_OF_BOUND = 0.5  # last noise level in units of such a bound
 LAST_SIGMA_OF_COILS = 0.002  # without coil maps, where low rank takes the noise out
 INJECTED = 1.0  # fresh noise where several samples are wanted
 RANK_THRESHOLD = 0.02  # of the largest singular value
@@ -69,9 +73,10 @@ class GenerativeSettings:
         for the most likely image.
     seed : int
         Seed of the first sample.
-    keep_measured : bool
-        Measured samples stand in the result as they were measured; otherwise they are weighted against the prior's by
-        their noise, which takes noise out of images that have much of it.
+    keep_measured : {"auto", "true", "false"}
+        Whether measured samples stand in the result as they were measured ("true"), or are weighted against the prior's
+        by their noise, which takes it out of the image ("false"). `auto` weights them by what of their noise is above
+        1.2 % of the signal level, and keeps those of less or of fewer than three coils, whose noise is not known.
     window : int
         Window of the Hankel matrix in samples; less where the matrix is smaller or has more than 2048 columns.
     rank : int
@@ -91,13 +96,15 @@ class GenerativeSettings:
     sigma_min: float = 0.0
     samples: int = 1
     seed: int = 0
-    keep_measured: bool = True
+    keep_measured: KeepName = "auto"
     window: int = 6
     rank: int = 0
 
     def __post_init__(self) -> None:
         if self.data_consistency not in get_args(ConsistencyName):
             raise ValueError(f"generative: data_consistency {self.data_consistency!r} is unknown")
+        if self.keep_measured not in get_args(KeepName):
+            raise ValueError(f"generative: keep_measured {self.keep_measured!r} is unknown")
         if self.sampler not in get_args(SamplerName):
             raise ValueError(f"generative: sampler {self.sampler!r} is unknown")
         if min(self.steps, self.seed, self.rank) < 0 or min(self.samples, self.window) < 1:
@@ -191,8 +198,7 @@ def generative(
     """
     settings = settings or GenerativeSettings()
     sampled = _checked(kspace, mask, maps)
-    complete = bool(sampled.all())
-    if complete and settings.keep_measured:
+    if bool(sampled.all()) and settings.keep_measured != "false":
         warning = ["k-space is complete: there is nothing to sample"] if settings.samples > 1 else []
         level = torch.as_tensor(noise, dtype=torch.float32).expand(len(kspace))
         reason = "k-space has no gaps"
@@ -204,7 +210,7 @@ def generative(
     name, reason = choose_consistency(settings, measured, sampled, maps, levels)
     last = LAST_SIGMA_OF_COILS
     if name == "sense":
-        ratio = LAST_SIGMA if kspace.shape[1] > 2 else LAST_SIGMA_OF_BOUND
+        ratio = LAST_SIGMA if kspace.shape[1] >= FEWEST_COILS else LAST_SIGMA_OF_BOUND
         last = max(float(ratio * levels.mean()), SMALLEST_SIGMA)
     sigmas = _noise_levels(settings, prior, measured.shape[1], sampled, last)
     few = settings.sampler == "few_step"
@@ -328,6 +334,7 @@ class _Consistency(ABC):
     ) -> None:
         self._prior, self._measured, self._mask = prior, measured, mask
         self._noise, self._settings = noise, settings
+        self._quiet = QUIET if measured.shape[1] >= FEWEST_COILS else math.inf
         self._step = 0
         self._last = measured, torch.zeros_like(mask, dtype=torch.float32)  # estimate and misfit
         self._phase: Tensor | None = None
@@ -348,15 +355,16 @@ class _Consistency(ABC):
     def _replace(self, kspace: Tensor, misfit: Tensor) -> None:
         """Take an estimate of k-space with the measured samples in it; `misfit` is that of `measured_share`."""
         self._last = kspace, misfit
-        if self._settings.keep_measured:
+        allowed = {"auto": self._quiet, "true": math.inf, "false": 0.0}[self._settings.keep_measured]
+        if bool((self._noise <= allowed).all()):
             self.kspace = replace_samples(kspace, self._measured, self._mask)
         else:
-            self.kspace = self.weighted_kspace()
+            self.kspace = self.weighted_kspace(allowed)
 
-    def weighted_kspace(self) -> Tensor:
-        """Coil k-space of the last step with the measured samples weighted by their noise."""
+    def weighted_kspace(self, allowed: float = 0.0) -> Tensor:
+        """Coil k-space of the last step, the measured samples weighted by what of their noise is not allowed."""
         kspace, misfit = self._last
-        share = self._mask * measured_share(misfit, self._mask, self._noise)
+        share = self._mask * measured_share(misfit, self._mask, self._noise, allowed)
         return replace_samples(kspace, self._measured, share)
 
     def _rank(self) -> int:
@@ -445,7 +453,8 @@ class SenseConsistency(_Consistency):
         coils = self._measured.shape[1]
         # An error of variance e^2 a pixel is one of e^2 / coils a sample: the maps share it out.
         error = (misfit.sum((1, 2, 3)) / self._mask.sum((1, 2, 3)).clamp_min(1)) - coils * self._noise**2
-        weight = TRUST * self._noise**2 / torch.maximum(error, (0.5 * self._noise) ** 2)
+        trust = TRUST * (self._noise / self._quiet).clamp_min(1)
+        weight = trust * self._noise**2 / torch.maximum(error, (SMALLEST_ERROR * self._noise) ** 2)
         images = sense_proximal(self._operator, self._measured, images, weight, iterations=4)
         kspace = self._coils(images)
         self._replace(kspace, misfit / coils)
@@ -539,7 +548,7 @@ class CoilConsistency(_Consistency):
         return coils[:, strongest]
 
 
-def measured_share(misfit: Tensor, mask: Tensor, noise: Tensor) -> Tensor:
+def measured_share(misfit: Tensor, mask: Tensor, noise: Tensor, allowed: float = 0.0) -> Tensor:
     r"""Weight of measured samples against those of an estimate, by the noise and by the misfit of the two.
 
     Parameters
@@ -551,6 +560,8 @@ def measured_share(misfit: Tensor, mask: Tensor, noise: Tensor) -> Tensor:
         Sampling mask (bool), shape (batch, 1, y, x).
     noise : Tensor
         Standard deviation of the noise of the data in each part, shape (batch,).
+    allowed : float
+        Noise that may stay; samples of less have weight 1.
 
     Returns
     -------
@@ -559,8 +570,8 @@ def measured_share(misfit: Tensor, mask: Tensor, noise: Tensor) -> Tensor:
 
     Notes
     -----
-    :math:`e^2 / (e^2 + \sigma_y^2)` with the variance e^2 of the error of the estimate, which is the mean misfit in a
-    ring of k-space less the noise (Wiener's filter).
+    :math:`e^2 / (e^2 + \sigma_y^2 - \sigma_0^2)` with the allowed noise :math:`\sigma_0` and the variance e^2 of
+    the error of the estimate, which is the mean misfit in a ring of k-space less the noise (Wiener's filter).
     """
     height, width = mask.shape[-2:]
     ring = (20 * radial_frequency(height, width, mask.device)).long().flatten()
@@ -570,7 +581,9 @@ def measured_share(misfit: Tensor, mask: Tensor, noise: Tensor) -> Tensor:
         total = one.new_zeros(count).index_add_(0, ring, one * sampled)
         samples = one.new_zeros(count).index_add_(0, ring, sampled.to(one.dtype))
         error = (total / samples.clamp_min(1) - level**2).clamp_min(0)
-        shares.append((error / (error + level**2))[ring].reshape(1, height, width))
+        unwanted = (level**2 - allowed**2).clamp_min(0)
+        share = torch.where(unwanted > 0, error / (error + unwanted), 1)
+        shares.append(share[ring].reshape(1, height, width))
     return torch.stack(shares)
 
 

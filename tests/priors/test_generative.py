@@ -166,7 +166,7 @@ def test_weighted_samples_are_less_noisy_than_kept_ones(consistency: Any, shippe
     kspace, mask, maps, truth = simulated(noise=0.05)
     settings = GenerativeSettings(data_consistency=consistency)
     kept, weighted = (
-        generative(kspace, mask, maps, shipped, replace(settings, keep_measured=keep)) for keep in (True, False)
+        generative(kspace, mask, maps, shipped, replace(settings, keep_measured=keep)) for keep in ("true", "false")
     )
     assert error(weighted, truth) < 0.95 * error(kept, truth)
 
@@ -177,6 +177,17 @@ def test_share_of_measured_samples() -> None:
     share = measured_share(misfit, mask, torch.ones(1))
     torch.testing.assert_close(share, torch.full_like(share, 4 / 5))
     assert not measured_share(0.5 * mask, mask, torch.ones(1)).any()
+    some = measured_share(misfit, mask, torch.ones(1), allowed=0.8)
+    torch.testing.assert_close(some, torch.full_like(some, 4 / (4 + 1 - 0.64)))
+    assert bool((measured_share(misfit, mask, torch.ones(1), allowed=1.0) == 1).all())
+
+
+def test_little_noise_is_kept_and_much_is_weighted(shipped: WeightedKspacePrior) -> None:
+    for noise, kept in ((0.003, True), (0.04, False)):
+        kspace, mask, maps, _ = simulated(noise=noise)
+        result = generative(kspace, mask, maps, shipped, GenerativeSettings(steps=4))
+        every = mask.expand_as(kspace)
+        assert torch.allclose(result.kspace[0][every], kspace[every], rtol=1e-4, atol=1e-5) is kept
 
 
 def test_full_kspace_is_left_alone() -> None:
@@ -194,7 +205,7 @@ def test_full_kspace_loses_noise_where_that_is_asked_for(shipped: WeightedKspace
     generator = torch.Generator().manual_seed(5)
     kspace = truth + 0.05 * math.sqrt(2) * torch.randn(truth.shape, dtype=torch.complex64, generator=generator)
     noisy = plain(kspace)
-    result = generative(kspace, torch.ones_like(mask), maps, shipped, GenerativeSettings(keep_measured=False))
+    result = generative(kspace, torch.ones_like(mask), maps, shipped, GenerativeSettings(keep_measured="false"))
     assert error(result, truth) < 0.8 * error(noisy, truth)
 
 
@@ -278,7 +289,8 @@ def test_errors() -> None:
         generative(kspace, mask, maps[:, :, 1:], prior)
     for values in (
         {"steps": -1}, {"samples": 0}, {"window": 0}, {"sigma_max": math.nan},
-        {"sigma_max": 0.1, "sigma_min": 0.2}, {"sampler": "best"}, {"data_consistency": "none"},
+        {"sigma_max": 0.1, "sigma_min": 0.2}, {"sampler": "best"}, {"keep_measured": "no"},
+        {"data_consistency": "none"},
     ):  # fmt: skip
         with pytest.raises(ValueError, match="generative"):
             GenerativeSettings(**values)
