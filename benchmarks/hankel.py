@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import time
 
+import sigpy
 import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
 from benchmarks.espirit import median_time
+from benchmarks.wkgm import simulated
 from priors.hankel import low_rank_projection
 
 _THREADS = 2
@@ -38,9 +40,10 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(_THREADS)
     generator = torch.Generator().manual_seed(0)
-    table = Table(
-        title=f"Hankel low rank, {arguments.size} x {arguments.size}, {_THREADS} threads, median of {arguments.repeats}"
-    )
+    shape = (arguments.size, arguments.size)
+    phantom = torch.from_numpy(sigpy.shepp_logan(shape).astype("complex64"))
+    size = f"{arguments.size} x {arguments.size}"
+    table = Table(title=f"Hankel low rank, noisy phantom, {size}, {_THREADS} threads, median of {arguments.repeats}")
     for heading in (
         "coils",
         "window",
@@ -52,7 +55,8 @@ def main() -> None:
     ):
         table.add_column(heading, justify="right")
     for coils, window, rank in ((4, 6, 54), (4, 8, 115), (8, 6, 80)):
-        kspace = torch.randn(coils, arguments.size, arguments.size, dtype=torch.complex64, generator=generator)
+        kspace = simulated(phantom, coils, shape)
+        kspace += 1e-3 * torch.randn(kspace.shape, dtype=kspace.dtype, generator=generator)
         found: list[Tensor] = []
 
         def explicit(args: tuple = (kspace, window, rank), found: list[Tensor] = found) -> None:

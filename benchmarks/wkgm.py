@@ -31,7 +31,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
 
 from gadgets.generative_solver import combine_sets
-from pipelines.simulate import poisson_disc
+from pipelines import masks as patterns
 from priors.checkpoints import load_checkpoint, shipped_checkpoint
 from priors.espirit import calibration_region, espirit_maps
 from priors.fourier import fft2c, ifft2c
@@ -167,26 +167,16 @@ def brain(data: Path) -> tuple[Tensor, dict[str, Tensor]]:
     return kspace / root_sum_of_squares(kspace).max(), masks
 
 
-def poisson(shape: tuple[int, int], acceleration: float, seed: int = 1, centre: int = 24) -> Tensor:
+def poisson(shape: tuple[int, int], acceleration: float) -> Tensor:
     """Poisson-disc mask with a fully sampled centre."""
-    mask = np.zeros(shape, bool)
-    rows, columns = (slice(n // 2 - centre // 2, n // 2 + centre // 2) for n in shape)
-    mask[rows, columns] = True
-    wanted = round(mask.size / acceleration) - int(mask.sum())
-    mask |= poisson_disc(~mask, wanted, np.random.default_rng(seed))
-    return torch.from_numpy(mask)
+    return torch.from_numpy(patterns.poisson(shape, acceleration))
 
 
-def lines(shape: tuple[int, int], acceleration: float, seed: int | None = None, centre: int = 24) -> Tensor:
+def lines(shape: tuple[int, int], acceleration: float, seed: int | None = None) -> Tensor:
     """Mask of phase-encoding lines: every `acceleration`-th one, or as many at random; the centre is full."""
-    height = shape[0]
-    chosen = np.zeros(height, bool)
     if seed is None:
-        chosen[:: int(acceleration)] = True
-    else:
-        chosen[np.random.default_rng(seed).choice(height, round(height / acceleration) - centre // 2, False)] = True
-    chosen[height // 2 - centre // 2 : height // 2 + centre // 2] = True
-    return torch.from_numpy(chosen)[:, None].expand(shape).clone()
+        return torch.from_numpy(patterns.uniform(shape, acceleration))
+    return torch.from_numpy(patterns.random_lines(shape, acceleration, seed))
 
 
 def simulated(image: Tensor, coils: int, shape: tuple[int, int]) -> Tensor:

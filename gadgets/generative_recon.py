@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -20,96 +19,18 @@ from torch import Tensor
 from gadgets.acquisition import calibration_mode
 from gadgets.buffers import Array, image_from_problems, is_3d, kspace_problems, maps_of, maps_problems, sampled
 from gadgets.finish import SCALE_RATIO, adjustment_gain, adjustment_steps, centre_shift
-from gadgets.generative_solver import CONSISTENCY, GENERATIVE, GenerativeSolver, Outcome, combine_sets
+from gadgets.generative_solver import CONSISTENCY, GENERATIVE, GenerativeSolver, Outcome
+from gadgets.methods import METHODS, PROBLEM_MEGABYTES, Solve, foreign_option, reconstruct
 from gadgets.stream import Gadget, ReconError, parameter
 from priors.generative import ConsistencyName, KeepName, SamplerName
-from priors.posterior import cg_sense, image_scale, l1_wavelet
+from priors.posterior import image_scale
 
 log = logging.getLogger("genrecon")
 
 FULL_SCALE = 32000.0  # pixel values above this are kept out of, they would be cut on their way to 16 bit
-PROBLEM_MEGABYTES = 192.0  # working memory of the slices or readout positions solved together
-
-
 DEVIATION = "standard deviation"
 DEVIATION_SERIES = 100  # added to the series index of images of standard deviations
 DEVIATION_GAIN = 16  # they are small: this many times the pixel scale of the images
-
-# Each takes (k-space of signal level 1, maps, mask, regularisation, iterations), returns images (batch, set, y, x).
-METHODS: dict[str, Callable[..., Tensor]] = {"cg_sense": cg_sense, "l1_wavelet": l1_wavelet}
-CLASSICAL_ONLY = {"regularisation", "iterations"}
-GENERATIVE_ONLY = {
-    "prior", "data_consistency", "sampler", "steps", "sigma_max", "sigma_min", "samples", "seed", "noise_level",
-    "keep_measured", "window", "rank", "time_budget_s", "device",
-}  # fmt: skip
-
-
-# Takes (k-space of signal level 1, mask (batch, 1, y, x), maps, signal level (batch,)) of problems.
-Solve = Callable[[Tensor, Tensor, Tensor, Tensor], Outcome]
-
-
-def classical(method: Callable[..., Tensor], **options: Any) -> Solve:
-    """A method that gives images (batch, set, y, x), with its options, as one that gives an outcome."""
-
-    def solve(kspace: Tensor, mask: Tensor, maps: Tensor, level: Tensor) -> Outcome:
-        return Outcome(combine_sets(method(kspace, maps, mask, **options), maps))
-
-    return solve
-
-
-def reconstruct(
-    kspace: Tensor,
-    mask: Tensor,
-    maps: Tensor,
-    solve: Solve,
-    level: Tensor | None = None,
-    megabytes: float = PROBLEM_MEGABYTES,
-) -> Outcome:
-    """Reconstruct 2D problems, as many at a time as fit in memory.
-
-    Parameters
-    ----------
-    kspace : complex64 (batch, coil, y, x)
-    mask : bool (batch, y, x), or (1, y, x) for all
-    maps : complex64 (batch, set, coil, y, x)
-    solve : method
-    level : float32 (batch,), signal level that each problem's data are divided by; if not given that of the brightest
-        one, so that the regularisation means the same for all positions of a volume
-    megabytes : working memory of the problems solved together
-
-    Returns
-    -------
-    Outcome
-        Images zero where a problem has no samples.
-
-    Raises
-    ------
-    ReconError
-        When the method diverged.
-    """
-    if level is None:
-        level = image_scale(kspace, mask[:, None]).max().expand(len(kspace))
-    factor = level.reshape(-1, 1, 1)
-    kspace = kspace / factor[..., None]
-    outcome = Outcome(torch.zeros(kspace.shape[0], *kspace.shape[-2:], dtype=kspace.dtype))
-    mask = mask.expand(len(kspace), *kspace.shape[-2:])
-    wanted = torch.nonzero(kspace.abs().amax(dim=(1, 2, 3)) > 0).flatten()
-    of_one = 8 * 6 * maps[0].numel() / 2**20
-    for chunk in wanted.split(max(1, int(megabytes / of_one))) if len(wanted) else ():
-        part = solve(kspace[chunk], mask[chunk][:, None], maps[chunk], level[chunk])
-        outcome.images[chunk] = part.images
-        if part.deviations is not None:
-            if outcome.deviations is None:
-                outcome.deviations = torch.zeros(outcome.images.shape)
-            outcome.deviations[chunk] = part.deviations
-        for problem, notes, warnings in zip(chunk.tolist(), part.notes, part.warnings, strict=True):
-            outcome.notes[problem], outcome.warnings[problem] = notes, warnings
-    if not torch.isfinite(torch.view_as_real(outcome.images)).all():
-        raise ReconError("reconstruction: it diverged to NaN or infinity; look at the raw data, or take another method")
-    outcome.images *= factor
-    if outcome.deviations is not None:
-        outcome.deviations *= factor
-    return outcome
 
 
 @dataclass
@@ -184,6 +105,7 @@ class GenerativeRecon(Gadget):
             "keep measured samples as they are, or weight them by their noise; auto: where that is above 1.2 %",
             choices=get_args(KeepName),
         )
+        kernel: int = parameter(0, "samples along each axis of a GRAPPA kernel; 0: 5", minimum=0, maximum=15)
         window: int = parameter(6, "window of the Hankel matrix", minimum=2, maximum=16)
         rank: int = parameter(0, "rank of the Hankel matrix; 0: from the data", minimum=0)
         time_budget_s: float = parameter(0.0, "seconds of computing for the whole scan; 0: no limit", minimum=0.0)
@@ -198,18 +120,22 @@ class GenerativeRecon(Gadget):
             minimum=0.0,
             maximum=16000.0,
         )
+        pixel_scale: float = parameter(
+            0.0,
+            "what images are multiplied by instead, for slices that are reconstructed apart; 0: by intensity",
+            minimum=0.0,
+        )
 
     def configure(self, header: Any, properties: Mapping[str, str]) -> None:
         """Take header and properties; load the prior. Raises ReconError for what is wrong with any of them."""
         super().configure(header, properties)
-        of_others = CLASSICAL_ONLY if self.parameters.method in GENERATIVE else GENERATIVE_ONLY
-        for name in of_others & set(properties):
-            if getattr(self.parameters, name) != getattr(self.Parameters(), name):
-                methods = ", ".join(METHODS if self.parameters.method in GENERATIVE else GENERATIVE)
-                raise ReconError(
-                    f"gadget {self.name}: property '{name}' means nothing to method {self.parameters.method}; it is "
-                    f"for {methods}"
-                )
+        changed = {name for name in properties if getattr(self.parameters, name) != getattr(self.Parameters(), name)}
+        foreign = foreign_option(self.parameters.method, changed)
+        if foreign:
+            raise ReconError(
+                f"gadget {self.name}: property '{foreign[0]}' means nothing to method {self.parameters.method}; it is "
+                f"for {', '.join(foreign[1])}"
+            )
         self._solver: Solve
         if self.parameters.method in GENERATIVE:
             averages = [e.encodingLimits.average for e in header.encoding if self.parameters.average]
@@ -217,12 +143,10 @@ class GenerativeRecon(Gadget):
             generative = GenerativeSolver(self.parameters, self.name, averaged)
             self._solver, self._settings = generative, generative.settings_text
         else:
-            options = self._options()
-            self._solver = classical(METHODS[self.parameters.method], **options)
-            self._settings = " ".join(f"{name}={value:g}" for name, value in options.items())
+            self._solver, self._settings = METHODS[self.parameters.method].solver(self.parameters, self.name)
 
     def process(self, items: Iterator[Any]) -> Iterator[Any]:
-        self._scale: float | None = None
+        self._scale: float | None = self.parameters.pixel_scale or None
         self._spent = 0.0
         self._left = expected_images(self.header, self.parameters.average)
         waiting: list[_Work] = []
@@ -237,12 +161,6 @@ class GenerativeRecon(Gadget):
                 yield from self._done(waiting)
                 waiting = []
         yield from self._done(waiting)
-
-    def _options(self) -> dict[str, Any]:
-        """The method's arguments: the properties set, and the method's own defaults for the others."""
-        own = inspect.signature(METHODS[self.parameters.method]).parameters
-        names = ("regularisation", "iterations")
-        return {name: getattr(self.parameters, name) or own[name].default for name in names}
 
     def _work(self, space: int, bit: ReconBit) -> _Work:
         """What is to be done for one bit."""

@@ -1,4 +1,4 @@
-"""The command line: `genrecon replay`, `simulate`, `info`, `demo`, `listen`, `chains`, `train`."""
+"""The command line: `genrecon replay`, `simulate`, `info`, `demo`, `benchmark`, `report`, `train` and others."""
 
 from __future__ import annotations
 
@@ -113,18 +113,34 @@ def replay(
     timeout: Annotated[
         float, typer.Option(min=1.0, help="Seconds of silence after which a server is given up.")
     ] = 600.0,
+    dask: Annotated[
+        str, typer.Option(help="Dask scheduler (tcp://HOST:PORT) whose workers reconstruct the slices of all files.")
+    ] = "",
 ) -> None:
     """Reconstruct raw ISMRMRD files: DICOM, PNG montages and images as ISMRMRD HDF5.
 
-    Leaves in the output folder dicom/, series_NNN.png and images.h5, all of them or (after an error) nothing.
+    Leaves in the output folder dicom/, series_NNN.png, images.h5 and replay.json (chain, timing, warnings), all of
+    them or (after an error) nothing.
     """
     from pipelines.raw import RawScan
+    from pipelines.replay import configured_chain
     from pipelines.replay import replay as run
 
     folders = [_result_folder(path, out, len(raw) > 1) for path in raw]
     if len(set(folders)) != len(folders):
         raise ReconError("replay: two files have the same name and would share a folder; replay them one by one")
     failed = []
+    spread: dict[Path, Any] = {}
+    if dask:
+        from pipelines.distribute import DaskReplay, dask_client
+        from pipelines.replay import DICOM_MODULE
+
+        if gadgetron or processes:
+            raise ReconError("replay: --dask runs the chain on its own workers; leave out --gadgetron and --processes")
+        client = dask_client(dask)
+        for path in raw:
+            with contextlib.suppress(ReconError):  # told when its turn comes
+                spread[path] = DaskReplay(client, path, configured_chain(config, settings).without(DICOM_MODULE))
     for path, folder in zip(raw, folders, strict=True):
         try:
             with RawScan(path) as scan:
@@ -144,6 +160,7 @@ def replay(
                     gadgetron=gadgetron,
                     processes=processes,
                     timeout=timeout,
+                    dask=spread.get(path),
                     progress=progress,
                 )
         except Exception as error:
@@ -346,6 +363,176 @@ def demo(
     console.print(table)
     for name in ("dicom", "images.h5", *(s.montage.name for s in result.series.values() if s.montage)):
         console.print(str(result.folder / name), highlight=False, soft_wrap=True)
+
+
+def _numbers(texts: list[str] | None, option: str, kind: Callable[[str], Any]) -> tuple[Any, ...]:
+    """Numbers of options that may be repeated or hold several, with commas."""
+    parts = [part.strip() for text in texts or [] for part in text.split(",")]
+    try:
+        return tuple(kind(part) for part in parts)
+    except ValueError:
+        raise ReconError(f"{option} is '{','.join(parts)}'; give numbers, with commas between them") from None
+
+
+_Data = Annotated[
+    list[Path],
+    typer.Argument(
+        help="Fully sampled scans: raw files (.h5), or arrays (.npy) of images (slice, y, x).", show_default=False
+    ),
+]
+_OfKspace = Annotated[
+    bool, typer.Option("--kspace", help="Arrays are k-space (coil, y, x) or (slice, coil, y, x) instead.")
+]
+_Coils = Annotated[int, typer.Option(min=1, max=64, help="Birdcage coils that see the images of arrays.")]
+_Slices = Annotated[
+    list[str] | None, typer.Option("--slices", help="Numbers of the slices, from 0, with commas.  [default: all]")
+]
+_Masks = Annotated[
+    list[str] | None,
+    typer.Option("--mask", help="Masks: .npy or .npz of bool (y, x); FILE:NAME for one of several; may be repeated."),
+]
+_Patterns = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--pattern",
+        help="Masks made here, PATTERN:ACCELERATION: poisson, uniform or random_lines; may be repeated.  "
+        "[default: poisson:4 where there is no --mask]",
+    ),
+]
+_Noise = Annotated[
+    list[str] | None,
+    typer.Option("--noise", help="Noise added to k-space, relative to the image's maximum, with commas."),
+]
+_Methods = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--method",
+        "-m",
+        help="METHOD or METHOD:property=value,property=value; may be repeated.  [default: all that can run here]",
+    ),
+]
+_Threads = Annotated[int, typer.Option(min=0, help="Threads of each process; 0: what there is.")]
+
+
+def _benchmark_input(
+    data: list[Path],
+    kspace: bool,
+    coils: int,
+    slices: list[str] | None,
+    masks: list[str] | None,
+    patterns: list[str] | None,
+    noise: list[str] | None,
+    methods: list[str] | None,
+) -> tuple[list[Any], list[Any]]:
+    """Cases and methods of the options that benchmark and stability share."""
+    from pipelines.benchmark import BenchmarkCases, default_entries, read_entry
+
+    entries = [read_entry(text) for text in methods] if methods else default_entries()
+    chosen = BenchmarkCases(
+        data=tuple(data),
+        kspace=kspace,
+        coils=coils,
+        slices=_numbers(slices, "--slices", int),
+        masks=tuple(masks or ()),
+        patterns=tuple(patterns or ()),
+        noise=_numbers(noise, "--noise", float) or (0.0,),
+    )
+    return chosen.cases(), entries
+
+
+@app.command()
+def benchmark(
+    data: _Data,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for tables and images; an earlier run there goes on.")
+    ] = Path("genrecon-benchmark"),
+    kspace: _OfKspace = False,
+    coils: _Coils = 1,
+    slices: _Slices = None,
+    masks: _Masks = None,
+    patterns: _Patterns = None,
+    noise: _Noise = None,
+    methods: _Methods = None,
+    metrics: Annotated[
+        str, typer.Option(help="Columns printed, with commas: psnr, ssim, nrmse, hfen, each also as NAME_object.")
+    ] = "psnr,ssim",
+    repeats: Annotated[int, typer.Option(min=0, help="Timed calls of each, after a first one; the median counts.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Processes at a time; times are best taken with one.")] = 1,
+    threads: _Threads = 0,
+    dask: Annotated[str, typer.Option(help="Dask scheduler (tcp://HOST:PORT) whose workers do the work.")] = "",
+) -> None:
+    """Compare methods on fully sampled scans that are undersampled here.
+
+    Leaves results.csv, results.json and the images in the folder; `genrecon report` makes a page of them.
+    """
+    from pipelines.benchmark import benchmark as run
+    from pipelines.benchmark import check_metrics, summary
+
+    columns = check_metrics(metrics)
+    cases, entries = _benchmark_input(data, kspace, coils, slices, masks, patterns, noise, methods)
+    with _bar(len(cases) * len(entries), "reconstructions") as update:
+        results = run(
+            cases,
+            entries,
+            out,
+            repeats=repeats,
+            workers=workers,
+            threads=threads,
+            dask=dask,
+            progress=lambda done, _all, text: update(done, text),
+        )
+    console.print(summary(results, columns))
+    for row in results["rows"]:
+        if row["error"]:
+            console.print(
+                escape(f"{row['case']}, {row['method']}: {row['error']}"),
+                style="yellow",
+                soft_wrap=True,
+                highlight=False,
+            )
+    console.print(f"{out / 'results.csv'}; a page with the images: genrecon report {out}", soft_wrap=True)
+    if all(row["error"] for row in results["rows"]):
+        raise ReconError("benchmark: no reconstruction succeeded; see the lines above")
+
+
+@app.command()
+def stability(
+    data: _Data,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for tables and pictures; a run there goes on.")
+    ] = Path("genrecon-stability"),
+    kspace: _OfKspace = False,
+    coils: _Coils = 1,
+    slices: _Slices = None,
+    masks: _Masks = None,
+    patterns: _Patterns = None,
+    noise: _Noise = None,
+    methods: _Methods = None,
+    threads: _Threads = 0,
+) -> None:
+    """Test methods as learned reconstruction is doubted: small details, worst-case noise, other masks, more samples."""
+    from pipelines.stability import stability as run
+    from pipelines.stability import tables
+
+    cases, entries = _benchmark_input(data, kspace, coils, slices, masks, patterns, noise, methods)
+    with _bar(1, "parts") as update:
+        results = run(cases, entries, out, threads=threads, progress=lambda done, _all, text: update(done, text))
+    for table in tables(results):
+        console.print(table)
+    console.print(str(out), highlight=False, soft_wrap=True)
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="Folder of a benchmark or a replay.", show_default=False)],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="File to write.  [default: FOLDER/report.html]")
+    ] = None,
+) -> None:
+    """Make one HTML page of a benchmark or a replay: images, errors, zooms, bars, timing; no patient data."""
+    from pipelines.report import report as run
+
+    console.print(str(run(folder, out)), highlight=False, soft_wrap=True)
 
 
 @train_app.command("wkgm")

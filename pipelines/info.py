@@ -27,7 +27,12 @@ def describe(path: str | Path) -> list[tuple[str, str]]:
     Raises ReconError when the file cannot be used (see `RawScan`).
     """
     with RawScan(path) as scan:
-        return [*_header(scan.header), *_acquisitions(scan.heads(), scan.header)]
+        return describe_scan(scan)
+
+
+def describe_scan(scan: RawScan) -> list[tuple[str, str]]:
+    """As `describe`, of a file that is open."""
+    return [*_header(scan.header), *_acquisitions(scan.heads(), scan.header)]
 
 
 def _header(header: Any) -> list[tuple[str, str]]:

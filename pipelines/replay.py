@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import re
@@ -10,7 +11,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,15 @@ from gadgets.dicom_output import DicomOutput
 from gadgets.finish import SCALE_RATIO, meta_of, meta_values
 from gadgets.stream import ReconError, StageTiming
 from pipelines.chain import Chain, read_chain
+from pipelines.distribute import DaskReplay
+from pipelines.info import describe_scan
 from pipelines.raw import RawScan
 from pipelines.wire import reconstruct_remotely
 
 DICOM_MODULE = "gadgets.dicom_output"
 IMAGES_FILE = "images.h5"
 IMAGES_GROUP = "images"
+ACCOUNT_FILE = "replay.json"
 MONTAGE_TILES = 36
 
 Progress = Callable[[int, int], None]
@@ -76,7 +80,8 @@ class _Collector(logging.Handler):
 
 
 @contextlib.contextmanager
-def _collected(lines: list[str]) -> Iterator[None]:
+def collected_warnings(lines: list[str]) -> Iterator[None]:
+    """Append to the list what gadgets warn of while the block runs."""
     logger, handler = logging.getLogger("genrecon"), _Collector(lines)
     logger.addHandler(handler)
     try:
@@ -167,9 +172,10 @@ def replay(
     gadgetron: str | None = None,
     processes: bool = False,
     timeout: float = 600.0,
+    dask: DaskReplay | None = None,
     progress: Progress | None = None,
 ) -> ReplayResult:
-    """Reconstruct one raw file and leave DICOM, PNG montages and images as ISMRMRD HDF5.
+    """Reconstruct one raw file and leave DICOM, PNG montages, images as ISMRMRD HDF5, and replay.json about the run.
 
     Parameters
     ----------
@@ -180,6 +186,7 @@ def replay(
     gadgetron : HOST:PORT of a server that runs the chain; None runs it in process
     processes : in process, run each external gadget as a process of its own, as Gadgetron does
     timeout : seconds of silence after which the server is given up
+    dask : the same file and chain, already on their way to the workers of a cluster
     progress : called with (acquisitions read, images back)
 
     Raises
@@ -190,13 +197,14 @@ def replay(
     start = time.perf_counter()
     folder = Path(folder).absolute()
     result = ReplayResult(Path(raw), folder)
-    chain = read_chain(config)
-    apply_settings(chain, settings or [])
-    with RawScan(raw) as scan, _collected(result.warnings), staged_folder(folder) as staging:
+    chain = configured_chain(config, settings)
+    with RawScan(raw) as scan, collected_warnings(result.warnings), staged_folder(folder) as staging:
         lines = _counted(scan.acquisitions(), result, progress)
         remaining = chain.without(DICOM_MODULE)  # DICOM is written here, from the images, wherever the chain runs
-        if gadgetron:
-            items: Any = reconstruct_remotely(gadgetron, remaining.to_xml(), scan.header_xml, lines, timeout)
+        if dask:
+            items: Any = dask.images(result.timings)
+        elif gadgetron:
+            items = reconstruct_remotely(gadgetron, remaining.to_xml(), scan.header_xml, lines, timeout)
         else:
             items = remaining.run(scan.header, lines, processes=processes, timings=result.timings)
         node = chain.external(DICOM_MODULE)
@@ -211,10 +219,33 @@ def replay(
             )
         _montages(staging, result)
         result.dicom_files = sum(1 for _ in (staging / "dicom").rglob("*.dcm"))
+        result.seconds = time.perf_counter() - start
+        _write_account(staging / ACCOUNT_FILE, result, chain.name, dict(describe_scan(scan)))
     for series in result.series.values():
         series.montage = folder / f"series_{series.number:03d}.png"
     result.seconds = time.perf_counter() - start
     return result
+
+
+def configured_chain(config: str, settings: list[str] | None) -> Chain:
+    """A chain with `gadget.property=value` texts applied. Raises ReconError as `read_chain` and `apply_settings`."""
+    chain = read_chain(config)
+    apply_settings(chain, settings or [])
+    return chain
+
+
+def _write_account(path: Path, result: ReplayResult, chain: str, header: dict[str, str]) -> None:
+    """What `genrecon report` tells of the run beside the images; no patient data."""
+    account = {
+        "raw": result.raw.name,
+        "chain": Path(chain).name,
+        "seconds": result.seconds,
+        "first_image_seconds": result.first_image_seconds,
+        "timings": [asdict(timing) for timing in result.timings],
+        "warnings": result.warnings,
+        "header": header,
+    }
+    path.write_text(json.dumps(account, indent=1))
 
 
 def _counted(lines: Iterator[Any], result: ReplayResult, progress: Progress | None) -> Iterator[Any]:

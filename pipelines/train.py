@@ -12,15 +12,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from gadgetron.types import ReconData
 from torch import Tensor, distributed
 
 from gadgets.buffers import kspace_problems, maps_of, maps_problems, sampled
 from gadgets.coil_compression import CoilCompression
 from gadgets.espirit import Espirit
 from gadgets.stream import ReconError, one_line
-from pipelines.chain import read_chain
-from pipelines.raw import RawScan
+from pipelines.arrays import scan_bits
 from priors.checkpoints import ModelCard, images_sha256, save_checkpoint
 from priors.espirit import calibration_region, espirit_maps
 from priors.fourier import ifft2c
@@ -33,7 +31,6 @@ from priors.wkgm import WeightedKspacePrior
 
 Progress = Callable[[str, int, int, float], None]  # stage, steps done, steps in all, loss
 
-RECONSTRUCTION = "gadgets.reconstruction"
 EMPTY = 0.05  # of the brightest image of a volume: below it is none
 INTENDED_USE = (
     "Research on the reconstruction of undersampled Cartesian MR k-space; not for diagnosis. Data unlike the training "
@@ -207,16 +204,8 @@ def _array_images(path: Path, kspace: bool) -> Tensor:
 
 def _scan_images(path: Path) -> Tensor:
     """Coil-combined images of a raw scan: what the shipped chains' gadgets hand to the reconstruction."""
-    with RawScan(path) as scan:
-        chain = read_chain("cg_sense")
-        modules = [node.module for node in chain.nodes]
-        del chain.nodes[modules.index(RECONSTRUCTION) :]
-        items: Any = chain.run(scan.header, scan.acquisitions())
-        for gadget in (CoilCompression(), Espirit()):
-            gadget.configure(scan.header, {})
-            items = gadget.process(items)
-        bits = (bit for item in items if isinstance(item, ReconData) for bit in item.bits)
-        images = [image for bit in bits for image in _bit_images(path, bit)]
+    bits = scan_bits(path, (CoilCompression(), Espirit()))
+    images = [image for bit in bits for image in _bit_images(path, bit)]
     sizes = {tuple(image.shape) for image in images}
     if len(sizes) > 1:
         raise ReconError(

@@ -164,7 +164,7 @@ def low_rank_maps(kspace: Tensor, window: int, rank: int, *, sets: int = 1, iter
     a pixel, the one that `low_rank_projection` multiplies the coil images by (Shin et al., MRM 2014). Its leading
     eigenvectors are the maps, as in ESPIRiT, whose calibration region is here all of k-space.
     """
-    space = leading_subspace(gram_matrix(kspace, window), rank)
+    space = leading_subspace(gram_matrix(kspace, window), rank).to(kspace.dtype)
     maps = kspace.new_zeros(len(kspace), sets, *kspace.shape[1:])
     rows, columns = (slice(max(n // 2 - 12, 0), n // 2 + 12) for n in kspace.shape[-2:])
     for one, vectors, centre in zip(maps, space, kspace[..., rows, columns], strict=True):

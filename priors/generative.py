@@ -372,7 +372,7 @@ class _Consistency(ABC):
         if self._settings.rank:
             return self._settings.rank
         values = torch.linalg.eigvalsh(gram_matrix(self.kspace, self._settings.window)).clamp_min(0).sqrt()
-        of_noise = self._noise * math.sqrt(2 * self.kspace.shape[-2] * self.kspace.shape[-1])
+        of_noise = self._noise.to(values) * math.sqrt(2 * self.kspace.shape[-2] * self.kspace.shape[-1])
         least = torch.maximum(RANK_THRESHOLD * values[:, -1:], of_noise[:, None])
         return max(1, int((values > least).sum(1).max()))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from scipy.linalg import eigh
@@ -23,8 +25,8 @@ def gram_matrix(kspace: Tensor, window: int) -> Tensor:
     Returns
     -------
     Tensor
-        Hermitian matrices :math:`H^H H`, shape (batch, coil * w * w, coil * w * w), columns ordered (coil,
-        wy, wx).
+        Hermitian matrices :math:`H^H H` in double precision (its eigenvalues are squares), shape (batch, coil * w * w,
+        coil * w * w), columns ordered (coil, wy, wx).
 
     Raises
     ------
@@ -39,7 +41,7 @@ def gram_matrix(kspace: Tensor, window: int) -> Tensor:
     """
     _check_window(kspace, window)
     batch, coils, height, width = kspace.shape
-    spectrum = torch.fft.fft2(kspace)
+    spectrum = torch.fft.fft2(kspace.to(torch.complex128))
     lags = torch.arange(1 - window, window, device=kspace.device)
     correlation = torch.stack(
         [
@@ -135,7 +137,7 @@ def apply_subspace(kspace: Tensor, space: Tensor, window: int) -> Tensor:
         Complex k-space of the same shape.
     """
     batch, coils, height, width = kspace.shape
-    vectors = space.mT.reshape(batch, -1, coils, window, window)
+    vectors = space.to(kspace.dtype).mT.reshape(batch, -1, coils, window, window)
     size = 2 * window - 1
     # Sums of the outer products over equal distances are correlations, hence products of transforms.
     spectra = torch.fft.fft2(vectors, s=(size, size)).permute(0, 3, 4, 2, 1)
@@ -153,7 +155,9 @@ def apply_subspace(kspace: Tensor, space: Tensor, window: int) -> Tensor:
     return torch.fft.ifft2(result)
 
 
-def low_rank_completion(kspace: Tensor, mask: Tensor, window: int, rank: int, iterations: int) -> Tensor:
+def low_rank_completion(
+    kspace: Tensor, mask: Tensor, window: int, rank: int | Sequence[int], iterations: int = 0
+) -> Tensor:
     r"""Fill the missing samples of multi-coil k-space without any calibration (SAKE).
 
     Parameters
@@ -164,10 +168,10 @@ def low_rank_completion(kspace: Tensor, mask: Tensor, window: int, rank: int, it
         Sampling mask (bool), shape (batch, 1, y, x) or broadcasting to it.
     window : int
         Width w of the square window in samples.
-    rank : int
-        Rank of the Hankel matrix, from 1 to coil * w * w.
+    rank : int or sequence of int
+        Rank of the Hankel matrix, from 1 to coil * w * w; or that of each projection.
     iterations : int
-        Number of projections.
+        Number of projections of a single rank.
 
     Returns
     -------
@@ -186,8 +190,8 @@ def low_rank_completion(kspace: Tensor, mask: Tensor, window: int, rank: int, it
     sampled = mask.to(device=kspace.device, dtype=torch.bool)
     measured = torch.where(sampled, kspace, 0)
     estimate = measured
-    for _ in range(iterations):
-        estimate = replace_samples(low_rank_projection(estimate, window, rank), measured, sampled)
+    for one in [rank] * iterations if isinstance(rank, int) else rank:
+        estimate = replace_samples(low_rank_projection(estimate, window, one), measured, sampled)
     return estimate
 
 

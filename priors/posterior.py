@@ -42,6 +42,24 @@ def image_scale(kspace: Tensor, mask: Tensor, width: int = 24) -> Tensor:
     return torch.where(scale > 0, scale, torch.ones_like(scale))
 
 
+def zero_filled(kspace: Tensor, mask: Tensor) -> Tensor:
+    """K-space with zeros where nothing was measured.
+
+    Parameters
+    ----------
+    kspace : Tensor
+        Measured k-space, complex, shape (batch, coil, y, x); samples outside the mask are not looked at.
+    mask : Tensor
+        Sampling mask (bool), shape (batch, 1, y, x) or broadcasting to it.
+
+    Returns
+    -------
+    Tensor
+        Complex k-space of the same shape.
+    """
+    return torch.where(mask.to(torch.bool), kspace, 0)
+
+
 def cg_sense(
     kspace: Tensor,
     maps: Tensor,

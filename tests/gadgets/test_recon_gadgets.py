@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import ismrmrd
 import numpy as np
 import pytest
@@ -134,6 +136,69 @@ def reconstructed(**properties):
     header, (item,) = buffered()
     (array,) = run(header, [item], Reconstruction, **{f"generative_recon.{n}": v for n, v in properties.items()})
     return array
+
+
+@pytest.mark.parametrize("method", ["zero_filled", "cg_sense", "l1_wavelet", "tv", "grappa", "sake", "lindberg"])
+@pytest.mark.parametrize(
+    "scan",
+    [
+        {},
+        {"matrix": (12, 24, 16), "calibration_lines": 10},
+        {"calibration": "separate", "matrix": (33, 40, 1)},
+    ],
+    ids=["2D", "3D", "separate calibration"],
+)
+def test_every_method_comes_near_the_fully_sampled_image(method, scan):
+    few = {"sake": {"iterations": 15}, "lindberg": {"iterations": 10}}.get(method, {})
+    wanted = {"method": method, "intensity": 0, **few}
+
+    def image(**changes):
+        header, items = buffered(**{**scan, **changes})
+        (array,) = run(header, items, Reconstruction, **{f"generative_recon.{n}": v for n, v in wanted.items()})
+        assert meta_values(meta_of(array.meta[0]), "GenreconMethod") == [wanted["method"]]
+        return np.abs(array.data)
+
+    found = image()
+    wanted = {"method": "cg_sense", "intensity": 0}
+    full = image(sampling="full", acceleration=1, calibration="none")
+    wanted = {"method": "zero_filled", "intensity": 0}
+    empty = np.linalg.norm(image() - full)
+    # Of regular lines alone, methods without calibration cannot know more; those with it must.
+    alone = method in {"sake", "lindberg"} and scan.get("calibration") == "separate"
+    bound = 1.01 if method == "zero_filled" or alone else 0.95 if method == "lindberg" else 0.75
+    assert np.linalg.norm(found - full) < bound * empty
+
+
+@pytest.mark.parametrize(
+    ("properties", "message"),
+    [
+        ({"method": "grappa", "kernel": 1}, "gadget GenerativeRecon: method grappa: grappa: the kernel must be from 2"),
+        ({"method": "sake", "rank": 9999}, "gadget GenerativeRecon: method sake: low rank: rank 9999 is not from 1"),
+        ({"method": "grappa", "iterations": 3}, "'iterations' means nothing to method grappa; it is for cg_sense, "),
+        ({"method": "cg_sense", "window": 4}, "'window' means nothing to method cg_sense; it is for sake, wkgm"),
+    ],
+)
+def test_options_that_do_not_fit_a_method(properties, message):
+    with pytest.raises(ReconError, match=message):
+        reconstructed(**properties)
+
+
+@pytest.mark.skipif(not shutil.which("bart"), reason="needs the program bart: install it to run this test")
+def test_bart_agrees_with_our_wavelets():
+    ours, theirs = (np.abs(reconstructed(method=m, intensity=0).data) for m in ("l1_wavelet", "bart_pics"))
+    assert np.corrcoef(ours.ravel(), theirs.ravel())[0, 1] > 0.99
+    np.testing.assert_allclose(np.linalg.norm(theirs), np.linalg.norm(ours), rtol=0.05)
+
+
+def test_bart_that_is_missing_or_fails(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ReconError, match="method bart_pics needs the program bart; install the BART toolbox"):
+        reconstructed(method="bart_pics")
+    program = tmp_path / "bart"
+    program.write_text("#!/bin/sh\necho first >&2\necho ERROR: no memory >&2\nexit 3\n")
+    program.chmod(0o755)
+    with pytest.raises(ReconError, match="method bart_pics: bart failed with exit code 3: ERROR: no memory"):
+        reconstructed(method="bart_pics")
 
 
 def test_image_array_as_gadgetron_expects_it():

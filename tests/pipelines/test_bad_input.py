@@ -137,7 +137,7 @@ def test_the_scan_is_valid(genrecon: Any, raw: Path, tmp_path: Path) -> None:
     assert (code, stderr) == (0, "")
     assert "2 images, 2 DICOM files" in stdout
     names = sorted(path.name for path in (tmp_path / "results" / "scan").iterdir())
-    assert names == ["dicom", "images.h5", "series_001.png"]
+    assert names == ["dicom", "images.h5", "replay.json", "series_001.png"]
     assert [path.name for path in (tmp_path / "results").iterdir()] == ["scan"]
 
 
@@ -694,7 +694,13 @@ def test_results_go_into_a_folder_that_exists(genrecon: Any, raw: Path, tmp_path
     (out / "notes.txt").write_text("mine")
     (out / "images.h5").write_text("old")
     assert genrecon("replay", raw, "-c", "cg_sense", "-o", out)[0] == 0
-    assert sorted(path.name for path in out.iterdir()) == ["dicom", "images.h5", "notes.txt", "series_001.png"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        "dicom",
+        "images.h5",
+        "notes.txt",
+        "replay.json",
+        "series_001.png",
+    ]
     assert h5py.is_hdf5(out / "images.h5")
     assert [path.name for path in tmp_path.iterdir() if "partial" in path.name] == []
 

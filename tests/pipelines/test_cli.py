@@ -8,6 +8,7 @@ import h5py
 import numpy as np
 import pydicom
 import pytest
+import sigpy
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -35,7 +36,12 @@ def raw(tmp_path_factory):
 def test_replay_leaves_images_montage_and_dicom(raw, tmp_path):
     output = run("replay", raw, "-c", "cg_sense", "-o", tmp_path / "out")
     assert "3 images, 3 DICOM files" in output
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["dicom", "images.h5", "series_001.png"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "dicom",
+        "images.h5",
+        "replay.json",
+        "series_001.png",
+    ]
     with h5py.File(tmp_path / "out" / "images.h5") as file:
         assert file["images/image_1/data"].shape == (3, 1, 1, 48, 48)
     with Image.open(tmp_path / "out" / "series_001.png") as montage:
@@ -134,6 +140,41 @@ def test_demo_prints_how_good(tmp_path):
     assert (tmp_path / "demo" / "raw.h5").is_file()
 
 
-@pytest.mark.parametrize("command", ["replay", "simulate", "info", "chains", "demo", "listen", "train", "train wkgm"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "replay",
+        "simulate",
+        "info",
+        "chains",
+        "demo",
+        "listen",
+        "benchmark",
+        "stability",
+        "report",
+        "train",
+        "train wkgm",
+    ],
+)
 def test_every_command_has_help(command):
     assert "Usage" in run(*command.split(), "--help")
+
+
+def test_benchmark_and_report(tmp_path):
+    phantom = np.abs(sigpy.shepp_logan((48, 48))).astype(np.complex64)
+    np.save(tmp_path / "phantom.npy", np.stack([phantom, phantom.T]))
+    command = ["benchmark", tmp_path / "phantom.npy", "--coils", "4", "--slices", "1", "--pattern", "poisson:2"]
+    command += ["-m", "cg_sense", "-m", "l1_wavelet:iterations=5", "-m", "sake:rank=9999", "-o", tmp_path / "out"]
+    output = run(*command, "--metrics", "psnr,hfen_object")
+    assert re.search(r"l1_wavelet iterations=5\s+│ \d\d\.\d\d / 0\.\d{4}", output) and "rank 9999 is not from 1" in output
+    page = run("report", tmp_path / "out").strip()
+    assert page == str(tmp_path / "out" / "report.html")
+    assert "l1_wavelet iterations=5" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_report_of_a_replay(raw, tmp_path):
+    run("replay", raw, "-c", "cg_sense", "-o", tmp_path / "out")
+    run("report", tmp_path / "out", "-o", tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text()
+    assert "cg_sense" in text and "espirit" in text and "acquisitions" in text
+    assert "Simulated" not in text or "patient" not in text.lower()

@@ -41,7 +41,7 @@ def test_gram_matrix() -> None:
     kspace = random_kspace(2, 3, 9, 8)
     for one, gram in zip(kspace, gram_matrix(kspace, 4), strict=True):
         matrix = hankel_matrix(one, 4)
-        torch.testing.assert_close(gram, matrix.mH @ matrix, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(gram, (matrix.mH @ matrix).to(gram.dtype), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(("window", "rank"), [(3, 1), (4, 20), (5, 40), (6, 6)])
@@ -52,6 +52,15 @@ def test_projection_is_that_of_the_explicit_svd(window: int, rank: int) -> None:
         difference = (projected - explicit_projection(one, window, rank)).abs().max()
         assert difference < 1e-5 * one.abs().max()
     assert (result - kspace).norm() > 0.1 * kspace.norm()
+
+
+def test_projection_is_exact_where_singular_values_span_many_decades() -> None:
+    kspace = random_kspace(1, 3, 24, 24)
+    strong = torch.zeros_like(kspace)
+    strong[..., 12, 12] = 300  # the rank reaches far below it, into what looks like noise beside it
+    projected = low_rank_projection(kspace + strong, 4, 24)[0]
+    exact = explicit_projection((kspace + strong)[0].to(torch.complex128), 4, 24)
+    assert (projected - exact).norm() < 1e-5 * kspace.norm()
 
 
 def test_window_larger_than_half_of_the_kspace() -> None:

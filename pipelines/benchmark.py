@@ -1,0 +1,680 @@
+"""Benchmark: methods beside each other on fully sampled scans that are undersampled here."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import datetime
+import hashlib
+import io
+import json
+import multiprocessing
+import os
+import platform
+import shutil
+import statistics
+import threading
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import sigpy.mri
+import torch
+from numpy.typing import NDArray
+from rich.markup import escape
+from rich.table import Table
+from scipy.ndimage import gaussian_laplace
+from skimage.metrics import structural_similarity
+
+from gadgets.buffers import kspace_problems, sampled
+from gadgets.coil_compression import CoilCompression
+from gadgets.generative_recon import GenerativeRecon
+from gadgets.generative_solver import GENERATIVE
+from gadgets.methods import METHODS
+from gadgets.stream import ReconError, one_line, read_parameters
+from pipelines.arrays import ArrayReconstruction, scan_bits
+from pipelines.distribute import dask_client
+from pipelines.masks import PATTERNS
+from priors.checkpoints import shipped_checkpoint
+from priors.fourier import fft2c, ifft2c
+
+OBJECT = 0.05  # of the reference's maximum
+METRICS = ("psnr", "ssim", "nrmse", "hfen")
+RESULTS = "results.json"
+ATTEMPTS = 3  # at a task whose process was killed
+
+Progress = Callable[[int, int, str], None]  # tasks done, tasks in all, the last one
+Array = NDArray[Any]
+
+
+# --- cases -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Case:
+    """A fully sampled slice, a sampling mask and a noise level.
+
+    Parameters
+    ----------
+    data : name of the scan
+    slice : number of the slice in it
+    mask_name : name of the mask
+    noise : standard deviation of noise added to the measured samples, in each part, in units of the image's maximum
+    kspace : complex64 (coil, y, x), its root-sum-of-squares image has maximum 1
+    mask : bool (y, x)
+    """
+
+    data: str
+    slice: int
+    mask_name: str
+    noise: float
+    kspace: Array = field(repr=False)
+    mask: Array = field(repr=False)
+
+    @cached_property
+    def identity(self) -> str:
+        """Hash of all that the measured data depend on."""
+        digest = hashlib.sha256(repr((self.kspace.shape, self.noise)).encode())
+        digest.update(np.ascontiguousarray(self.kspace).tobytes())
+        digest.update(np.packbits(self.mask).tobytes())
+        return digest.hexdigest()[:12]
+
+    @property
+    def name(self) -> str:
+        """Name for people and files."""
+        noise = f"-noise{self.noise:g}" if self.noise else ""
+        text = f"{self.data}-{self.slice}-{self.mask_name}{noise}-{self.identity[:6]}"
+        return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in text)
+
+    @property
+    def reference(self) -> Array:
+        """Float32 (y, x), root-sum-of-squares image of the whole k-space."""
+        return root_sum_of_squares(self.kspace)
+
+    def measured(self) -> Array:
+        """Complex64 (coil, y, x), noisy samples within the mask, zero elsewhere; the same in every call."""
+        random = np.random.default_rng(0).standard_normal((2, *self.kspace.shape), dtype=np.float32)
+        return ((self.kspace + self.noise * (random[0] + 1j * random[1])) * self.mask).astype(np.complex64)
+
+
+def root_sum_of_squares(kspace: Array) -> Array:
+    """Float32 image (y, x) of k-space (coil, y, x)."""
+    return torch.linalg.vector_norm(ifft2c(torch.from_numpy(kspace)), dim=0).numpy()
+
+
+@dataclass(frozen=True)
+class BenchmarkCases:
+    """Which cases a benchmark has: every slice with every mask and noise level.
+
+    Parameters
+    ----------
+    data : fully sampled raw files (.h5), or arrays (.npy): complex images (slice, y, x), or k-space (coil, y, x) or
+        (slice, coil, y, x)
+    kspace : the arrays are k-space
+    coils : birdcage coils that see the images of an array; 1: none
+    slices : numbers of the slices that are taken; empty: all
+    masks : mask files (.npy, .npz; bool (y, x)), FILE or FILE:NAME
+    patterns : PATTERN:ACCELERATION with the patterns of `pipelines.masks`
+    noise : see `Case`
+    """
+
+    data: tuple[Path, ...]
+    kspace: bool = False
+    coils: int = 1
+    slices: tuple[int, ...] = ()
+    masks: tuple[str, ...] = ()
+    patterns: tuple[str, ...] = ()
+    noise: tuple[float, ...] = (0.0,)
+
+    def cases(self) -> list[Case]:
+        """Read all of them.
+
+        Raises
+        ------
+        ReconError
+            A file cannot be read, a scan is not fully sampled, a mask does not fit, or there is no case.
+        """
+        if not all(np.isfinite(level) and level >= 0 for level in self.noise):
+            raise ReconError("benchmark: --noise must be 0 or more, in units of the image's maximum")
+        cases = []
+        for path in self.data:
+            slices = list(self._slices(path))
+            chosen = self.slices or range(len(slices))
+            for number in chosen:
+                if not 0 <= number < len(slices):
+                    raise ReconError(f"{path}: there is no slice {number}; it has {len(slices)}, counted from 0")
+                kspace = slices[number]
+                for name, mask in self._masks(kspace.shape[-2:]):
+                    cases += [Case(path.stem, number, name, level, kspace, mask) for level in self.noise]
+        if not cases:
+            raise ReconError("benchmark: there is no case; give data, and masks or patterns")
+        return cases
+
+    def _slices(self, path: Path) -> Iterator[Array]:
+        """K-space (coil, y, x) of every slice, the maximum of its image 1."""
+        found = self._array(path) if path.suffix == ".npy" else _scan(path)
+        for number, kspace in enumerate(found):
+            if not np.isfinite(kspace).all():
+                raise ReconError(f"{path}: slice {number} has NaN or infinite samples; mend the data")
+            top = float(root_sum_of_squares(kspace).max())
+            if not top:
+                raise ReconError(f"{path}: slice {number} is empty; leave it out with --slices")
+            yield (kspace / top).astype(np.complex64)
+
+    def _array(self, path: Path) -> list[Array]:
+        try:
+            array = np.load(path, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise ReconError(f"{path}: cannot be read as .npy ({one_line(error)}); give an array of numbers") from None
+        if array.ndim not in ((3, 4) if self.kspace else (2, 3)) or array.dtype.kind not in "cfiu":
+            shapes = "k-space (slice, coil, y, x) or (coil, y, x)" if self.kspace else "images (slice, y, x)"
+            other = "" if self.kspace else "; k-space needs --kspace"
+            raise ReconError(f"{path}: shape {array.shape} of {array.dtype} is not {shapes}{other}")
+        array = array.astype(np.complex64)
+        if self.kspace:
+            return list(array if array.ndim == 4 else array[None])
+        return [_seen_by_coils(image, self.coils) for image in (array if array.ndim == 3 else array[None])]
+
+    def _masks(self, shape: tuple[int, int]) -> Iterator[tuple[str, Array]]:
+        for text in self.masks:
+            yield from _read_masks(text, shape)
+        for text in self.patterns or (() if self.masks else ("poisson:4",)):
+            name, _, factor = text.partition(":")
+            try:
+                acceleration = float(factor)
+            except ValueError:
+                acceleration = 0.0
+            if name not in PATTERNS or not 1 <= acceleration <= 64:
+                raise ReconError(
+                    f"benchmark: --pattern is '{text}'; give PATTERN:ACCELERATION, for instance poisson:4, with "
+                    f"{', '.join(PATTERNS)} and 1 to 64"
+                )
+            yield f"{name}_{factor}", PATTERNS[name](shape, acceleration)
+
+
+def _scan(path: Path) -> list[Array]:
+    """K-space (coil, y, x) of the slices, or readout positions, of a fully sampled raw file."""
+    found = []
+    for bit in scan_bits(path, (CoilCompression(),)):
+        data = bit.data.data
+        for n, s, loc in np.ndindex(*data.shape[4:]):
+            part = data[..., n, s, loc]
+            share = float(sampled(part).float().mean())
+            if share < 1:
+                raise ReconError(
+                    f"{path}: {share:.0%} of its k-space is sampled; a benchmark needs fully sampled scans"
+                )
+            found += list(kspace_problems(part).numpy())
+    return found
+
+
+def _seen_by_coils(image: Array, coils: int) -> Array:
+    """K-space (coil, y, x) of an image (y, x)."""
+    maps = np.ones((1, *image.shape), np.complex64)
+    if coils > 1:
+        maps = sigpy.mri.birdcage_maps((coils, *image.shape), r=1.3).astype(np.complex64)
+        maps /= np.linalg.norm(maps, axis=0)
+    return fft2c(torch.from_numpy(maps * image)).numpy()
+
+
+def _read_masks(text: str, shape: tuple[int, int]) -> Iterator[tuple[str, Array]]:
+    """Masks of FILE or FILE:NAME; of a file with several those that fit are taken, a named one must."""
+    path, name = Path(text), ""
+    if not path.exists() and ":" in text:
+        first, _, name = text.rpartition(":")
+        path = Path(first)
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        masks = {path.stem: loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
+    except (OSError, ValueError, EOFError) as error:
+        raise ReconError(f"{path}: cannot be read as masks ({one_line(error)}); give .npy or .npz of bool") from None
+    if name and name not in masks:
+        raise ReconError(f"{path}: it has no mask '{name}'; it has {', '.join(masks)}")
+    chosen = {name: masks[name]} if name else masks
+    fitting = {key: mask.astype(bool) for key, mask in chosen.items() if mask.shape == shape}
+    if not fitting:
+        shapes = ", ".join(f"{key} {mask.shape}" for key, mask in chosen.items())
+        raise ReconError(f"{path}: no mask of it is {shape} as the k-space; it has {shapes}")
+    for key, mask in fitting.items():
+        if not mask.any():
+            raise ReconError(f"{path}: mask {key} is empty; give one with samples")
+        yield key, mask
+
+
+# --- methods ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A method with properties of the gadget `GenerativeRecon`."""
+
+    method: str
+    properties: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def label(self) -> str:
+        """Method and what was set."""
+        return " ".join([self.method, *(f"{name}={value}" for name, value in self.properties)])
+
+    @property
+    def all_properties(self) -> dict[str, str]:
+        """For the gadget."""
+        return {"method": self.method, **dict(self.properties)}
+
+    def identity(self) -> str:
+        """All that its images depend on beside the data: also the weights."""
+        text = self.label
+        if self.method in GENERATIVE:
+            weights = Path(dict(self.properties).get("prior") or shipped_checkpoint())
+            text += hashlib.sha256(weights.read_bytes()).hexdigest()
+        return text
+
+
+def default_entries() -> list[Entry]:
+    """All methods that can run here."""
+    names = [name for name, method in METHODS.items() if not method.program or shutil.which(method.program[0])]
+    return [Entry(name) for name in (*names, *GENERATIVE)]
+
+
+def read_entry(text: str) -> Entry:
+    """METHOD or METHOD:property=value,property=value.
+
+    Raises ReconError for an unknown method or property, a bad value, or a program that is not there.
+    """
+    method, _, rest = text.partition(":")
+    pairs = [part.partition("=") for part in rest.split(",") if part]
+    if not all(name and equals for name, equals, _ in pairs):
+        raise ReconError(f"benchmark: --method is '{text}'; give METHOD or METHOD:property=value,property=value")
+    entry = Entry(method.strip(), tuple((name.strip(), value.strip()) for name, _, value in pairs))
+    read_parameters(GenerativeRecon.Parameters, entry.all_properties, "GenerativeRecon")
+    ArrayReconstruction(entry.all_properties)
+    return entry
+
+
+# --- one task --------------------------------------------------------------------------------------------------------
+
+
+def measures(image: Array, reference: Array) -> dict[str, float]:
+    """PSNR (dB), SSIM, NRMSE and HFEN of an image, over all of it and (…_object) where the object is.
+
+    Parameters
+    ----------
+    image, reference : float32 (y, x); the reference has maximum 1
+
+    Notes
+    -----
+    HFEN: norm of the difference after a Laplacian of Gaussian (15 x 15, sigma 1.5 pixels), relative to the reference's
+    (Ravishankar and Bresler, IEEE TMI 2011). The object is where the reference is above 5 % of its maximum.
+    """
+    image, reference = image.astype(np.float32), reference.astype(np.float32)
+    inside = reference > OBJECT
+    ssim, of_pixels = structural_similarity(reference, image, data_range=1.0, full=True)
+    edges, of_reference = (gaussian_laplace(one, 1.5, truncate=7 / 1.5) for one in (image - reference, reference))
+    return {
+        "psnr": _psnr(image - reference),
+        "ssim": float(ssim),
+        "nrmse": float(np.linalg.norm(image - reference) / np.linalg.norm(reference)),
+        "hfen": float(np.linalg.norm(edges) / np.linalg.norm(of_reference)),
+        "psnr_object": _psnr((image - reference)[inside]),
+        "ssim_object": float(of_pixels[inside].mean()),
+        "nrmse_object": float(np.linalg.norm((image - reference)[inside]) / np.linalg.norm(reference[inside])),
+        "hfen_object": float(np.linalg.norm(edges[inside]) / np.linalg.norm(of_reference[inside])),
+    }
+
+
+def _psnr(difference: Array) -> float:
+    """PSNR in dB to a maximum of 1; 200 dB where there is no difference."""
+    return float(-10 * np.log10(max(np.square(difference, dtype=np.float64).mean(), 1e-20)))
+
+
+class PeakMemory:
+    """Most memory that this process had more than at the beginning, in MiB, while a block ran; by looking often."""
+
+    def __enter__(self) -> PeakMemory:
+        self._process = psutil.Process()
+        self._before = self._most = self._process.memory_info().rss
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def _watch(self) -> None:
+        while not self._stop.wait(0.005):
+            self._most = max(self._most, self._process.memory_info().rss)
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._most = max(self._most, self._process.memory_info().rss)
+
+    @property
+    def megabytes(self) -> float:
+        return (self._most - self._before) / 2**20
+
+
+def run_task(case: Case, entry: Entry, repeats: int, threads: int) -> tuple[dict[str, Any], dict[str, Array]]:
+    """Reconstruct one case by one method: its row of the results, and its images.
+
+    Parameters
+    ----------
+    repeats : timed calls after a first one that is not
+    threads : of torch
+
+    Returns
+    -------
+    row, arrays (image, deviation) float32 (y, x); a method that failed leaves its error in the row.
+    """
+    torch.set_num_threads(threads)
+    row: dict[str, Any] = {"case": case.name, "method": entry.label, **dict.fromkeys((*METRICS, *_OF_OBJECT))}
+    row |= {"seconds": None, "memory_mb": None, "evaluations": None, "consistency": "", "warnings": [], "error": ""}
+    try:
+        reconstruction = ArrayReconstruction(entry.all_properties)
+        item = reconstruction.with_maps(case.measured())
+        with PeakMemory() as memory:
+            result = reconstruction(item)
+        times = [reconstruction(item).seconds for _ in range(repeats)] or [result.seconds]
+    except ReconError as error:
+        return row | {"error": one_line(error)}, {}
+    except Exception as error:  # a benchmark goes on
+        return row | {"error": f"{one_line(error)} (unexpected)"}, {}
+    image = np.abs(result.image).astype(np.float32)
+    evaluations = result.notes.get("GenreconEvaluations")
+    row |= measures(image, case.reference)
+    row |= {"seconds": statistics.median(times), "memory_mb": memory.megabytes, "warnings": result.warnings}
+    row |= {"evaluations": int(evaluations) if evaluations else None}
+    row["consistency"] = result.notes.get("GenreconDataConsistency", "")
+    arrays = {"image": image}
+    if result.deviation is not None:
+        arrays["deviation"] = result.deviation
+    return row, arrays
+
+
+_OF_OBJECT = tuple(f"{name}_object" for name in METRICS)
+
+
+# --- the run ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Task:
+    case: Case
+    entry: Entry
+    key: str
+
+
+Finished = Generator[tuple[_Task, dict[str, Any], dict[str, Array]], None, None]
+
+
+def benchmark(
+    cases: Sequence[Case],
+    entries: Sequence[Entry],
+    folder: Path,
+    *,
+    repeats: int = 1,
+    workers: int = 1,
+    threads: int = 0,
+    dask: str = "",
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Run all methods on all cases; leave tables and images in a folder, and go on where an earlier run ended.
+
+    Parameters
+    ----------
+    cases, entries : every case is reconstructed by every entry
+    folder : results.csv, results.json, cases/*.npz and images/*.npz go there
+    repeats : timed calls of each, after a first one; the median counts
+    workers : processes at a time on this machine
+    threads : of each process; 0: as many as there are processors for it
+    dask : address of a dask scheduler whose workers do the work instead
+    progress : told of every task that ends
+
+    Returns
+    -------
+    What results.json holds.
+
+    Raises
+    ------
+    ReconError
+        The folder cannot be written to, the scheduler cannot be reached, or a process died again and again.
+    """
+    threads = threads or max(1, (os.cpu_count() or 1) // workers)
+    tasks = [_Task(case, entry, _key(case, entry, repeats)) for case in cases for entry in entries]
+    rows: dict[str, dict[str, Any]] = {}
+    try:
+        for name in ("cases", "images", "rows"):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+        for case in cases:
+            _save_case(folder, case)
+        for task in tasks:
+            found = _read_row(folder, task.key)
+            if found is not None:
+                rows[task.key] = found
+        todo = [task for task in tasks if task.key not in rows]
+        source = _by_dask(dask, todo, repeats, threads) if dask else _here(todo, repeats, threads, workers)
+        with contextlib.closing(source) as finished:
+            for task, row, arrays in finished:
+                row["file"] = f"images/{task.key}.npz" if arrays else ""
+                if arrays:
+                    _replace(folder / row["file"], _npz(arrays))
+                _replace(folder / "rows" / f"{task.key}.json", json.dumps(row).encode())
+                rows[task.key] = row
+                if progress:
+                    progress(len(rows), len(tasks), f"{task.case.name}: {task.entry.label}")
+        results = {
+            "version": metadata.version("gadgetron-genrecon"),
+            "created": datetime.datetime.now(tz=datetime.timezone.utc).isoformat(timespec="seconds"),
+            "machine": {"processor": _processor(), "threads": threads, "torch": torch.__version__},
+            "cases": [_case_row(case) for case in cases],
+            "rows": [rows[task.key] for task in tasks],
+        }
+        _replace(folder / "results.csv", _csv(results).encode())
+        _replace(folder / RESULTS, json.dumps(results, indent=1).encode())
+    except OSError as error:
+        raise ReconError(
+            f"{error.filename or folder}: cannot be written ({error.strerror or error}); free space or choose another "
+            "folder with --out"
+        ) from None
+    return results
+
+
+def _key(case: Case, entry: Entry, repeats: int) -> str:
+    try:
+        method = entry.identity()
+    except OSError as error:
+        raise ReconError(f"{error.filename}: cannot be read ({error.strerror}); give the weights' file") from None
+    text = repr((metadata.version("gadgetron-genrecon"), case.name, case.identity, method, repeats))
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+def _here(tasks: Sequence[_Task], repeats: int, threads: int, workers: int) -> Finished:
+    """Finished tasks, by processes of this machine or, with one worker, in this process."""
+    if workers <= 1:
+        before = torch.get_num_threads()
+        try:
+            for task in tasks:
+                yield task, *run_task(task.case, task.entry, repeats, threads)
+        finally:
+            torch.set_num_threads(before)
+        return
+    waiting = list(tasks)
+    attempts: dict[str, int] = {}
+    context = multiprocessing.get_context("spawn")
+    while waiting:
+        failed = []
+        with ProcessPoolExecutor(workers, context) as pool:
+            running: dict[Future[Any], _Task] = {
+                pool.submit(run_task, task.case, task.entry, repeats, threads): task for task in waiting
+            }
+            try:
+                while running:
+                    for future in wait(running, return_when=FIRST_COMPLETED).done:
+                        task = running.pop(future)
+                        try:
+                            yield task, *future.result()
+                        except BrokenProcessPool:
+                            failed.append(task)
+            except GeneratorExit:
+                pool.shutdown(cancel_futures=True)
+                raise
+        for task in failed:
+            attempts[task.key] = attempts.get(task.key, 0) + 1
+            if attempts[task.key] >= ATTEMPTS * workers:
+                raise ReconError(
+                    f"benchmark: processes died again and again at {task.case.name}, {task.entry.label}; it may need "
+                    "more memory than there is: take fewer --workers"
+                )
+        waiting = failed
+
+
+def _by_dask(address: str, tasks: Sequence[_Task], repeats: int, threads: int) -> Finished:
+    """Finished tasks, by the workers of a dask scheduler; a task whose worker dies goes to another one."""
+    client = dask_client(address)
+    try:
+        from distributed import as_completed
+
+        # Not scattered: what a worker that dies had of those would be lost.
+        cases = {id(task.case): task.case for task in tasks}
+        data = {number: client.submit(_same, case, key=f"genrecon-{case.name}") for number, case in cases.items()}
+        futures = {
+            client.submit(run_task, data[id(t.case)], t.entry, repeats, threads, key=f"genrecon-{t.key}", pure=False): t
+            for t in tasks
+        }
+        for future in as_completed(futures):
+            task = futures[future]
+            try:
+                result = future.result()
+            except Exception as error:
+                raise ReconError(
+                    f"dask {address}: {task.case.name}, {task.entry.label}: {one_line(error)}; see the workers' logs"
+                ) from None
+            yield task, *result
+    finally:
+        client.close()
+
+
+def _same(case: Case) -> Case:
+    return case
+
+
+def check_metrics(text: str) -> list[str]:
+    """Names of metrics, with commas between them. Raises ReconError for one that is not known."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    known = (*METRICS, *_OF_OBJECT)
+    for name in names:
+        if name not in known:
+            raise ReconError(f"benchmark: there is no metric '{name}'; there are {', '.join(known)}")
+    return names
+
+
+def summary(results: Mapping[str, Any], metrics: Sequence[str]) -> Table:
+    """A table of the terminal: a row a method, a column a case with the metrics asked for, then time and evaluations.
+
+    Parameters
+    ----------
+    results : what `benchmark` returned
+    metrics : their names
+    """
+    table = Table(title=f"{' / '.join(metrics)}; seconds: median over the cases", title_justify="left")
+    table.add_column("method", overflow="fold")
+    for case in results["cases"]:
+        noise = f", noise {case['noise']:g}" if case["noise"] else ""
+        table.add_column(f"{case['data']} {case['slice']}, {case['mask']}{noise}")
+    for name in ("s", "MiB", "evaluations"):
+        table.add_column(name, justify="right")
+    for method in dict.fromkeys(row["method"] for row in results["rows"]):
+        rows = {row["case"]: row for row in results["rows"] if row["method"] == method}
+        cells = []
+        for case in results["cases"]:
+            row = rows[case["case"]]
+            values = [
+                f"{row[name]:.2f}" if name.startswith("psnr") else f"{row[name]:.4f}"
+                for name in metrics
+                if not row["error"]
+            ]
+            cells.append("failed" if row["error"] else " / ".join(values) + ("*" if row["warnings"] else ""))
+        last = []
+        for name, digits in (("seconds", 2), ("memory_mb", 0), ("evaluations", 0)):
+            numbers = [float(row[name]) for row in rows.values() if row[name] is not None]
+            last.append(f"{statistics.median(numbers):.{digits}f}" if numbers else "")
+        table.add_row(escape(method), *cells, *last)
+    if any(row["warnings"] for row in results["rows"]):
+        table.caption = "*: with warnings, see results.csv"
+    return table
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+def _case_row(case: Case) -> dict[str, Any]:
+    return {
+        "case": case.name,
+        "data": case.data,
+        "slice": case.slice,
+        "mask": case.mask_name,
+        "acceleration": float(case.mask.size / case.mask.sum()),
+        "noise": case.noise,
+        "matrix": list(case.mask.shape),
+        "coils": case.kspace.shape[0],
+        "file": f"cases/{case.name}.npz",
+    }
+
+
+def _save_case(folder: Path, case: Case) -> None:
+    path = folder / "cases" / f"{case.name}.npz"
+    if path.exists():
+        return
+    item = ArrayReconstruction({"method": "cg_sense"}).with_maps(case.measured())
+    maps = item.bits[0].coil_maps[:, :, 0, :, 0, 0, 0].transpose(2, 1, 0)
+    _replace(path, _npz({"reference": case.reference, "mask": case.mask, "maps": maps.astype(np.complex64)}))
+
+
+def _read_row(folder: Path, key: str) -> dict[str, Any] | None:
+    """The row of a task that is done; one that failed, or whose image is gone, is done again."""
+    try:
+        row = json.loads((folder / "rows" / f"{key}.json").read_text())
+    except (OSError, ValueError):
+        return None
+    done = isinstance(row, dict) and not row.get("error") and (folder / str(row.get("file"))).is_file()
+    return row if done else None
+
+
+def _csv(results: Mapping[str, Any]) -> str:
+    cases = {case["case"]: case for case in results["cases"]}
+    columns = ["data", "slice", "mask", "acceleration", "noise", "method", *METRICS, *_OF_OBJECT]
+    columns += ["seconds", "memory_mb", "evaluations", "consistency", "warnings", "error"]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, extrasaction="ignore")
+    writer.writeheader()
+    for row in results["rows"]:
+        writer.writerow({**cases[row["case"]], **row, "warnings": "; ".join(row["warnings"])})
+    return text.getvalue()
+
+
+def _npz(arrays: Mapping[str, Array]) -> bytes:
+    content = io.BytesIO()
+    np.savez_compressed(content, **arrays)  # type: ignore[arg-type]
+    return content.getvalue()
+
+
+def _replace(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
