@@ -462,8 +462,8 @@ def benchmark(
             for task, row, arrays in finished:
                 row["file"] = f"images/{task.key}.npz" if arrays else ""
                 if arrays:
-                    _replace(folder / row["file"], _npz(arrays))
-                _replace(folder / "rows" / f"{task.key}.json", json.dumps(row).encode())
+                    replace_file(folder / row["file"], npz_bytes(arrays))
+                replace_file(folder / "rows" / f"{task.key}.json", json.dumps(row).encode())
                 rows[task.key] = row
                 if progress:
                     progress(len(rows), len(tasks), f"{task.case.name}: {task.entry.label}")
@@ -471,11 +471,11 @@ def benchmark(
             "version": metadata.version("gadgetron-genrecon"),
             "created": datetime.datetime.now(tz=datetime.timezone.utc).isoformat(timespec="seconds"),
             "machine": {"processor": _processor(), "threads": threads, "torch": torch.__version__},
-            "cases": [_case_row(case) for case in cases],
+            "cases": [case_row(case) for case in cases],
             "rows": [rows[task.key] for task in tasks],
         }
-        _replace(folder / "results.csv", _csv(results).encode())
-        _replace(folder / RESULTS, json.dumps(results, indent=1).encode())
+        replace_file(folder / "results.csv", _csv(results).encode())
+        replace_file(folder / RESULTS, json.dumps(results, indent=1).encode())
     except OSError as error:
         raise ReconError(
             f"{error.filename or folder}: cannot be written ({error.strerror or error}); free space or choose another "
@@ -612,7 +612,7 @@ def summary(results: Mapping[str, Any], metrics: Sequence[str]) -> Table:
 # --- files -----------------------------------------------------------------------------------------------------------
 
 
-def _case_row(case: Case) -> dict[str, Any]:
+def case_row(case: Case) -> dict[str, Any]:
     return {
         "case": case.name,
         "data": case.data,
@@ -632,7 +632,7 @@ def _save_case(folder: Path, case: Case) -> None:
         return
     item = ArrayReconstruction({"method": "cg_sense"}).with_maps(case.measured())
     maps = item.bits[0].coil_maps[:, :, 0, :, 0, 0, 0].transpose(2, 1, 0)
-    _replace(path, _npz({"reference": case.reference, "mask": case.mask, "maps": maps.astype(np.complex64)}))
+    replace_file(path, npz_bytes({"reference": case.reference, "mask": case.mask, "maps": maps.astype(np.complex64)}))
 
 
 def _read_row(folder: Path, key: str) -> dict[str, Any] | None:
@@ -657,13 +657,13 @@ def _csv(results: Mapping[str, Any]) -> str:
     return text.getvalue()
 
 
-def _npz(arrays: Mapping[str, Array]) -> bytes:
+def npz_bytes(arrays: Mapping[str, Array]) -> bytes:
     content = io.BytesIO()
     np.savez_compressed(content, **arrays)  # type: ignore[arg-type]
     return content.getvalue()
 
 
-def _replace(path: Path, content: bytes) -> None:
+def replace_file(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         temporary.write_bytes(content)

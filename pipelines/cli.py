@@ -460,10 +460,11 @@ def benchmark(
     workers: Annotated[int, typer.Option(min=1, help="Processes at a time; times are best taken with one.")] = 1,
     threads: _Threads = 0,
     dask: Annotated[str, typer.Option(help="Dask scheduler (tcp://HOST:PORT) whose workers do the work.")] = "",
+    page: Annotated[bool, typer.Option("--report/--no-report", help="Make the page of `genrecon report` too.")] = True,
 ) -> None:
     """Compare methods on fully sampled scans that are undersampled here.
 
-    Leaves results.csv, results.json and the images in the folder; `genrecon report` makes a page of them.
+    Leaves results.csv, results.json, the images and report.html in the folder.
     """
     from pipelines.benchmark import benchmark as run
     from pipelines.benchmark import check_metrics, summary
@@ -490,9 +491,11 @@ def benchmark(
                 soft_wrap=True,
                 highlight=False,
             )
-    console.print(f"{out / 'results.csv'}; a page with the images: genrecon report {out}", soft_wrap=True)
+    console.print(str(out / "results.csv"), highlight=False, soft_wrap=True)
     if all(row["error"] for row in results["rows"]):
         raise ReconError("benchmark: no reconstruction succeeded; see the lines above")
+    if page:
+        report(out)
 
 
 @app.command()

@@ -17,6 +17,7 @@ from gadgets.stream import ReconError, StageTiming, one_line
 from pipelines.chain import Chain, Node
 from pipelines.raw import RawScan
 
+CONNECTING = 10.0  # seconds that a scheduler may take to answer
 RECONSTRUCTIONS = ("gadgets.generative_recon", "gadgets.reconstruction")
 
 
@@ -45,7 +46,7 @@ def dask_client(address: str) -> Any:
     except ImportError:
         raise ReconError("--dask: dask.distributed is not installed; pip install 'gadgetron-genrecon[dask]'") from None
     try:
-        return Client(address, timeout=10)
+        return Client(address, timeout=CONNECTING)
     except (OSError, ValueError, TimeoutError) as error:
         raise ReconError(
             f"--dask {address}: no dask scheduler answers there ({one_line(error)}); start `dask scheduler` and give "

@@ -882,6 +882,8 @@ def poisson_disc(
     -------
     (E1, E2) bool with exactly `samples` true.
     """
+    if samples < 1:
+        return np.zeros(allowed.shape, bool)
     height, width = allowed.shape
     e1, e2 = np.mgrid[:height, :width]
     distance = np.hypot((e1 - height // 2) / (height / 2), (e2 - width // 2) / (width / 2))

@@ -16,6 +16,7 @@ from cluster import cluster
 
 from gadgets.stream import ReconError
 from pipelines import benchmark as module
+from pipelines import distribute
 from pipelines.benchmark import (
     BenchmarkCases,
     Case,
@@ -27,6 +28,7 @@ from pipelines.benchmark import (
     read_entry,
     summary,
 )
+from pipelines.masks import PATTERNS
 from pipelines.simulate import SimulationSettings, simulate, write_raw
 
 SIZE = 48
@@ -152,8 +154,9 @@ def test_dask_workers_give_the_same_numbers_and_a_killed_one_loses_nothing(cases
     same_numbers(here, there)
 
 
-def test_a_scheduler_that_is_not_there(cases, tmp_path):
+def test_a_scheduler_that_is_not_there(cases, tmp_path, monkeypatch):
     pytest.importorskip("distributed")
+    monkeypatch.setattr(distribute, "CONNECTING", 0.5)
     with pytest.raises(ReconError, match=r"--dask 127\.0\.0\.1:9: no dask scheduler answers there") as caught:
         benchmark(cases[:1], FAST, tmp_path, dask="127.0.0.1:9")
     assert "\n" not in str(caught.value)
@@ -238,6 +241,15 @@ def test_wrong_input(images, changes, message):
     with pytest.raises(ReconError, match=message) as caught:
         chosen.cases()
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("pattern", "factor"), [("poisson", 3), ("uniform", 2), ("random_lines", 2)])
+def test_patterns(pattern, factor):
+    mask = PATTERNS[pattern]((96, 80), factor, centre=16)
+    assert mask[40:56, 32:48].all() and mask.sum() == pytest.approx(mask.size / factor, rel=0.2)
+    assert np.array_equal(mask, PATTERNS[pattern]((96, 80), factor, centre=16))
+    # Where the centre is already more than wanted, there is nothing beside it.
+    assert PATTERNS["poisson"]((48, 48), 8).sum() == 24 * 24
 
 
 def test_masks_of_files(images, tmp_path):

@@ -166,9 +166,13 @@ def test_benchmark_and_report(tmp_path):
     command = ["benchmark", tmp_path / "phantom.npy", "--coils", "4", "--slices", "1", "--pattern", "poisson:2"]
     command += ["-m", "cg_sense", "-m", "l1_wavelet:iterations=5", "-m", "sake:rank=9999", "-o", tmp_path / "out"]
     output = run(*command, "--metrics", "psnr,hfen_object")
-    assert re.search(r"l1_wavelet iterations=5\s+│ \d\d\.\d\d / 0\.\d{4}", output) and "rank 9999 is not from 1" in output
-    page = run("report", tmp_path / "out").strip()
-    assert page == str(tmp_path / "out" / "report.html")
+    assert (
+        re.search(r"l1_wavelet iterations=5\s+│ \d\d\.\d\d / 0\.\d{4}", output) and "rank 9999 is not from 1" in output
+    )
+    assert str(tmp_path / "out" / "report.html") in output
+    first = (tmp_path / "out" / "report.html").read_text()
+    assert run("report", tmp_path / "out").strip() == str(tmp_path / "out" / "report.html")
+    assert first == (tmp_path / "out" / "report.html").read_text()
     assert "l1_wavelet iterations=5" in (tmp_path / "out" / "report.html").read_text()
 
 
