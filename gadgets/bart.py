@@ -61,7 +61,10 @@ def _slice(kspace: Tensor, maps: Tensor, regularisation: float, iterations: int)
         write_cfl(folder / "kspace", kspace.cpu().numpy().transpose(1, 2, 0)[:, :, None, :])
         write_cfl(folder / "maps", maps.cpu().numpy().transpose(2, 3, 1, 0)[:, :, None])
         command = ["bart", "pics", "-S", "-d0", f"-i{iterations}", f"-RW:3:0:{regularisation:g}"]
-        done = subprocess.run([*command, "kspace", "maps", "image"], cwd=folder, capture_output=True, text=True)
+        try:
+            done = subprocess.run([*command, "kspace", "maps", "image"], cwd=folder, capture_output=True, text=True)
+        except OSError as error:
+            raise ReconError(f"method bart_pics: bart cannot be run ({error.strerror}); install it again") from None
         if done.returncode:
             lines = (done.stderr or done.stdout).strip().splitlines() or ["no output"]
             raise ReconError(f"method bart_pics: bart failed with exit code {done.returncode}: {lines[-1]}")

@@ -49,6 +49,28 @@ def one_line(error: BaseException) -> str:
     )
 
 
+class _Collector(logging.Handler):
+    def __init__(self, lines: list[str]) -> None:
+        super().__init__(logging.WARNING)
+        self._lines = lines
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = " ".join(record.getMessage().split())
+        if text not in self._lines:
+            self._lines.append(text)
+
+
+@contextlib.contextmanager
+def collected_warnings(lines: list[str]) -> Iterator[None]:
+    """Append to the list what gadgets of this process warn of while the block runs."""
+    handler = _Collector(lines)
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+
+
 # --- parameters ----------------------------------------------------------------------------------------------------
 
 

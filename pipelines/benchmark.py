@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import ctypes
 import datetime
 import hashlib
 import io
@@ -45,10 +46,12 @@ from pipelines.masks import PATTERNS
 from priors.checkpoints import shipped_checkpoint
 from priors.fourier import fft2c, ifft2c
 
+SMALLEST = 7  # samples along y and x
 OBJECT = 0.05  # of the reference's maximum
+SET_HERE = {"method", "intensity", "pixel_scale", "image_series"}
 METRICS = ("psnr", "ssim", "nrmse", "hfen")
 RESULTS = "results.json"
-ATTEMPTS = 3  # at a task whose process was killed
+ATTEMPTS = 3  # rounds without any result, before tasks are tried one by one
 
 Progress = Callable[[int, int, str], None]  # tasks done, tasks in all, the last one
 Array = NDArray[Any]
@@ -145,28 +148,20 @@ class BenchmarkCases:
             raise ReconError("benchmark: --noise must be 0 or more, in units of the image's maximum")
         cases = []
         for path in self.data:
-            slices = list(self._slices(path))
-            chosen = self.slices or range(len(slices))
-            for number in chosen:
+            slices = self._array(path) if path.suffix == ".npy" else _scan(path)
+            masks: dict[tuple[int, ...], list[tuple[str, Array]]] = {}
+            for number in self.slices or range(len(slices)):
                 if not 0 <= number < len(slices):
                     raise ReconError(f"{path}: there is no slice {number}; it has {len(slices)}, counted from 0")
-                kspace = slices[number]
-                for name, mask in self._masks(kspace.shape[-2:]):
+                kspace = _normalised(f"{path}, slice {number}", slices[number])
+                shape = kspace.shape[-2:]
+                if shape not in masks:
+                    masks[shape] = list(self._masks(shape))
+                for name, mask in masks[shape]:
                     cases += [Case(path.stem, number, name, level, kspace, mask) for level in self.noise]
         if not cases:
             raise ReconError("benchmark: there is no case; give data, and masks or patterns")
         return cases
-
-    def _slices(self, path: Path) -> Iterator[Array]:
-        """K-space (coil, y, x) of every slice, the maximum of its image 1."""
-        found = self._array(path) if path.suffix == ".npy" else _scan(path)
-        for number, kspace in enumerate(found):
-            if not np.isfinite(kspace).all():
-                raise ReconError(f"{path}: slice {number} has NaN or infinite samples; mend the data")
-            top = float(root_sum_of_squares(kspace).max())
-            if not top:
-                raise ReconError(f"{path}: slice {number} is empty; leave it out with --slices")
-            yield (kspace / top).astype(np.complex64)
 
     def _array(self, path: Path) -> list[Array]:
         try:
@@ -197,6 +192,20 @@ class BenchmarkCases:
                     f"{', '.join(PATTERNS)} and 1 to 64"
                 )
             yield f"{name}_{factor}", PATTERNS[name](shape, acceleration)
+
+
+def _normalised(name: str, kspace: Array) -> Array:
+    """K-space (coil, y, x), the maximum of its root-sum-of-squares image 1."""
+    if min(kspace.shape[-2:]) < SMALLEST:
+        raise ReconError(
+            f"{name}: {kspace.shape[-2]} x {kspace.shape[-1]} is too small; SSIM needs {SMALLEST} x {SMALLEST}"
+        )
+    if not np.isfinite(kspace).all():
+        raise ReconError(f"{name}: it has NaN or infinite samples; mend the data, or leave it out with --slices")
+    top = float(root_sum_of_squares(kspace).max())
+    if not top:
+        raise ReconError(f"{name}: it is empty; leave it out with --slices")
+    return (kspace / top).astype(np.complex64)
 
 
 def _scan(path: Path) -> list[Array]:
@@ -266,13 +275,13 @@ class Entry:
     @property
     def all_properties(self) -> dict[str, str]:
         """For the gadget."""
-        return {"method": self.method, **dict(self.properties)}
+        return {**dict(self.properties), "method": self.method}
 
     def identity(self) -> str:
         """All that its images depend on beside the data: also the weights."""
         text = self.label
         if self.method in GENERATIVE:
-            weights = Path(dict(self.properties).get("prior") or shipped_checkpoint())
+            weights = Path(dict(self.properties).get("prior") or shipped_checkpoint()).expanduser()
             text += hashlib.sha256(weights.read_bytes()).hexdigest()
         return text
 
@@ -292,7 +301,12 @@ def read_entry(text: str) -> Entry:
     pairs = [part.partition("=") for part in rest.split(",") if part]
     if not all(name and equals for name, equals, _ in pairs):
         raise ReconError(f"benchmark: --method is '{text}'; give METHOD or METHOD:property=value,property=value")
-    entry = Entry(method.strip(), tuple((name.strip(), value.strip()) for name, _, value in pairs))
+    properties = {name.strip(): value.strip() for name, _, value in pairs}
+    for name in SET_HERE & properties.keys():
+        raise ReconError(f"benchmark: --method is '{text}'; the benchmark sets {name} itself, leave it out")
+    if "prior" in properties:  # where workers run, the folder is another one
+        properties["prior"] = str(Path(properties["prior"]).expanduser().absolute())
+    entry = Entry(method.strip(), tuple(properties.items()))
     read_parameters(GenerativeRecon.Parameters, entry.all_properties, "GenerativeRecon")
     ArrayReconstruction(entry.all_properties)
     return entry
@@ -338,6 +352,8 @@ class PeakMemory:
     """Most memory that this process had more than at the beginning, in MiB, while a block ran; by looking often."""
 
     def __enter__(self) -> PeakMemory:
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)  # what earlier work left is not to be used again unseen
         self._process = psutil.Process()
         self._before = self._most = self._process.memory_info().rss
         self._stop = threading.Event()
@@ -359,34 +375,38 @@ class PeakMemory:
         return (self._most - self._before) / 2**20
 
 
+_one_at_a_time = threading.Lock()  # threads, memory and time are those of the process
+
+
 def run_task(case: Case, entry: Entry, repeats: int, threads: int) -> tuple[dict[str, Any], dict[str, Array]]:
     """Reconstruct one case by one method: its row of the results, and its images.
 
     Parameters
     ----------
     repeats : timed calls after a first one that is not
-    threads : of torch
+    threads : of torch; 0: as many as there are processors
 
     Returns
     -------
     row, arrays (image, deviation) float32 (y, x); a method that failed leaves its error in the row.
     """
-    torch.set_num_threads(threads)
-    row: dict[str, Any] = {"case": case.name, "method": entry.label, **dict.fromkeys((*METRICS, *_OF_OBJECT))}
-    row |= {"seconds": None, "memory_mb": None, "evaluations": None, "consistency": "", "warnings": [], "error": ""}
-    try:
-        reconstruction = ArrayReconstruction(entry.all_properties)
-        item = reconstruction.with_maps(case.measured())
-        with PeakMemory() as memory:
-            result = reconstruction(item)
-        times = [reconstruction(item).seconds for _ in range(repeats)] or [result.seconds]
-    except ReconError as error:
-        return row | {"error": one_line(error)}, {}
-    except Exception as error:  # a benchmark goes on
-        return row | {"error": f"{one_line(error)} (unexpected)"}, {}
-    image = np.abs(result.image).astype(np.float32)
+    threads = threads or os.cpu_count() or 1
+    row = _failed(case, entry, "") | {"processor": _processor(), "threads": threads}
+    with _one_at_a_time:
+        torch.set_num_threads(threads)
+        try:
+            reconstruction = ArrayReconstruction(entry.all_properties)
+            item = reconstruction.with_maps(case.measured())
+            with PeakMemory() as memory:
+                result = reconstruction(item)
+            times = [reconstruction(item).seconds for _ in range(repeats)] or [result.seconds]
+            image = np.abs(result.image).astype(np.float32)
+            row |= measures(image, case.reference)
+        except ReconError as error:
+            return row | {"error": one_line(error)}, {}
+        except Exception as error:  # a benchmark goes on
+            return row | {"error": f"{one_line(error)} (unexpected)"}, {}
     evaluations = result.notes.get("GenreconEvaluations")
-    row |= measures(image, case.reference)
     row |= {"seconds": statistics.median(times), "memory_mb": memory.megabytes, "warnings": result.warnings}
     row |= {"evaluations": int(evaluations) if evaluations else None}
     row["consistency"] = result.notes.get("GenreconDataConsistency", "")
@@ -394,6 +414,13 @@ def run_task(case: Case, entry: Entry, repeats: int, threads: int) -> tuple[dict
     if result.deviation is not None:
         arrays["deviation"] = result.deviation
     return row, arrays
+
+
+def _failed(case: Case, entry: Entry, error: str) -> dict[str, Any]:
+    """Row of a task without a result."""
+    row: dict[str, Any] = {"case": case.name, "method": entry.label, **dict.fromkeys((*METRICS, *_OF_OBJECT))}
+    row |= {"seconds": None, "memory_mb": None, "evaluations": None, "consistency": "", "warnings": []}
+    return row | {"processor": "", "threads": None, "error": error}
 
 
 _OF_OBJECT = tuple(f"{name}_object" for name in METRICS)
@@ -444,52 +471,61 @@ def benchmark(
     ReconError
         The folder cannot be written to, the scheduler cannot be reached, or a process died again and again.
     """
-    threads = threads or max(1, (os.cpu_count() or 1) // workers)
-    tasks = [_Task(case, entry, _key(case, entry, repeats)) for case in cases for entry in entries]
+    if not dask:
+        threads = threads or max(1, (os.cpu_count() or 1) // workers)
+    tasks = [_Task(case, entry, _key(case, entry, repeats, threads)) for case in cases for entry in entries]
     rows: dict[str, dict[str, Any]] = {}
-    try:
+    with _writing(folder):
         for name in ("cases", "images", "rows"):
             (folder / name).mkdir(parents=True, exist_ok=True)
         for case in cases:
             _save_case(folder, case)
-        for task in tasks:
-            found = _read_row(folder, task.key)
-            if found is not None:
-                rows[task.key] = found
-        todo = [task for task in tasks if task.key not in rows]
-        source = _by_dask(dask, todo, repeats, threads) if dask else _here(todo, repeats, threads, workers)
-        with contextlib.closing(source) as finished:
-            for task, row, arrays in finished:
+    for task in tasks:
+        found = _read_row(folder, task.key)
+        if found is not None:
+            rows[task.key] = found
+    todo = [task for task in tasks if task.key not in rows]
+    source = _by_dask(dask, todo, repeats, threads) if dask else _here(todo, repeats, threads, workers)
+    with contextlib.closing(source) as finished:
+        for task, row, arrays in finished:
+            with _writing(folder):
                 row["file"] = f"images/{task.key}.npz" if arrays else ""
                 if arrays:
                     replace_file(folder / row["file"], npz_bytes(arrays))
                 replace_file(folder / "rows" / f"{task.key}.json", json.dumps(row).encode())
-                rows[task.key] = row
-                if progress:
-                    progress(len(rows), len(tasks), f"{task.case.name}: {task.entry.label}")
-        results = {
-            "version": metadata.version("gadgetron-genrecon"),
-            "created": datetime.datetime.now(tz=datetime.timezone.utc).isoformat(timespec="seconds"),
-            "machine": {"processor": _processor(), "threads": threads, "torch": torch.__version__},
-            "cases": [case_row(case) for case in cases],
-            "rows": [rows[task.key] for task in tasks],
-        }
+            rows[task.key] = row
+            if progress:
+                progress(len(rows), len(tasks), f"{task.case.name}: {task.entry.label}")
+    results = {
+        "version": metadata.version("gadgetron-genrecon"),
+        "created": datetime.datetime.now(tz=datetime.timezone.utc).isoformat(timespec="seconds"),
+        "machine": {"processor": _processor(), "threads": threads, "torch": torch.__version__},
+        "cases": [case_row(case) for case in cases],
+        "rows": [rows[task.key] for task in tasks],
+    }
+    with _writing(folder):
         replace_file(folder / "results.csv", _csv(results).encode())
         replace_file(folder / RESULTS, json.dumps(results, indent=1).encode())
+    return results
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise ReconError(
             f"{error.filename or folder}: cannot be written ({error.strerror or error}); free space or choose another "
             "folder with --out"
         ) from None
-    return results
 
 
-def _key(case: Case, entry: Entry, repeats: int) -> str:
+def _key(case: Case, entry: Entry, repeats: int, threads: int) -> str:
     try:
         method = entry.identity()
     except OSError as error:
         raise ReconError(f"{error.filename}: cannot be read ({error.strerror}); give the weights' file") from None
-    text = repr((metadata.version("gadgetron-genrecon"), case.name, case.identity, method, repeats))
+    text = repr((metadata.version("gadgetron-genrecon"), case.name, case.identity, method, repeats, threads))
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
@@ -503,34 +539,43 @@ def _here(tasks: Sequence[_Task], repeats: int, threads: int, workers: int) -> F
         finally:
             torch.set_num_threads(before)
         return
-    waiting = list(tasks)
-    attempts: dict[str, int] = {}
-    context = multiprocessing.get_context("spawn")
+    waiting, idle = list(tasks), 0  # rounds of which every process died
     while waiting:
-        failed = []
-        with ProcessPoolExecutor(workers, context) as pool:
-            running: dict[Future[Any], _Task] = {
-                pool.submit(run_task, task.case, task.entry, repeats, threads): task for task in waiting
-            }
+        alone = idle >= ATTEMPTS
+        batch = waiting[:1] if alone else waiting
+        failed: list[_Task] = []
+        yield from _round(batch, repeats, threads, 1 if alone else workers, failed)
+        if alone and failed:
+            text = f"its process was killed, {ATTEMPTS} times and more; it may need more memory than there is"
+            yield failed[0], _failed(failed[0].case, failed[0].entry, text), {}
+            failed = []
+        idle = idle + 1 if len(failed) == len(batch) else idle if alone else 0
+        waiting = failed + waiting[len(batch) :]
+
+
+def _round(batch: list[_Task], repeats: int, threads: int, workers: int, failed: list[_Task]) -> Finished:
+    """Finished tasks of one pool of processes; those that a killed process took along are added to `failed`."""
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
+    running: dict[Future[Any], _Task] = {}
+    try:
+        for task in batch:
             try:
-                while running:
-                    for future in wait(running, return_when=FIRST_COMPLETED).done:
-                        task = running.pop(future)
-                        try:
-                            yield task, *future.result()
-                        except BrokenProcessPool:
-                            failed.append(task)
-            except GeneratorExit:
-                pool.shutdown(cancel_futures=True)
-                raise
-        for task in failed:
-            attempts[task.key] = attempts.get(task.key, 0) + 1
-            if attempts[task.key] >= ATTEMPTS * workers:
-                raise ReconError(
-                    f"benchmark: processes died again and again at {task.case.name}, {task.entry.label}; it may need "
-                    "more memory than there is: take fewer --workers"
-                )
-        waiting = failed
+                running[pool.submit(run_task, task.case, task.entry, repeats, threads)] = task
+            except BrokenProcessPool:
+                failed.append(task)
+        while running:
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                task = running.pop(future)
+                try:
+                    yield task, *future.result()
+                except BrokenProcessPool:
+                    failed.append(task)
+    except BaseException:  # interrupted: nobody waits for what is queued
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in multiprocessing.active_children():
+            process.terminate()
+        raise
+    pool.shutdown()
 
 
 def _by_dask(address: str, tasks: Sequence[_Task], repeats: int, threads: int) -> Finished:
@@ -581,13 +626,15 @@ def summary(results: Mapping[str, Any], metrics: Sequence[str]) -> Table:
     results : what `benchmark` returned
     metrics : their names
     """
-    table = Table(title=f"{' / '.join(metrics)}; seconds: median over the cases", title_justify="left")
-    table.add_column("method", overflow="fold")
+    scans = dict.fromkeys(f"{case['data']}, slice {case['slice']}" for case in results["cases"])
+    title = f"{' / '.join(metrics)}; seconds, memory: median over the cases"
+    table = Table(title=escape(f"{next(iter(scans))}: {title}") if len(scans) == 1 else title, title_justify="left")
+    table.add_column("method", no_wrap=True)
     for case in results["cases"]:
-        noise = f", noise {case['noise']:g}" if case["noise"] else ""
-        table.add_column(f"{case['data']} {case['slice']}, {case['mask']}{noise}")
+        name = case["mask"] if len(scans) == 1 else f"{case['data']}, slice {case['slice']}, {case['mask']}"
+        table.add_column(escape(name) + (f", noise {case['noise']:g}" if case["noise"] else ""))
     for name in ("s", "MiB", "evaluations"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for method in dict.fromkeys(row["method"] for row in results["rows"]):
         rows = {row["case"]: row for row in results["rows"] if row["method"] == method}
         cells = []
@@ -648,7 +695,7 @@ def _read_row(folder: Path, key: str) -> dict[str, Any] | None:
 def _csv(results: Mapping[str, Any]) -> str:
     cases = {case["case"]: case for case in results["cases"]}
     columns = ["data", "slice", "mask", "acceleration", "noise", "method", *METRICS, *_OF_OBJECT]
-    columns += ["seconds", "memory_mb", "evaluations", "consistency", "warnings", "error"]
+    columns += ["seconds", "memory_mb", "evaluations", "consistency", "processor", "threads", "warnings", "error"]
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, extrasaction="ignore")
     writer.writeheader()

@@ -164,6 +164,8 @@ def replay(
                     progress=progress,
                 )
         except Exception as error:
+            if path in spread:
+                spread[path].close()
             if len(raw) == 1:
                 raise
             failed.append(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 
 from gadgets.acquisition import is_for_images
 from gadgets.finish import SCALE_RATIO, make_image, meta_of, meta_values
-from gadgets.stream import ReconError, StageTiming, one_line
+from gadgets.stream import ReconError, StageTiming, collected_warnings, one_line
 from pipelines.chain import Chain, Node
 from pipelines.raw import RawScan
 
@@ -29,11 +30,14 @@ class SliceResult:
     warnings: list[str] = field(default_factory=list)
     timings: list[StageTiming] = field(default_factory=list)
 
-    @property
-    def pixel_scale(self) -> float:
-        """Of the first image that tells it; 0 if none does."""
-        texts = (meta_values(meta_of(meta), SCALE_RATIO) for _, _, meta in self.images)
-        return next((float(found[0]) for found in texts if found), 0.0)
+
+def pixel_scale(result: SliceResult) -> float:
+    """Pixel scale of the first image that is not empty; 0 if there is none."""
+    for _, pixels, meta in result.images:
+        found = meta_values(meta_of(meta), SCALE_RATIO)
+        if found and pixels.any():
+            return float(found[0])
+    return 0.0
 
 
 def dask_client(address: str) -> Any:
@@ -46,105 +50,126 @@ def dask_client(address: str) -> Any:
     except ImportError:
         raise ReconError("--dask: dask.distributed is not installed; pip install 'gadgetron-genrecon[dask]'") from None
     try:
-        return Client(address, timeout=CONNECTING)
-    except (OSError, ValueError, TimeoutError) as error:
+        client = Client(address, timeout=CONNECTING)
+    except (OSError, ValueError, TypeError, TimeoutError) as error:
         raise ReconError(
             f"--dask {address}: no dask scheduler answers there ({one_line(error)}); start `dask scheduler` and give "
             "tcp://HOST:PORT"
         ) from None
+    try:
+        client.wait_for_workers(1, timeout=CONNECTING)
+    except TimeoutError:
+        client.close()
+        raise ReconError(f"--dask {address}: the scheduler has no worker; start `dask worker {address}`") from None
+    return client
 
 
 class DaskReplay:
     """The slices of one raw file, spread over the workers of a cluster as soon as it is made.
 
-    All slices have the pixel scale of the first one, as in a replay on one machine; so that one is waited for.
+    All slices have the pixel scale of the first one that is not empty, as in a replay on one machine; so that one is
+    waited for.
 
     Parameters
     ----------
     client : see `dask_client`
     raw : raw file; the workers must see it under the same path
-    chain : what they run
+    chain : what they run; it must treat slices apart, as the shipped ones do
     """
 
     def __init__(self, client: Any, raw: Path, chain: Chain) -> None:
-        self._raw = raw.resolve()
+        self._raw = raw.absolute()
+        for node in chain.nodes:
+            for name in ("prior", "generative_recon.prior"):
+                if node.properties.get(name):
+                    node.properties[name] = str(Path(node.properties[name]).expanduser().absolute())
         with RawScan(raw) as scan:
-            heads = scan.heads()
-            noise = np.uint64(1 << (ismrmrd.ACQ_IS_NOISE_MEASUREMENT - 1))
-            slices = heads["idx"]["slice"][(heads["flags"] & noise) == 0]
+            last: dict[int, int] = {}
+            filled: set[int] = set()
+            for index, line in enumerate(scan.acquisitions()):
+                if is_for_images(line) and not line.is_flag_set(ismrmrd.ACQ_IS_PARALLEL_CALIBRATION):
+                    last[line.idx.slice] = index
+                    if line.idx.slice not in filled and line.data.any():
+                        filled.add(line.idx.slice)
         # In the order in which a replay finishes them: that of their last lines.
-        last = {int(number): index for index, number in enumerate(slices)}
         numbers = sorted(last, key=lambda number: last[number]) or [0]
+        leading = next((number for number in numbers if number in filled), numbers[0])
         xml = chain.to_xml()
-        first = client.submit(reconstruct_slice, str(self._raw), xml, chain.name, numbers[0], None, pure=False)
-        self._futures = [first]
-        for number in numbers[1:]:
-            self._futures.append(
-                client.submit(reconstruct_slice, str(self._raw), xml, chain.name, number, first, pure=False)
-            )
+
+        def submit(number: int, scale: Any) -> Any:
+            return client.submit(reconstruct_slice, str(self._raw), xml, chain.name, number, scale, pure=False)
+
+        first = submit(leading, 0.0)
+        scale = client.submit(pixel_scale, first, pure=False)
+        self._futures = [first if number == leading else submit(number, scale) for number in numbers]
+
+    def close(self) -> None:
+        """Cancel what is not done yet."""
+        for future in self._futures:
+            future.cancel()
 
     def images(self, timings: list[StageTiming]) -> Iterator[ismrmrd.Image]:
-        """Images of all slices, in order. Raises ReconError when a slice failed; its error in one line."""
+        """Images slice by slice. Raises ReconError when a slice failed; its error in one line."""
         log = logging.getLogger("genrecon")
-        try:
-            for future in self._futures:
-                try:
-                    result: SliceResult = future.result()
-                except ReconError:
-                    raise
-                except Exception as error:
-                    raise ReconError(f"{self._raw}: dask: {one_line(error)}; see the workers' logs") from None
-                for text in result.warnings:
-                    log.warning("%s", text)
-                for timing in result.timings:
-                    known = next((one for one in timings if one.name == timing.name), None)
-                    if known is None:
-                        timings.append(timing)
-                        continue
-                    known.busy += timing.busy
-                    known.items_in += timing.items_in
-                    known.items_out += timing.items_out
-                for header, pixels, meta in result.images:
-                    yield make_image(ismrmrd.ImageHeader.from_buffer_copy(header), pixels, meta)
-        finally:
-            for future in self._futures:
-                future.cancel()
+        for future in self._futures:
+            try:
+                result: SliceResult = future.result()
+            except ReconError:
+                raise
+            except Exception as error:
+                raise ReconError(f"{self._raw}: dask: {one_line(error)}; see the workers' logs") from None
+            for text in result.warnings:
+                log.warning("%s", text)
+            for timing in result.timings:
+                known = next((one for one in timings if one.name == timing.name), None)
+                if known is None:
+                    timings.append(timing)
+                    continue
+                known.busy += timing.busy
+                known.items_in += timing.items_in
+                known.items_out += timing.items_out
+            for header, pixels, meta in result.images:
+                yield make_image(ismrmrd.ImageHeader.from_buffer_copy(header), pixels, meta)
 
 
-def reconstruct_slice(raw: str, xml: bytes, name: str, number: int, first: SliceResult | None) -> SliceResult:
-    """Run a chain over the lines of one slice, and those of the noise.
+_one_at_a_time = threading.Lock()  # warnings are collected from all of the process
+
+
+def reconstruct_slice(raw: str, xml: bytes, name: str, number: int, scale: float) -> SliceResult:
+    """Run a chain over the lines of one slice, and those that are not for images.
 
     Parameters
     ----------
     raw : raw file
     xml, name : chain
     number : slice
-    first : result of the slice whose pixel scale this one has too
+    scale : pixel scale; 0: by the slice itself
 
     Raises
     ------
     ReconError
-        As `replay`.
+        As `replay`, or this worker does not see the file.
     """
-    from pipelines.replay import collected_warnings
-
+    if not Path(raw).exists():
+        raise ReconError(f"{raw}: a dask worker does not see it; start workers where the files have the same path")
     chain = Chain(xml, name)
-    if first is not None and first.pixel_scale:
+    if scale:
         for node in chain.nodes:
-            _set_scale(node, first.pixel_scale)
+            _set_scale(node, scale)
     result = SliceResult()
-    with RawScan(raw) as scan, collected_warnings(result.warnings):
+    with _one_at_a_time, RawScan(raw) as scan, collected_warnings(result.warnings):
         for item in chain.run(scan.header, _lines(scan, number), timings=result.timings):
             if isinstance(item, ismrmrd.Image):
                 result.images.append((bytes(item.getHead()), item.data, item.attribute_string))
+            elif isinstance(item, str):
+                result.warnings.append(item)
     return result
 
 
 def _set_scale(node: Node, scale: float) -> None:
     if node.module in RECONSTRUCTIONS:
         prefix = "generative_recon." if node.module == RECONSTRUCTIONS[1] else ""
-        if node.properties.get(f"{prefix}intensity", "1") not in {"0", "0.0"}:
-            node.properties[f"{prefix}pixel_scale"] = repr(scale)
+        node.properties[f"{prefix}pixel_scale"] = repr(scale)
 
 
 def _lines(scan: RawScan, number: int) -> Iterator[Any]:

@@ -23,8 +23,7 @@ def poisson(shape: tuple[int, int], acceleration: float, seed: int = 1, centre: 
     centre : fully sampled samples along y and x
     """
     mask = np.zeros(shape, bool)
-    rows, columns = (slice(n // 2 - centre // 2, n // 2 + centre // 2) for n in shape)
-    mask[rows, columns] = True
+    mask[tuple(_centre(n, centre) for n in shape)] = True
     wanted = max(round(mask.size / acceleration) - int(mask.sum()), 0)
     return mask | poisson_disc(~mask, wanted, np.random.default_rng(seed))
 
@@ -44,8 +43,13 @@ def random_lines(shape: tuple[int, int], acceleration: float, seed: int = 1, cen
 
 def _of_lines(chosen: NDArray[np.bool_], shape: tuple[int, int], centre: int) -> Mask:
     chosen = chosen.copy()
-    chosen[shape[0] // 2 - centre // 2 : shape[0] // 2 + centre // 2] = True
+    chosen[_centre(shape[0], centre)] = True
     return np.repeat(chosen[:, None], shape[1], axis=1)
+
+
+def _centre(size: int, centre: int) -> slice:
+    half = min(centre, size) // 2
+    return slice(size // 2 - half, size // 2 + half)
 
 
 PATTERNS: dict[str, Callable[..., Mask]] = {"poisson": poisson, "uniform": uniform, "random_lines": random_lines}

@@ -21,7 +21,7 @@ import numpy as np
 
 from gadgets.dicom_output import DicomOutput
 from gadgets.finish import SCALE_RATIO, meta_of, meta_values
-from gadgets.stream import ReconError, StageTiming
+from gadgets.stream import ReconError, StageTiming, collected_warnings
 from pipelines.chain import Chain, read_chain
 from pipelines.distribute import DaskReplay
 from pipelines.info import describe_scan
@@ -64,30 +64,6 @@ class ReplayResult:
     @property
     def images(self) -> int:
         return sum(series.images for series in self.series.values())
-
-
-class _Collector(logging.Handler):
-    """Keeps the warnings of a run for its summary."""
-
-    def __init__(self, lines: list[str]) -> None:
-        super().__init__(logging.WARNING)
-        self._lines = lines
-
-    def emit(self, record: logging.LogRecord) -> None:
-        text = " ".join(record.getMessage().split())
-        if text not in self._lines:
-            self._lines.append(text)
-
-
-@contextlib.contextmanager
-def collected_warnings(lines: list[str]) -> Iterator[None]:
-    """Append to the list what gadgets warn of while the block runs."""
-    logger, handler = logging.getLogger("genrecon"), _Collector(lines)
-    logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
 
 
 @contextlib.contextmanager

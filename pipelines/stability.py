@@ -143,6 +143,8 @@ def detail_changes(case: Case, details: Details, contrast: float) -> Case:
 
 def recovery(change: Array, truth: Array) -> tuple[float, float]:
     """How much of the true change a change has (least-squares projection, 1: all), and their correlation."""
+    if not truth.any():
+        return 0.0, 0.0
     fraction = float(np.vdot(truth, change) / np.vdot(truth, truth))
     change, truth = change - change.mean(), truth - truth.mean()
     norms = float(np.linalg.norm(change) * np.linalg.norm(truth))

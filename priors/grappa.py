@@ -13,10 +13,12 @@ from priors.espirit import calibration_region
 from priors.fourier import fft2c
 
 _LARGEST_REGION = 64  # calibration samples used along each axis
+_LARGEST_HALF = 20  # samples of a kernel on each side of its middle
 _SHARE = 0.6  # of the calibration region's width that a kernel may span
 _CHUNK = 2048  # missing samples filled in together
 _CHUNK_ENTRIES = 2**22  # of the matrices solved together
 _SYNTHETIC_REGION = 48
+_LEAST_RIDGE = 1e-10  # the Gram matrix is in double precision
 
 
 def grappa(kspace: Tensor, maps: Tensor, mask: Tensor, kernel: int = 5, regularisation: float = 1e-2) -> Tensor:
@@ -104,7 +106,7 @@ def _plan(mask: Tensor, kernel: int) -> _Plan:
     sampled: np.ndarray = mask.cpu().numpy()
     region = tuple(_middle(part) for part in calibration_region(sampled))
     factors = _accelerations(sampled, region)
-    half = [max(1, math.ceil(factor * kernel / 2) - 1) for factor in factors]
+    half = [min(max(1, math.ceil(factor * kernel / 2) - 1), _LARGEST_HALF) for factor in factors]
     half = [min(h, (n - 1) // 2) for h, n in zip(half, sampled.shape, strict=True)]
     sizes = [part.stop - part.start for part in region]
     fitting = [min(h, int(_SHARE * size) // 2) for h, size in zip(half, sizes, strict=True)]
@@ -117,7 +119,9 @@ def _plan(mask: Tensor, kernel: int) -> _Plan:
     rows, columns = np.nonzero(covered & ~sampled)
     height, width = 2 * half[0] + 1, 2 * half[1] + 1
     padded = np.pad(sampled, [(half[0], half[0]), (half[1], half[1])])
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width))[rows, columns].reshape(len(rows), -1)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width))[rows, columns].reshape(
+        len(rows), height * width
+    )
     y, x = np.mgrid[-half[0] : half[0] + 1, -half[1] : half[1] + 1].reshape(2, -1)
     order = np.argsort(y**2 + x**2, kind="stable")
     nearest = windows[:, order]
@@ -139,8 +143,9 @@ def _accelerations(sampled: np.ndarray, region: tuple[slice, ...]) -> tuple[floa
     outside = np.ones(sampled.shape, bool)
     outside[region[0], region[1]] = False
     lines = [sampled[sampled.any(1)], sampled[:, sampled.any(0)]]
-    density = sampled[outside].mean() if outside.any() else 1.0
-    factor = 1 / max(density, 1 / outside.sum())
+    if not sampled[outside].any():  # as of a low resolution: there is nothing between samples
+        return 1.0, 1.0
+    factor = 1 / float(sampled[outside].mean())
     if bool(lines[0].all()):  # whole rows
         return factor, 1.0
     if bool(lines[1].all()):
@@ -171,7 +176,7 @@ def _synthetic(maps: Tensor) -> Tensor:
 def _gram(calibration: Tensor, half: tuple[int, int]) -> Tensor:
     """Gram matrix of all windows of the calibration k-space (coil, y, x), unknowns ordered (offset, coil)."""
     patches = calibration.unfold(1, 2 * half[0] + 1, 1).unfold(2, 2 * half[1] + 1, 1)
-    matrix = patches.permute(1, 2, 3, 4, 0).flatten(0, 1).flatten(1)
+    matrix = patches.permute(1, 2, 3, 4, 0).flatten(0, 1).flatten(1).to(torch.complex128)
     return matrix.mH @ matrix
 
 
@@ -195,10 +200,12 @@ def _filled(kspace: Tensor, plan: _Plan, gram: Tensor, regularisation: float) ->
             unknowns = (offsets[:, :, None] * coils + torch.arange(coils)).flatten(1).to(gram.device)
             normal = gram[unknowns[:, :, None], unknowns[:, None, :]]
             energy = normal.diagonal(dim1=-2, dim2=-1).real.mean(1)
-            limits = torch.finfo(energy.dtype)
-            ridge = max(regularisation, limits.eps) * energy + limits.tiny
+            ridge = max(regularisation, _LEAST_RIDGE) * energy + torch.finfo(energy.dtype).tiny
             normal.diagonal(dim1=-2, dim2=-1).add_(ridge[:, None])
-            weights = torch.linalg.solve(normal, gram[unknowns[:, :, None], centre])  # (pattern, unknown, coil)
+            # Not torch.linalg.solve: its batched LU can deadlock in MKL after the number of threads was changed.
+            factors = torch.linalg.cholesky(normal)
+            weights = torch.cholesky_solve(gram[unknowns[:, :, None], centre], factors)  # (pattern, unknown, coil)
+            weights = weights.to(kspace.dtype)
             # Positions of the part's targets, and which of its patterns each has.
             local = torch.full((len(plan.patterns),), -1)
             local[part] = torch.arange(len(part))

@@ -55,6 +55,7 @@ def total_variation(
         )
     if regularisation < 0:
         raise ValueError(f"total variation: regularisation {regularisation} is negative; take zero or more")
+    kspace = torch.where(mask.to(torch.bool), kspace, 0)
     weights = mask.to(kspace.real.dtype).expand(len(kspace), 1, *kspace.shape[-2:])[:, 0]
     largest = SenseOperator(maps, weights[:, None]).largest_eigenvalue().tolist()
     slices = zip(kspace, maps, weights, largest, strict=True)
@@ -75,7 +76,7 @@ def _slice(
     differences = sigpy.linop.FiniteDifference((sets, *shape), axes=(-2, -1))
     app = sigpy.app.LinearLeastSquares(
         sigpy.linop.Hstack(encodings, axis=0),
-        np.sqrt(sampled) * kspace.cpu().numpy(),
+        kspace.cpu().numpy(),
         proxg=sigpy.prox.L1Reg(differences.oshape, regularisation),
         G=differences,
         # SigPy's own choice of tau begins at random.

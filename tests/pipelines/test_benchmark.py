@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import signal
 import warnings
 from pathlib import Path
@@ -203,6 +204,8 @@ def test_raw_files(tmp_path):
         ("cg_sense:iterations", "give METHOD or METHOD:property=value"),
         ("cg_sense:iterations=many", "property 'iterations' is 'many'"),
         ("cg_sense:kernel=5", "'kernel' means nothing to method cg_sense; it is for grappa"),
+        ("cg_sense:intensity=100", "the benchmark sets intensity itself"),
+        ("wkgm:method=cg_sense", "the benchmark sets method itself"),
         ("cg_sense:nonsense=5", "unknown property 'nonsense'"),
         ("wkgm:prior=/nowhere.safetensors", "cannot be read"),
     ],
@@ -263,6 +266,27 @@ def test_masks_of_files(images, tmp_path):
     ):
         with pytest.raises(ReconError, match=message):
             BenchmarkCases((images,), masks=(name,)).cases()
+
+
+def test_thin_matrices_have_their_centre_in_the_middle():
+    mask = PATTERNS["poisson"]((64, 16), 3)
+    assert mask[20:44].all() and mask.sum() >= 24 * 16
+    assert PATTERNS["uniform"]((20, 64), 4).all()
+
+
+def test_a_process_that_always_dies_is_a_failed_row(cases, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "run_task", dying)
+    entries = [Entry("cg_sense"), Entry("sake"), Entry("grappa")]
+    rows = benchmark(cases[:1], entries, tmp_path, threads=1, workers=2)["rows"]
+    assert [bool(row["error"]) for row in rows] == [False, True, False]
+    assert "its process was killed" in rows[1]["error"]
+
+
+def dying(case, entry, repeats, threads):
+    """Stands in for a task that runs out of memory."""
+    if entry.method == "sake":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return module._failed(case, entry, ""), {"image": case.reference}
 
 
 def test_wrong_arrays(tmp_path):

@@ -102,6 +102,17 @@ def test_grappa_without_calibration_region_takes_the_maps() -> None:
     torch.testing.assert_close(scaled, 1e3 * grappa(kspace, maps, mask), rtol=1e-3, atol=1e-2)
 
 
+@pytest.mark.parametrize(
+    "sampled", [(slice(50, 110), slice(None)), (slice(70, 90), slice(10, 14)), (slice(0, None, 24), slice(None))]
+)
+def test_grappa_of_low_resolution_and_of_sparse_lines_fills_what_it_can(sampled: tuple[slice, slice]) -> None:
+    kspace, maps, _ = simulated(160, 24, 4)
+    mask = torch.zeros(1, 1, 160, 24, dtype=torch.bool)
+    mask[(..., *sampled)] = True
+    result = grappa(kspace, maps, mask)
+    assert torch.equal(result * mask, kspace * mask) and torch.isfinite(torch.view_as_real(result)).all()
+
+
 def test_grappa_of_a_known_linear_relation_is_exact() -> None:
     """Two coils of which one is the other shifted by one sample: the missing lines are in it."""
     generator = torch.Generator().manual_seed(0)
