@@ -519,7 +519,10 @@ def test_line_of_a_slice_that_was_complete(refused: Any, genrecon: Any, raw: Pat
     ("setting", "text"),
     [
         ("generative_recon.metod=x", "gadget GenerativeRecon: unknown property 'metod'; it has: method, "),
-        ("generative_recon.method=magic", "property 'method' is 'magic'; it must be one of 'cg_sense', "),
+        (
+            "generative_recon.method=magic",
+            "property 'method' is 'magic'; it must be one of 'zero_filled', 'cg_sense', ",
+        ),
         ("espirit.map_sets=9", "gadget Espirit: property 'map_sets' is '9'; it must be a whole number from 1 to 4"),
         ("coil_compression.energy=nan", "property 'energy' is 'nan'; it must be a number from 0.5 to 1.0"),
         ("Reconstruction.method=cg_sense", "gadget Reconstruction: unknown property 'method'; its properties are"),

@@ -276,6 +276,7 @@ def test_thin_matrices_have_their_centre_in_the_middle():
 
 def test_a_process_that_always_dies_is_a_failed_row(cases, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "run_task", dying)
+    monkeypatch.setattr(module, "ATTEMPTS", 1)
     entries = [Entry("cg_sense"), Entry("sake"), Entry("grappa")]
     rows = benchmark(cases[:1], entries, tmp_path, threads=1, workers=2)["rows"]
     assert [bool(row["error"]) for row in rows] == [False, True, False]

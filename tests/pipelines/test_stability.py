@@ -433,6 +433,6 @@ def test_real_methods_on_a_small_case(tmp_path: Path) -> None:
 
 def test_the_generative_prior_goes_through_the_same_parts(tmp_path: Path) -> None:
     case = case_of(ellipse(64), poisson((64, 64), 4, centre=16), noise=0.002)
-    results = stability([case], [Entry("wkgm", (("steps", "8"),))], tmp_path, contrasts=(0.2,), steps=1, threads=1)
+    results = stability([case], [Entry("wkgm", (("steps", "3"),))], tmp_path, contrasts=(0.2,), steps=1, threads=1)
     assert [row["error"] for row in results["rows"]] == ["", "", "", ""]
     assert results["rows"][0]["smallest"]["disc"] == 0.2
