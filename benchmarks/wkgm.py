@@ -27,11 +27,11 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 from scipy.stats import spearmanr
-from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
 
 from gadgets.generative_solver import combine_sets
 from pipelines import masks as patterns
+from pipelines.benchmark import OBJECT, birdcage, measures
 from priors.checkpoints import load_checkpoint, shipped_checkpoint
 from priors.espirit import calibration_region, espirit_maps
 from priors.fourier import fft2c, ifft2c
@@ -41,7 +41,6 @@ from priors.posterior import image_scale, l1_wavelet
 from priors.wkgm import WeightedKspacePrior
 
 CASES = ("poisson_4", "poisson_10", "random2D_4")
-OBJECT = 0.05  # of the image maximum
 LAMBDAS = (1e-3, 3e-3, 1e-2)
 SAKE_RANKS = (40, 54, 72)  # window 6
 HELD_OUT = 4
@@ -82,10 +81,8 @@ class Scan:
     def score(self, image: Tensor) -> tuple[float, float, float]:
         """PSNR (dB) and SSIM of an image, and PSNR inside the object."""
         array = image.abs().numpy().astype(np.float32)
-        inside = self.reference > OBJECT
-        psnr = peak_signal_noise_ratio(self.reference, array, data_range=1.0)
-        of_object = -10 * np.log10(np.square(array - self.reference)[inside].mean())
-        return psnr, structural_similarity(self.reference, array, data_range=1.0), float(of_object)
+        found = measures(array, self.reference)
+        return found["psnr"], found["ssim"], found["psnr_object"]
 
 
 def root_sum_of_squares(kspace: Tensor) -> Tensor:
@@ -190,9 +187,7 @@ def simulated(image: Tensor, coils: int, shape: tuple[int, int]) -> Tensor:
             before = size // 2 - now // 2
             padding = [0, 0, before, size - now - before] if axis == -2 else [before, size - now - before]
             kspace = torch.nn.functional.pad(kspace, padding)
-    maps = torch.from_numpy(sigpy.mri.birdcage_maps((coils, *shape), r=1.3).astype(np.complex64))
-    maps = maps / torch.linalg.vector_norm(maps, dim=0)
-    result = fft2c(maps * ifft2c(kspace))
+    result = fft2c(torch.from_numpy(birdcage(coils, shape)) * ifft2c(kspace))
     return result / root_sum_of_squares(result).max()
 
 

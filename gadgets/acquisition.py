@@ -55,14 +55,14 @@ _NOT_FOR_IMAGES = (
 )
 
 
-def is_for_images(acquisition: ismrmrd.Acquisition) -> bool:
+def is_for_images(acquisition: ismrmrd.Acquisition | ismrmrd.AcquisitionHeader) -> bool:
     """Whether a line is imaging or calibration data: not noise, navigator, phase correction, dummy or feedback."""
     if acquisition.is_flag_set(ismrmrd.ACQ_IS_NOISE_MEASUREMENT) or any(map(acquisition.is_flag_set, _NOT_FOR_IMAGES)):
         return False
     return not acquisition.is_flag_set(ismrmrd.ACQ_IS_PHASECORR_DATA) or _is_calibration(acquisition)
 
 
-def _is_calibration(acquisition: ismrmrd.Acquisition) -> bool:
+def _is_calibration(acquisition: ismrmrd.Acquisition | ismrmrd.AcquisitionHeader) -> bool:
     return acquisition.is_flag_set(ismrmrd.ACQ_IS_PARALLEL_CALIBRATION) or acquisition.is_flag_set(
         ismrmrd.ACQ_IS_PARALLEL_CALIBRATION_AND_IMAGING
     )

@@ -13,7 +13,6 @@ from torch import Tensor
 from gadgets.stream import ReconError
 
 # BART's axes: 0 to 2 space, 3 coils, 4 sets of maps; arrays are stored with the first axis fastest.
-_COILS, _SETS = 3, 4
 
 
 def bart_pics(
@@ -69,7 +68,6 @@ def _slice(kspace: Tensor, maps: Tensor, regularisation: float, iterations: int)
             lines = (done.stderr or done.stdout).strip().splitlines() or ["no output"]
             raise ReconError(f"method bart_pics: bart failed with exit code {done.returncode}: {lines[-1]}")
         image = read_cfl(folder / "image")
-    image = image.reshape(*image.shape, *[1] * (_SETS + 1 - image.ndim))[:, :, 0, 0]
     return np.ascontiguousarray(image.reshape(*image.shape[:2], -1).transpose(2, 0, 1))
 
 
@@ -80,12 +78,10 @@ def write_cfl(path: Path, array: np.ndarray) -> None:
 
 
 def read_cfl(path: Path) -> np.ndarray:
-    """Read BART's pair of files, path.hdr and path.cfl; trailing axes of length 1 are left out.
+    """Read BART's pair of files, path.hdr and path.cfl, with all of its axes.
 
     Raises ValueError when the two do not fit together.
     """
     lines = path.with_suffix(".hdr").read_text().splitlines()
     shape = [int(size) for size in lines[1].split()]
-    while len(shape) > 1 and shape[-1] == 1:
-        shape.pop()
     return np.fromfile(path.with_suffix(".cfl"), "<c8").reshape(shape, order="F")

@@ -925,7 +925,7 @@ def _file_path(folder: Path, ds: Dataset) -> Path:
     return path
 
 
-def _replace_file(path: Path, content: bytes) -> None:
+def replace_file(path: Path, content: bytes) -> None:
     """Write a file so that its name holds the whole content or what it held before. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
@@ -973,7 +973,7 @@ def write_dicom(
             buffer = io.BytesIO()
             ds.save_as(buffer, enforce_file_format=True)
             path = _file_path(folder, ds)
-            _replace_file(path, buffer.getvalue())
+            replace_file(path, buffer.getvalue())
             paths.append(path)
     except (OSError, RuntimeError) as error:  # RuntimeError: expanduser finds no home
         reason = getattr(error, "strerror", None) or str(error)

@@ -21,6 +21,8 @@ log = logging.getLogger("genrecon")
 Array = np.ndarray[Any, np.dtype[Any]]
 
 WINDOW_CENTER = "GADGETRON_WindowCenter"
+DEVIATION = "standard deviation"  # ends the GenreconMethod of images of standard deviations
+DEVIATION_SERIES = 100  # added to their series index
 SCALE_RATIO = "GADGETRON_ScaleRatio"  # what pixel values were multiplied by
 
 

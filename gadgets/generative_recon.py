@@ -18,7 +18,14 @@ from torch import Tensor
 
 from gadgets.acquisition import calibration_mode
 from gadgets.buffers import Array, image_from_problems, is_3d, kspace_problems, maps_of, maps_problems, sampled
-from gadgets.finish import SCALE_RATIO, adjustment_gain, adjustment_steps, centre_shift
+from gadgets.finish import (
+    DEVIATION,
+    DEVIATION_SERIES,
+    SCALE_RATIO,
+    adjustment_gain,
+    adjustment_steps,
+    centre_shift,
+)
 from gadgets.generative_solver import CONSISTENCY, GENERATIVE, GenerativeSolver, Outcome
 from gadgets.methods import METHODS, PROBLEM_MEGABYTES, Solve, foreign_option, reconstruct
 from gadgets.stream import Gadget, ReconError, parameter
@@ -28,9 +35,7 @@ from priors.posterior import image_scale
 log = logging.getLogger("genrecon")
 
 FULL_SCALE = 32000.0  # pixel values above this are kept out of, they would be cut on their way to 16 bit
-DEVIATION = "standard deviation"
-DEVIATION_SERIES = 100  # added to the series index of images of standard deviations
-DEVIATION_GAIN = 16  # they are small: this many times the pixel scale of the images
+DEVIATION_GAIN = 16  # standard deviations are small: this many times the pixel scale of the images
 
 
 @dataclass

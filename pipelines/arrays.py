@@ -13,13 +13,15 @@ import numpy as np
 from gadgetron.types import ReconData
 from gadgetron.types.recon_data import ReconBit, ReconBuffer, SamplingDescription
 from ismrmrd import xsd
+from torch import Tensor
 
 from gadgets.espirit import Espirit
-from gadgets.finish import SCALE_RATIO, meta_of, meta_values
-from gadgets.generative_recon import DEVIATION, GenerativeRecon
-from gadgets.stream import Gadget
+from gadgets.finish import DEVIATION, SCALE_RATIO, meta_of, meta_values
+from gadgets.generative_recon import GenerativeRecon
+from gadgets.stream import Gadget, ReconError, one_line
 from pipelines.chain import read_chain
 from pipelines.raw import RawScan
+from priors.espirit import calibration_region
 
 RECONSTRUCTION = "gadgets.reconstruction"
 
@@ -130,6 +132,24 @@ def _header() -> Any:
             )
         ],
     )
+
+
+def read_npy(path: Path) -> np.ndarray:
+    """The array of an .npy file. Raises ReconError when it cannot be read."""
+    try:
+        return np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ReconError(f"{path}: cannot be read as .npy ({one_line(error)}); give an array of numbers") from None
+
+
+def check_fully_sampled(where: str, mask: Tensor, purpose: str) -> None:
+    """Raise ReconError, which ends with the purpose, when a mask (y, x) has gaps."""
+    if not bool(mask.all()):
+        rows, columns = calibration_region(mask)
+        raise ReconError(
+            f"{where}: {float(mask.float().mean()):.0%} of its k-space is sampled, of the centre "
+            f"{rows.stop - rows.start} x {columns.stop - columns.start} samples fully; {purpose}"
+        )
 
 
 def scan_bits(path: Path, gadgets: Sequence[Gadget]) -> Iterator[ReconBit]:

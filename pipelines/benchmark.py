@@ -36,11 +36,11 @@ from skimage.metrics import structural_similarity
 
 from gadgets.buffers import kspace_problems, sampled
 from gadgets.coil_compression import CoilCompression
-from gadgets.generative_recon import GenerativeRecon
+from gadgets.dicom_output import replace_file
 from gadgets.generative_solver import GENERATIVE
 from gadgets.methods import METHODS
-from gadgets.stream import ReconError, one_line, read_parameters
-from pipelines.arrays import ArrayReconstruction, scan_bits
+from gadgets.stream import ReconError, one_line
+from pipelines.arrays import ArrayReconstruction, check_fully_sampled, read_npy, scan_bits
 from pipelines.distribute import dask_client
 from pipelines.masks import PATTERNS
 from priors.checkpoints import shipped_checkpoint
@@ -164,10 +164,7 @@ class BenchmarkCases:
         return cases
 
     def _array(self, path: Path) -> list[Array]:
-        try:
-            array = np.load(path, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise ReconError(f"{path}: cannot be read as .npy ({one_line(error)}); give an array of numbers") from None
+        array = read_npy(path)
         if array.ndim not in ((3, 4) if self.kspace else (2, 3)) or array.dtype.kind not in "cfiu":
             shapes = "k-space (slice, coil, y, x) or (coil, y, x)" if self.kspace else "images (slice, y, x)"
             other = "" if self.kspace else "; k-space needs --kspace"
@@ -175,7 +172,10 @@ class BenchmarkCases:
         array = array.astype(np.complex64)
         if self.kspace:
             return list(array if array.ndim == 4 else array[None])
-        return [_seen_by_coils(image, self.coils) for image in (array if array.ndim == 3 else array[None])]
+        images = array if array.ndim == 3 else array[None]
+        shape = images.shape[1:]
+        maps = birdcage(self.coils, shape) if self.coils > 1 else np.ones((1, *shape), np.complex64)
+        return [seen_by_coils(image, maps) for image in images]
 
     def _masks(self, shape: tuple[int, int]) -> Iterator[tuple[str, Array]]:
         for text in self.masks:
@@ -215,22 +215,20 @@ def _scan(path: Path) -> list[Array]:
         data = bit.data.data
         for n, s, loc in np.ndindex(*data.shape[4:]):
             part = data[..., n, s, loc]
-            share = float(sampled(part).float().mean())
-            if share < 1:
-                raise ReconError(
-                    f"{path}: {share:.0%} of its k-space is sampled; a benchmark needs fully sampled scans"
-                )
+            check_fully_sampled(str(path), sampled(part)[0], "a benchmark needs fully sampled scans")
             found += list(kspace_problems(part).numpy())
     return found
 
 
-def _seen_by_coils(image: Array, coils: int) -> Array:
-    """K-space (coil, y, x) of an image (y, x)."""
-    maps = np.ones((1, *image.shape), np.complex64)
-    if coils > 1:
-        maps = sigpy.mri.birdcage_maps((coils, *image.shape), r=1.3).astype(np.complex64)
-        maps /= np.linalg.norm(maps, axis=0)
-    return fft2c(torch.from_numpy(maps * image)).numpy()
+def birdcage(coils: int, shape: tuple[int, ...]) -> Array:
+    """Complex64 maps (coil, y, x) of birdcage coils, their sum of squares 1."""
+    maps = sigpy.mri.birdcage_maps((coils, *shape), r=1.3).astype(np.complex64)
+    return maps / np.linalg.norm(maps, axis=0)
+
+
+def seen_by_coils(image: Array, maps: Array) -> Array:
+    """K-space, complex64 (coil, y, x), of an image (y, x)."""
+    return fft2c(torch.from_numpy((maps * image).astype(np.complex64))).numpy()
 
 
 def _read_masks(text: str, shape: tuple[int, int]) -> Iterator[tuple[str, Array]]:
@@ -307,8 +305,7 @@ def read_entry(text: str) -> Entry:
     if "prior" in properties:  # where workers run, the folder is another one
         properties["prior"] = str(Path(properties["prior"]).expanduser().absolute())
     entry = Entry(method.strip(), tuple(properties.items()))
-    read_parameters(GenerativeRecon.Parameters, entry.all_properties, "GenerativeRecon")
-    ArrayReconstruction(entry.all_properties)
+    ArrayReconstruction(entry.all_properties)  # checks them
     return entry
 
 
@@ -473,9 +470,9 @@ def benchmark(
     """
     if not dask:
         threads = threads or max(1, (os.cpu_count() or 1) // workers)
-    tasks = [_Task(case, entry, _key(case, entry, repeats, threads)) for case in cases for entry in entries]
+    tasks = [_Task(case, entry, task_key(case, entry, repeats, threads)) for case in cases for entry in entries]
     rows: dict[str, dict[str, Any]] = {}
-    with _writing(folder):
+    with writing(folder):
         for name in ("cases", "images", "rows"):
             (folder / name).mkdir(parents=True, exist_ok=True)
         for case in cases:
@@ -488,7 +485,7 @@ def benchmark(
     source = _by_dask(dask, todo, repeats, threads) if dask else _here(todo, repeats, threads, workers)
     with contextlib.closing(source) as finished:
         for task, row, arrays in finished:
-            with _writing(folder):
+            with writing(folder):
                 row["file"] = f"images/{task.key}.npz" if arrays else ""
                 if arrays:
                     replace_file(folder / row["file"], npz_bytes(arrays))
@@ -503,14 +500,15 @@ def benchmark(
         "cases": [case_row(case) for case in cases],
         "rows": [rows[task.key] for task in tasks],
     }
-    with _writing(folder):
+    with writing(folder):
         replace_file(folder / "results.csv", _csv(results).encode())
         replace_file(folder / RESULTS, json.dumps(results, indent=1).encode())
     return results
 
 
 @contextlib.contextmanager
-def _writing(folder: Path) -> Iterator[None]:
+def writing(folder: Path) -> Iterator[None]:
+    """Turn what the system raises in the block, which writes below a folder, into one line."""
     try:
         yield
     except OSError as error:
@@ -520,12 +518,13 @@ def _writing(folder: Path) -> Iterator[None]:
         ) from None
 
 
-def _key(case: Case, entry: Entry, repeats: int, threads: int) -> str:
+def task_key(case: Case, entry: Entry, *settings: Any) -> str:
+    """Hash of all that what is made of a case by a method depends on. Raises ReconError for weights that are gone."""
     try:
         method = entry.identity()
     except OSError as error:
         raise ReconError(f"{error.filename}: cannot be read ({error.strerror}); give the weights' file") from None
-    text = repr((metadata.version("gadgetron-genrecon"), case.name, case.identity, method, repeats, threads))
+    text = repr((metadata.version("gadgetron-genrecon"), case.name, case.identity, method, *settings))
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
@@ -708,15 +707,6 @@ def npz_bytes(arrays: Mapping[str, Array]) -> bytes:
     content = io.BytesIO()
     np.savez_compressed(content, **arrays)  # type: ignore[arg-type]
     return content.getvalue()
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _processor() -> str:

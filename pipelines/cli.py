@@ -516,11 +516,11 @@ def stability(
     threads: _Threads = 0,
 ) -> None:
     """Test methods as learned reconstruction is doubted: small details, worst-case noise, other masks, more samples."""
+    from pipelines.stability import PARTS, tables
     from pipelines.stability import stability as run
-    from pipelines.stability import tables
 
     cases, entries = _benchmark_input(data, kspace, coils, slices, masks, patterns, noise, methods)
-    with _bar(1, "parts") as update:
+    with _bar(len(cases) * len(entries) * len(PARTS), "parts") as update:
         results = run(cases, entries, out, threads=threads, progress=lambda done, _all, text: update(done, text))
     for table in tables(results):
         console.print(table)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections.abc import Iterator
@@ -15,11 +16,10 @@ import numpy as np
 from gadgets.acquisition import is_for_images
 from gadgets.finish import SCALE_RATIO, make_image, meta_of, meta_values
 from gadgets.stream import ReconError, StageTiming, collected_warnings, one_line
-from pipelines.chain import Chain, Node
+from pipelines.chain import Chain
 from pipelines.raw import RawScan
 
 CONNECTING = 10.0  # seconds that a scheduler may take to answer
-RECONSTRUCTIONS = ("gadgets.generative_recon", "gadgets.reconstruction")
 
 
 @dataclass
@@ -84,16 +84,16 @@ class DaskReplay:
                 if node.properties.get(name):
                     node.properties[name] = str(Path(node.properties[name]).expanduser().absolute())
         with RawScan(raw) as scan:
-            last: dict[int, int] = {}
-            filled: set[int] = set()
-            for index, line in enumerate(scan.acquisitions()):
-                if is_for_images(line) and not line.is_flag_set(ismrmrd.ACQ_IS_PARALLEL_CALIBRATION):
-                    last[line.idx.slice] = index
-                    if line.idx.slice not in filled and line.data.any():
-                        filled.add(line.idx.slice)
-        # In the order in which a replay finishes them: that of their last lines.
-        numbers = sorted(last, key=lambda number: last[number]) or [0]
-        leading = next((number for number in numbers if number in filled), numbers[0])
+            heads = _heads(scan)
+            last = {head.idx.slice: index for index, head in enumerate(heads) if _is_imaging(head)}
+            # In the order in which a replay finishes them: that of their last lines.
+            numbers = sorted(last, key=lambda number: last[number]) or [0]
+
+            def filled(number: int) -> bool:
+                chosen = [_is_imaging(head) and head.idx.slice == number for head in heads]
+                return any(line.data.any() for line in scan.acquisitions(chosen))
+
+            leading = next(filter(filled, numbers), numbers[0])
         xml = chain.to_xml()
 
         def submit(number: int, scale: Any) -> Any:
@@ -154,11 +154,12 @@ def reconstruct_slice(raw: str, xml: bytes, name: str, number: int, scale: float
         raise ReconError(f"{raw}: a dask worker does not see it; start workers where the files have the same path")
     chain = Chain(xml, name)
     if scale:
-        for node in chain.nodes:
-            _set_scale(node, scale)
+        with contextlib.suppress(ReconError):  # a chain without our reconstruction
+            chain.set("generative_recon", "pixel_scale", repr(scale))
     result = SliceResult()
     with _one_at_a_time, RawScan(raw) as scan, collected_warnings(result.warnings):
-        for item in chain.run(scan.header, _lines(scan, number), timings=result.timings):
+        chosen = [not is_for_images(head) or head.idx.slice == number for head in _heads(scan)]
+        for item in chain.run(scan.header, scan.acquisitions(chosen), timings=result.timings):
             if isinstance(item, ismrmrd.Image):
                 result.images.append((bytes(item.getHead()), item.data, item.attribute_string))
             elif isinstance(item, str):
@@ -166,13 +167,9 @@ def reconstruct_slice(raw: str, xml: bytes, name: str, number: int, scale: float
     return result
 
 
-def _set_scale(node: Node, scale: float) -> None:
-    if node.module in RECONSTRUCTIONS:
-        prefix = "generative_recon." if node.module == RECONSTRUCTIONS[1] else ""
-        node.properties[f"{prefix}pixel_scale"] = repr(scale)
+def _heads(scan: RawScan) -> list[ismrmrd.AcquisitionHeader]:
+    return [ismrmrd.AcquisitionHeader.from_buffer_copy(head.tobytes()) for head in scan.heads()]
 
 
-def _lines(scan: RawScan, number: int) -> Iterator[Any]:
-    for line in scan.acquisitions():
-        if not is_for_images(line) or line.idx.slice == number:
-            yield line
+def _is_imaging(head: ismrmrd.AcquisitionHeader) -> bool:
+    return is_for_images(head) and not head.is_flag_set(ismrmrd.ACQ_IS_PARALLEL_CALIBRATION)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -94,8 +94,12 @@ class RawScan:
             raise ReconError(f"{self.path}: {data.name} is no table of ISMRMRD acquisitions; convert it again")
         return len(data)
 
-    def acquisitions(self) -> Iterator[ismrmrd.Acquisition]:
+    def acquisitions(self, chosen: Sequence[bool] | None = None) -> Iterator[ismrmrd.Acquisition]:
         """Yield the acquisitions in file order, a block in memory at a time.
+
+        Parameters
+        ----------
+        chosen : for each, whether it is wanted; the others are not read. None: all of them
 
         Raises
         ------
@@ -106,9 +110,13 @@ class RawScan:
         check = _Checker(self.path, self.header)
         data = self._group["data"]
         for start in range(0, self.acquisition_count, BLOCK):
+            stop = min(start + BLOCK, self.acquisition_count)
+            indices = [index for index in range(start, stop) if chosen is None or chosen[index]]
+            if not indices:
+                continue
             with self._readable(f"acquisition {start} and on"):
-                block = data[start : start + BLOCK]
-            for index, row in enumerate(block, start):
+                block = data[start:stop] if len(indices) == stop - start else data[indices]
+            for index, row in zip(indices, block, strict=True):
                 acquisition = self._acquisition(index, row)
                 check(index, acquisition)
                 yield acquisition

@@ -24,19 +24,14 @@ from matplotlib.transforms import Bbox
 from PIL import Image
 from scipy import ndimage
 
-from gadgets.finish import SCALE_RATIO, meta_of, meta_values
+from gadgets.finish import DEVIATION, DEVIATION_SERIES, SCALE_RATIO, meta_of, meta_values
 from gadgets.stream import ReconError, one_line
-from pipelines.replay import IMAGES_FILE, IMAGES_GROUP, MONTAGE_TILES, read_images, staged_folder
+from pipelines.replay import ACCOUNT_FILE, IMAGES_FILE, IMAGES_GROUP, MONTAGE_TILES, read_images, staged_folder
 
 RESULTS_FILE = "results.json"
-REPLAY_FILE = "replay.json"
 WHITE_PERCENTILE = 99.8
 ERROR_GAIN = 5
 ERROR_COLOURS = "inferno"
-# How gadgets.generative_recon, which takes seconds to import, marks uncertainty maps: the end of their GenreconMethod,
-# and their series' number above that of their images.
-DEVIATION = "standard deviation"
-DEVIATION_SERIES = 100
 DEVIATION_COLOURS = "viridis"
 OPEN_CASES = 3  # with more of them, only the first is unfolded
 
@@ -92,11 +87,11 @@ def report(folder: str | Path, out: str | Path | None = None) -> Path:
     out = Path(out) if out is not None else folder / "report.html"
     if out.suffix.lower() not in {".html", ".htm"}:
         raise ReconError(f"{out}: cannot become the report; choose a file that ends with .html")
-    pages = {RESULTS_FILE: _benchmark, REPLAY_FILE: _replay}
+    pages = {RESULTS_FILE: _benchmark, ACCOUNT_FILE: _replay}
     name = next((name for name in pages if (folder / name).is_file()), None)
     if name is None:
         raise ReconError(
-            f"{folder}: holds neither {RESULTS_FILE} nor {REPLAY_FILE}; run `genrecon benchmark` or `genrecon replay` "
+            f"{folder}: holds neither {RESULTS_FILE} nor {ACCOUNT_FILE}; run `genrecon benchmark` or `genrecon replay` "
             "into it first"
         )
     files: Files = {}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import datetime
 import functools
-import hashlib
 import io
 import itertools
 import json
@@ -26,12 +25,24 @@ from rich.markup import escape
 from rich.table import Table
 from scipy.ndimage import gaussian_filter
 
+from gadgets.dicom_output import replace_file
 from gadgets.stream import ReconError, one_line
 from pipelines.arrays import ArrayReconstruction
-from pipelines.benchmark import OBJECT, Array, Case, Entry, Progress, case_row, npz_bytes, replace_file
+from pipelines.benchmark import (
+    OBJECT,
+    Array,
+    Case,
+    Entry,
+    Progress,
+    case_row,
+    npz_bytes,
+    seen_by_coils,
+    task_key,
+    writing,
+)
 from pipelines.masks import PATTERNS, Mask, poisson
 from pipelines.simulate import poisson_disc
-from priors.fourier import fft2c, ifft2c
+from priors.fourier import ifft2c
 
 CONTRASTS = (0.05, 0.1, 0.2, 0.4)  # of the image's maximum
 SHOWN = 0.2  # the contrast in the figures
@@ -44,6 +55,7 @@ OTHER_PATTERNS = (("uniform", 4), ("random_lines", 4))
 NESTED = (12, 8, 6, 4, 3, 2)
 ALLOWED_DROP = 0.1  # dB
 RESULTS = "stability.json"
+PARTS = ("detail", "perturbation", "acceleration", "more_samples")
 
 Reconstruct = Callable[[Array], Array]  # measured k-space (coil, y, x) to float32 image (y, x)
 Part = Callable[[Reconstruct, Case], dict[str, Any]]  # what goes into the row
@@ -128,11 +140,6 @@ def sensitivities(kspace: Array) -> Array:
     coils = ifft2c(torch.from_numpy(kspace)).numpy()
     norm = np.linalg.norm(coils, axis=0)
     return np.divide(coils, norm, out=np.zeros_like(coils), where=norm > 0)
-
-
-def seen_by_coils(image: Array, maps: Array) -> Array:
-    """K-space, complex64 (coil, y, x), of an image (y, x)."""
-    return fft2c(torch.from_numpy((maps * image).astype(np.complex64))).numpy()
 
 
 def detail_changes(case: Case, details: Details, contrast: float) -> Case:
@@ -340,48 +347,39 @@ def stability(
         "more_samples": (more_samples_part, None),
     }
     rows: list[dict[str, Any]] = []
-    total = len(cases) * len(entries) * len(parts)
+    total = len(cases) * len(entries) * len(PARTS)
     before = torch.get_num_threads()
     torch.set_num_threads(threads or os.cpu_count() or 1)
     try:
-        (folder / "stability").mkdir(parents=True, exist_ok=True)
+        with writing(folder):
+            (folder / "stability").mkdir(parents=True, exist_ok=True)
         for case in cases:
             done = len(rows)
-            for entry, name in itertools.product(entries, parts):
+            for entry, name in itertools.product(entries, PARTS):
                 rows.append(_row(case, entry, name, *parts[name], folder))
                 if progress:
                     progress(len(rows), total, f"{case.name}: {entry.label}: {name}")
             pictures = {row["method"]: folder / row["file"] for row in rows[done:] if row["file"]}
             if pictures:
-                replace_file(folder / _figure_name(case), _figure(case, _shown(contrasts), pictures))
-        results = {
-            "version": metadata.version("gadgetron-genrecon"),
-            "created": datetime.datetime.now(tz=datetime.timezone.utc).isoformat(timespec="seconds"),
-            "cases": [case_row(case) | {"file": _figure_name(case)} for case in cases],
-            "rows": rows,
-        }
-        replace_file(folder / "stability.csv", _csv(rows).encode())
-        replace_file(folder / RESULTS, json.dumps(results, indent=1).encode())
-    except OSError as error:
-        text = f"{error.filename or folder}: cannot be written ({error.strerror or error})"
-        raise ReconError(f"{text}; free space or choose another folder") from None
+                with writing(folder):
+                    replace_file(folder / _figure_name(case), _figure(case, _shown(contrasts), pictures))
     finally:
         torch.set_num_threads(before)
+    results = {
+        "version": metadata.version("gadgetron-genrecon"),
+        "created": datetime.datetime.now(tz=datetime.timezone.utc).isoformat(timespec="seconds"),
+        "cases": [case_row(case) | {"file": _figure_name(case)} for case in cases],
+        "rows": rows,
+    }
+    with writing(folder):
+        replace_file(folder / "stability.csv", _csv(rows).encode())
+        replace_file(folder / RESULTS, json.dumps(results, indent=1).encode())
     return results
-
-
-def _key(case: Case, entry: Entry, part: str, settings: Any) -> str:
-    try:
-        method = entry.identity()
-    except OSError as error:
-        raise ReconError(f"{error.filename}: cannot be read ({error.strerror}); give the weights' file") from None
-    text = repr((metadata.version("gadgetron-genrecon"), case.name, case.identity, method, part, settings))
-    return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
 def _row(case: Case, entry: Entry, name: str, part: Part, settings: Any, folder: Path) -> dict[str, Any]:
     """The row of one part, saved in the folder or found there; a method that failed leaves its error in it."""
-    key = f"stability/{_key(case, entry, name, settings)}"
+    key = f"stability/{task_key(case, entry, name, settings)}"
     if (found := _read_row(folder, key)) is not None:
         return found
     row: dict[str, Any] = {"case": case.name, "method": entry.label, "part": name}
@@ -399,10 +397,11 @@ def _row(case: Case, entry: Entry, name: str, part: Part, settings: Any, folder:
         row["error"] = one_line(error)
     except Exception as error:  # the others go on
         row["error"] = f"{one_line(error)} (unexpected)"
-    if arrays := row.pop("arrays", None):
-        row["file"] = f"{key}.npz"
-        replace_file(folder / row["file"], npz_bytes(arrays))
-    replace_file(folder / f"{key}.json", json.dumps(row).encode())
+    with writing(folder):
+        if arrays := row.pop("arrays", None):
+            row["file"] = f"{key}.npz"
+            replace_file(folder / row["file"], npz_bytes(arrays))
+        replace_file(folder / f"{key}.json", json.dumps(row).encode())
     return row
 
 

@@ -18,9 +18,9 @@ from gadgets.buffers import kspace_problems, maps_of, maps_problems, sampled
 from gadgets.coil_compression import CoilCompression
 from gadgets.espirit import Espirit
 from gadgets.stream import ReconError, one_line
-from pipelines.arrays import scan_bits
+from pipelines.arrays import check_fully_sampled, read_npy, scan_bits
 from priors.checkpoints import ModelCard, images_sha256, save_checkpoint
-from priors.espirit import calibration_region, espirit_maps
+from priors.espirit import espirit_maps
 from priors.fourier import ifft2c
 from priors.networks import Architecture, EdmDenoiser, compute_device
 from priors.self_denoising import self_denoised
@@ -31,6 +31,7 @@ from priors.wkgm import WeightedKspacePrior
 
 Progress = Callable[[str, int, int, float], None]  # stage, steps done, steps in all, loss
 
+FULLY = "a prior is learnt from fully sampled scans"
 EMPTY = 0.05  # of the brightest image of a volume: below it is none
 INTENDED_USE = (
     "Research on the reconstruction of undersampled Cartesian MR k-space; not for diagnosis. Data unlike the training "
@@ -179,10 +180,7 @@ def training_images(paths: tuple[Path, ...], kspace: bool = False) -> Tensor:
 
 
 def _array_images(path: Path, kspace: bool) -> Tensor:
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise ReconError(f"{path}: cannot be read as .npy ({one_line(error)}); give an array of numbers") from None
+    array = read_npy(path)
     if not np.iscomplexobj(array) or not np.isfinite(array).all():
         raise ReconError(f"{path}: it holds {array.dtype} values, not finite complex ones; phases are needed")
     tensor = torch.from_numpy(array.astype(np.complex64))
@@ -195,7 +193,7 @@ def _array_images(path: Path, kspace: bool) -> Tensor:
     slices = tensor if tensor.ndim == 4 else tensor[None]
     images = []
     for number, one in enumerate(slices):
-        _check_sampling(f"{path}, slice {number}", (one != 0).any(0))
+        check_fully_sampled(f"{path}, slice {number}", (one != 0).any(0), FULLY)
         rows, columns = (slice(max(n // 2 - 12, 0), n // 2 + 12) for n in one.shape[-2:])
         maps = espirit_maps(one[None][..., rows, columns], (one.shape[-2], one.shape[-1]), crop=0.0)
         images.append((maps[0, 0].conj() * ifft2c(one)).sum(0))
@@ -218,21 +216,11 @@ def _bit_images(path: Path, bit: Any) -> Iterator[Tensor]:
     data = bit.data.data
     for n, s, loc in np.ndindex(*data.shape[4:]):
         part = data[..., n, s, loc]
-        _check_sampling(str(path), sampled(part)[0])
+        check_fully_sampled(str(path), sampled(part)[0], FULLY)
         maps = maps_problems(maps_of(bit.coil_maps, s, loc))
         images = (maps[:, 0].conj() * ifft2c(kspace_problems(part))).sum(1)
         peaks = images.abs().amax((1, 2))
         yield from images[peaks > EMPTY * peaks.max()]  # a volume's readout positions beside the object are empty
-
-
-def _check_sampling(where: str, mask: Tensor) -> None:
-    if not bool(mask.all()):
-        rows, columns = calibration_region(mask)
-        raise ReconError(
-            f"{where}: {float(mask.float().mean()):.0%} of its k-space is sampled, of the centre "
-            f"{rows.stop - rows.start} x {columns.stop - columns.start} samples fully; a prior is learnt from fully "
-            "sampled scans"
-        )
 
 
 # --- the run ---------------------------------------------------------------------------------------------------------

@@ -116,6 +116,15 @@ class SenseOperator:
         return eigenvalue
 
 
+def check_maps(name: str, kspace: Tensor, maps: Tensor) -> None:
+    """Raise ValueError, which begins with the name, when maps are not (batch, set, coil, y, x) for the k-space."""
+    if maps.ndim != 5 or kspace.shape != (maps.shape[0], *maps.shape[2:]):
+        raise ValueError(
+            f"{name}: maps of shape {tuple(maps.shape)} are not (batch, set, coil, y, x) for k-space of "
+            f"{tuple(kspace.shape)}"
+        )
+
+
 def _column(value: Tensor, image: Tensor) -> Tensor:
     return value.reshape(-1, *[1] * (image.ndim - 1))
 

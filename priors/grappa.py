@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from priors.data_consistency import check_maps
 from priors.espirit import calibration_region
 from priors.fourier import fft2c
 
@@ -60,11 +61,7 @@ def grappa(kspace: Tensor, maps: Tensor, mask: Tensor, kernel: int = 5, regulari
     A calibration region that is too small for a kernel is replaced by the k-space of white noise seen through the coil
     maps: it obeys the same linear relations.
     """
-    if maps.ndim != 5 or kspace.shape != (maps.shape[0], *maps.shape[2:]):
-        raise ValueError(
-            f"grappa: maps of shape {tuple(maps.shape)} are not (batch, set, coil, y, x) for k-space of "
-            f"{tuple(kspace.shape)}"
-        )
+    check_maps("grappa", kspace, maps)
     if not 2 <= kernel <= 15 or regularisation < 0:
         raise ValueError("grappa: the kernel must be from 2 to 15 samples wide, the regularisation not negative")
     sampled = mask.to(torch.bool).expand(len(kspace), 1, *kspace.shape[-2:])[:, 0]

@@ -94,7 +94,7 @@ def _sparse(images: Tensor, dictionaries: Tensor, index: int, patch: int, thresh
     dictionary = dictionaries[index]  # an atom a row
     codes = _group_threshold(patches @ dictionary.mH, threshold)
     # argmin over unitary D of |patches - codes D|: the polar factor of codes^H patches.
-    some = slice(0, None, _SAMPLE)
+    some = slice(None, None, _SAMPLE)
     left, _, right = torch.linalg.svd(codes[:, some].flatten(0, 1).mH @ patches[:, some].flatten(0, 1))
     dictionaries[index] = left @ right
     denoised = (codes @ dictionaries[index]).reshape(coils, rows, columns, patch, patch)

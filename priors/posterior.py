@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from priors.base import Prior
-from priors.data_consistency import SenseOperator, conjugate_gradient
+from priors.data_consistency import SenseOperator, check_maps, conjugate_gradient
 from priors.fourier import ifft2c
 from priors.wavelet import WaveletSparsity
 
@@ -208,7 +208,4 @@ def _spin(iteration: int) -> tuple[int, int]:
 def _check(kspace: Tensor, maps: Tensor, regularisation: float) -> None:
     if regularisation < 0:
         raise ValueError(f"regularisation: {regularisation} is negative; take zero or more")
-    if maps.ndim != 5 or kspace.shape != (maps.shape[0], *maps.shape[2:]):
-        raise ValueError(
-            f"maps: shape {tuple(maps.shape)} is not (batch, set, coil, y, x) for k-space of {tuple(kspace.shape)}"
-        )
+    check_maps("sense", kspace, maps)

@@ -8,7 +8,7 @@ import sigpy.mri
 import torch
 from torch import Tensor
 
-from priors.data_consistency import SenseOperator
+from priors.data_consistency import SenseOperator, check_maps
 
 _DUAL_STEP = 0.1
 _LARGEST_OF_DIFFERENCES = 8.0  # eigenvalue of G^H G along two axes
@@ -48,11 +48,7 @@ def total_variation(
     :math:`\arg\min_x \frac12 \|P F S x - y\|_2^2 + \lambda \|G x\|_1` with the finite differences G along y and x
     (Lustig et al., MRM 2007; Chambolle and Pock, JMIV 2011): SigPy's `TotalVariationRecon`, for several map sets too.
     """
-    if maps.ndim != 5 or kspace.shape != (maps.shape[0], *maps.shape[2:]):
-        raise ValueError(
-            f"total variation: maps of shape {tuple(maps.shape)} are not (batch, set, coil, y, x) for k-space of "
-            f"{tuple(kspace.shape)}"
-        )
+    check_maps("total variation", kspace, maps)
     if regularisation < 0:
         raise ValueError(f"total variation: regularisation {regularisation} is negative; take zero or more")
     kspace = torch.where(mask.to(torch.bool), kspace, 0)

@@ -712,7 +712,7 @@ def test_disk_full_for_dicom(refused: Any, raw: Path, tmp_path: Path, monkeypatc
     def fail(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(dicom_output, "_replace_file", fail)
+    monkeypatch.setattr(dicom_output, "replace_file", fail)
     out = tmp_path / "out"
     line = refused(raw, out=out)
     assert line == (
