@@ -198,6 +198,25 @@ def _print_result(result: Any) -> None:
     )
 
 
+@app.command("install-configs")
+def install_configs(
+    home: Annotated[
+        Path,
+        typer.Option("--gadgetron-home", envvar="GADGETRON_HOME", help="Prefix that Gadgetron is installed under."),
+    ],
+    force: Annotated[bool, typer.Option(help="Overwrite chains that were changed there.")] = False,
+) -> None:
+    """Copy the shipped chains, as genrecon_NAME.xml, to where a Gadgetron server finds them."""
+    from pipelines.install import install_configs as install
+    from pipelines.install import python_problem
+
+    for path in install(home, force):
+        console.print(str(path), soft_wrap=True, highlight=False)
+    problem = python_problem()
+    if problem:
+        errors.print(f"warning: {problem}; it must be so on the PATH of the server", soft_wrap=True, markup=False)
+
+
 @app.command()
 def chains() -> None:
     """List the shipped chains."""
