@@ -102,6 +102,7 @@ class DicomParameters:
         "dicom",
         "folder the series folders are made in; '~' is the home folder, a relative folder is below the "
         "working directory of the process that runs the gadget (on a server: the server's)",
+        local=True,
     )
     anonymize: bool = parameter(
         False,

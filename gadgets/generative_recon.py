@@ -88,7 +88,9 @@ class GenerativeRecon(Gadget):
         method: str = parameter("l1_wavelet", "how to reconstruct", choices=(*METHODS, *GENERATIVE))
         regularisation: float = parameter(0.0, "weight of the prior; 0: the method's own", minimum=0.0)
         iterations: int = parameter(0, "most iterations; 0: the method's own", minimum=0, maximum=10000)
-        prior: str = parameter("", "weights of the generative prior, a .safetensors file; empty: the shipped ones")
+        prior: str = parameter(
+            "", "weights of the generative prior, a .safetensors file; empty: the shipped ones", local=True
+        )
         data_consistency: str = parameter(
             "auto",
             "coil maps, coil by coil with low rank or without; auto: by what the maps explain",

@@ -81,15 +81,28 @@ def parameter(
     minimum: float | None = None,
     maximum: float | None = None,
     choices: Sequence[str] | None = None,
+    local: bool = False,
 ) -> Any:
     """A field of a gadget's frozen `Parameters` dataclass, with what is allowed in it.
 
-    Raises nothing; `read_parameters` checks values against `minimum`, `maximum` (inclusive) and `choices`.
+    `read_parameters` checks values against `minimum`, `maximum` (inclusive) and `choices`. What names files or hosts of
+    the machine is `local`: chains that come over the network may not set it (`local_parameters`).
     """
     return dataclasses.field(
         default=default,
-        metadata={"description": description, "minimum": minimum, "maximum": maximum, "choices": choices},
+        metadata={
+            "description": description,
+            "minimum": minimum,
+            "maximum": maximum,
+            "choices": choices,
+            "local": local,
+        },
     )
+
+
+def local_parameters(kind: type) -> set[str]:
+    """Names of the fields of a `Parameters` dataclass that name files or hosts of the machine."""
+    return {field.name for field in dataclasses.fields(kind) if field.metadata.get("local")}
 
 
 def _allowed(field: dataclasses.Field[Any], kind: type) -> str:

@@ -285,6 +285,11 @@ def shipped_chains() -> dict[str, str]:
     return chains
 
 
+def shipped_chain(name: str) -> Chain:
+    """A chain of `shipped_chains`."""
+    return Chain((resources.files("xml_configs") / f"{name}.xml").read_bytes(), name)
+
+
 def read_chain(config: str) -> Chain:
     """Read a chain: the name of a shipped one, or the path of an XML file.
 
@@ -294,5 +299,5 @@ def read_chain(config: str) -> Chain:
     if Path(config).is_file():
         return Chain(Path(config).read_bytes(), config)
     if shipped in shipped_chains():
-        return Chain((resources.files("xml_configs") / f"{shipped}.xml").read_bytes(), shipped)
+        return shipped_chain(shipped)
     raise ReconError(f"{config}: no such chain; give an XML file or one of: {', '.join(shipped_chains())}")

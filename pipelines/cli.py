@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import io
+import json
 import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
@@ -58,11 +61,22 @@ def _options(
         logger.addHandler(logging.NullHandler())  # warnings stand in each run's summary
 
 
-def _log_to_stderr() -> None:
+class _JsonLines(logging.Formatter):
+    """One JSON object a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        when = datetime.datetime.fromtimestamp(record.created, datetime.timezone.utc).isoformat(timespec="milliseconds")
+        table = {"time": when, "level": record.levelname.lower(), "message": " ".join(record.getMessage().split())}
+        if record.exc_info and record.exc_info[1] is not None:
+            table["exception"] = type(record.exc_info[1]).__name__
+        return json.dumps(table)
+
+
+def _log_to_stderr(json_lines: bool = False) -> None:
     logger = logging.getLogger("genrecon")
     logger.setLevel(logging.INFO)
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+    handler.setFormatter(_JsonLines() if json_lines else logging.Formatter("%(levelname)s %(message)s"))
     logger.addHandler(handler)
 
 
@@ -193,6 +207,99 @@ def _print_result(result: Any) -> None:
     console.print(
         f"{result.images} images, {result.dicom_files} DICOM files in {result.seconds:.2f} s "
         f"(first image after {result.first_image_seconds:.2f} s){'; ' if busy else ''}{busy}",
+        soft_wrap=True,
+        highlight=False,
+    )
+
+
+@app.command("serve")
+def serve_command(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 9002,
+    bind: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 opens it to the network.")] = "127.0.0.1",
+    chains: Annotated[
+        Path | None, typer.Option(exists=True, file_okay=False, help="Folder of chains beside the shipped ones.")
+    ] = None,
+    scans: Annotated[int, typer.Option(min=1, max=64, help="Scans that run at a time.")] = 1,
+    waiting: Annotated[int, typer.Option(min=0, max=1000, help="Scans that wait; more are told to come later.")] = 8,
+    dicom: Annotated[Path | None, typer.Option(help="Folder for the chains' DICOM files; none without it.")] = None,
+    time_budget: Annotated[float, typer.Option(min=0.0, help="time_budget_s of generative scans; 0: none.")] = 0.0,
+    memory: Annotated[float, typer.Option(min=0.1, help="GiB that a slice or volume of a scan may need.")] = 16.0,
+    scan_size: Annotated[float, typer.Option(min=0.001, help="GiB that a scan may have.")] = 64.0,
+    idle: Annotated[
+        float, typer.Option(min=0.1, help="Seconds without a byte after which a client is given up.")
+    ] = 60.0,
+    longest: Annotated[float, typer.Option(min=1.0, help="Seconds that a scan may take.")] = 3600.0,
+    grace: Annotated[float, typer.Option(min=0.0, help="Seconds that running scans have at the server's end.")] = 60.0,
+    status_port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="HTTP port of /health, /metrics and the status page.")
+    ] = None,
+    status_bind: Annotated[str, typer.Option(help="Address of that.")] = "127.0.0.1",
+    spool: Annotated[Path | None, typer.Option(help="Spool folder whose files the status counts.")] = None,
+    warm: Annotated[str, typer.Option(help="Methods made ready before the first scan; empty: none.")] = "svd_wkgm",
+    json_logs: Annotated[bool, typer.Option("--json-logs", help="Log lines as JSON.")] = False,
+) -> None:
+    """Serve scans: MRD streaming as Gadgetron's client and Siemens FIRE speak it.
+
+    Chains by name are the shipped ones and those of --chains; chains that clients send may have the gadgets of the
+    shipped ones only. SIGTERM and Ctrl-C stop it: running scans are finished, new ones refused.
+    """
+    from pipelines.intake import Limits
+    from pipelines.serve import Server, ServeSettings, warm_up
+    from pipelines.status import StatusServer
+
+    _log_to_stderr(json_logs)
+    limits = Limits(memory_gib=memory, scan_gib=scan_size, idle_s=idle, scan_s=longest)
+    settings = ServeSettings(bind, port, chains, scans, waiting, limits, time_budget, dicom, grace)
+    server = Server(settings)
+    methods = tuple(filter(None, (name.strip() for name in warm.split(","))))
+    status = None
+    try:
+        warm_up(methods)
+        if status_port is not None:
+            status = StatusServer(server, status_port, status_bind, spool)
+            logging.getLogger("genrecon").info("status on http://%s:%d/", status_bind, status.port)
+        for name in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(name, lambda *_: threading.Thread(target=server.stop, daemon=True).start())
+        server.run()
+        server.stop()
+    finally:
+        if status is not None:
+            status.close()
+
+
+@app.command()
+def send(
+    raw: Annotated[Path, typer.Argument(help="Raw ISMRMRD file (.h5).", show_default=False)],
+    config: Annotated[
+        str, typer.Option("--config", "-c", help="XML file of a chain, which is sent, or a chain that the server has.")
+    ] = DEFAULT_CONFIG,
+    host: Annotated[str, typer.Option(help="Server.")] = "localhost",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Its port.")] = 9002,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder for images.h5; without it images are counted.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="gadget.property=value, sent as FIRE's parameters; may be repeated."),
+    ] = None,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds of silence after which it is given up.")] = 600.0,
+) -> None:
+    """Send a scan to a server, Gadgetron's or `genrecon serve`, and count its images.
+
+    The exit code is 1 when the server reports an error, is silent, or sends no image.
+    """
+    from pipelines.send import send as run
+
+    pairs = [text.partition("=") for text in settings or []]
+    if not all(name and equals for name, equals, _ in pairs):
+        raise ReconError("--set: give gadget.property=value, for instance generative_recon.method=cg_sense")
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    result = run(raw, config, address, out=out, parameters={name: value for name, _, value in pairs}, timeout=timeout)
+    for text in result.texts:
+        errors.print(escape(text))
+    console.print(
+        f"{result.images} images, the first after {result.first_image_s:.2f} s, the last after "
+        f"{result.last_image_s:.2f} s",
         soft_wrap=True,
         highlight=False,
     )

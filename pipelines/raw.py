@@ -54,10 +54,10 @@ class RawScan:
                 self._group = self._find_group()
                 self.header_xml = self._read_header()
                 self.acquisition_count = self._count()  # noise included
-            self.header = _parse_header(self.path, self.header_xml)
+            self.header = parse_header(self.path, self.header_xml)
             if self.acquisition_count == 0:
                 raise ReconError(f"{self.path}: it has no acquisitions; nothing to reconstruct")
-            _check_header(self.path, self.header)
+            check_header(self.path, self.header)
         except BaseException:
             self._file.close()
             raise
@@ -107,7 +107,7 @@ class RawScan:
             Data that cannot be read, samples that are NaN or infinite, data that disagree with the header, or no
             imaging line at all.
         """
-        check = _Checker(self.path, self.header)
+        check = AcquisitionChecker(self.path, self.header)
         data = self._group["data"]
         for start in range(0, self.acquisition_count, BLOCK):
             stop = min(start + BLOCK, self.acquisition_count)
@@ -164,7 +164,8 @@ class RawScan:
         self.close()
 
 
-def _parse_header(path: Path, text: bytes) -> Any:
+def parse_header(path: Path | str, text: bytes) -> Any:
+    """The ISMRMRD header of a text. Raises ReconError, which begins with `path`, for one that cannot be read."""
     try:
         defusedxml.ElementTree.fromstring(text)  # refuses entities, whichever parser ismrmrd takes
         return ismrmrd.xsd.CreateFromDocument(text)
@@ -174,7 +175,8 @@ def _parse_header(path: Path, text: bytes) -> Any:
         ) from None
 
 
-def _check_header(path: Path, header: Any) -> None:
+def check_header(path: Path | str, header: Any) -> None:
+    """Raise ReconError, which begins with `path`, for a header that no chain can run with."""
     if not header.encoding:
         raise ReconError(f"{path}: header has no encoding section; convert the raw data again")
     for number, encoding in enumerate(header.encoding):
@@ -203,10 +205,10 @@ def _check_header(path: Path, header: Any) -> None:
                 )
 
 
-class _Checker:
-    """Compares each acquisition with the header."""
+class AcquisitionChecker:
+    """Compares each acquisition with the header; raises ReconError, which begins with `path`, where they disagree."""
 
-    def __init__(self, path: Path, header: Any) -> None:
+    def __init__(self, path: Path | str, header: Any) -> None:
         self._path = path
         self._header = header
         system = header.acquisitionSystemInformation

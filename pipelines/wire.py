@@ -115,9 +115,23 @@ class MrdSocket:
 
 
 def exchange(
-    connect: Callable[[], socket.socket], peer: str, config: bytes, header: bytes, items: Iterable[Any]
+    connect: Callable[[], socket.socket],
+    peer: str,
+    config: bytes | str,
+    header: bytes,
+    items: Iterable[Any],
+    text: bytes = b"",
 ) -> Iterator[tuple[int, Any]]:
     """Send a scan while reading what comes back: yield (message id, item).
+
+    Parameters
+    ----------
+    connect : makes the socket
+    peer : how messages call it
+    config : chain as XML, or the name of one that the server has
+    header : ISMRMRD header
+    items : acquisitions, or what the peer takes
+    text : sent after the header, as FIRE sends its parameters; empty: none
 
     Raises ReconError when the peer fails or ends before it has read the whole scan, and the error of `items` when
     reading them fails.
@@ -129,8 +143,13 @@ def exchange(
 
         def send() -> None:
             try:
-                mrd.send_text(constants.GADGET_MESSAGE_CONFIG, config)
+                if isinstance(config, str):
+                    mrd.write(_ID.pack(constants.GADGET_MESSAGE_FILENAME) + config.encode()[:1023].ljust(1024, b"\0"))
+                else:
+                    mrd.send_text(constants.GADGET_MESSAGE_CONFIG, config)
                 mrd.send_text(constants.GADGET_MESSAGE_HEADER, header)
+                if text:
+                    mrd.send_text(constants.GADGET_MESSAGE_TEXT, text)
                 mrd.send_all(items)
                 sent.set()
             except ConnectionError:
@@ -242,9 +261,9 @@ def external_connection(host: str, port: int, config: bytes, header: bytes) -> C
 
 
 def reconstruct_remotely(
-    address: str, config: bytes, header: bytes, items: Iterable[Any], timeout: float
+    address: str, config: bytes | str, header: bytes, items: Iterable[Any], timeout: float, text: bytes = b""
 ) -> Iterator[ismrmrd.Image | str]:
-    """Send a scan to a Gadgetron server; yield its images as they come, and its texts.
+    """Send a scan to a Gadgetron server; yield its images as they come, and its texts (see `exchange`).
 
     Raises
     ------
@@ -255,7 +274,7 @@ def reconstruct_remotely(
     # A server whose ISMRMRD library has another schema version refuses the header, and then hangs.
     header = re.sub(rb"<(\w+:)?version>\s*\d+\s*</(\w+:)?version>", b"", header, count=1)
     peer = f"gadgetron {address}"
-    for _, item in exchange(lambda: connect_to(host, port, timeout), peer, config, header, items):
+    for _, item in exchange(lambda: connect_to(host, port, timeout), peer, config, header, items, text):
         if isinstance(item, str) and "ERROR" in item:
             raise ReconError(f"{peer}: {' '.join(item.split())}")
         if isinstance(item, ismrmrd.Image | str):

@@ -1,0 +1,91 @@
+"""A client: one scan to a server, its images into a file."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import ismrmrd
+
+from gadgets.stream import ReconError
+from pipelines.chain import read_chain
+from pipelines.raw import RawScan
+from pipelines.replay import IMAGES_FILE, IMAGES_GROUP, staged_folder
+from pipelines.wire import reconstruct_remotely
+
+
+@dataclass
+class SendResult:
+    """What came back, and when, in seconds from the connection on."""
+
+    images: int = 0
+    first_image_s: float = 0.0
+    last_image_s: float = 0.0
+    texts: tuple[str, ...] = ()
+
+
+def send(
+    raw: Path,
+    config: str,
+    address: str,
+    *,
+    out: Path | None = None,
+    parameters: Mapping[str, str] | None = None,
+    timeout: float = 600.0,
+) -> SendResult:
+    """Send a raw file to an MRD server and take its images.
+
+    Parameters
+    ----------
+    raw : ISMRMRD file
+    config : XML file of a chain, which is sent, or the name of a chain that the server has
+    address : HOST:PORT
+    out : folder that gets images.h5, as a replay leaves it; None: images are counted only
+    parameters : sent as FIRE sends its own, as JSON after the header
+    timeout : seconds of silence after which the server is given up
+
+    Raises
+    ------
+    ReconError
+        The file cannot be read, nobody answers, the server reports an error or is silent, or no image came.
+    """
+    chain: bytes | str = read_chain(config).to_xml() if Path(config).is_file() else config
+    text = json.dumps({"version": "1.0", "parameters": dict(parameters)}).encode() if parameters else b""
+    result = SendResult()
+    with RawScan(raw) as scan:
+        items = reconstruct_remotely(address, chain, scan.header_xml, scan.acquisitions(), timeout, text)
+        start = time.perf_counter()
+
+        def images() -> Iterator[ismrmrd.Image]:
+            for item in items:
+                if isinstance(item, str):
+                    result.texts += (item,)
+                    continue
+                result.images += 1
+                result.last_image_s = time.perf_counter() - start
+                result.first_image_s = result.first_image_s or result.last_image_s
+                yield item
+
+        if out is None:
+            for _ in images():
+                pass
+        else:
+            with staged_folder(out.absolute()) as staging:
+                _store(images(), staging / IMAGES_FILE)
+                _checked(raw, address, result)
+        _checked(raw, address, result)
+    return result
+
+
+def _store(images: Iterator[ismrmrd.Image], path: Path) -> None:
+    with ismrmrd.Dataset(str(path), IMAGES_GROUP, mode="w") as dataset:
+        for image in images:
+            dataset.append_image(f"image_{image.image_series_index}", image)
+
+
+def _checked(raw: Path, address: str, result: SendResult) -> None:
+    if not result.images:
+        raise ReconError(f"{raw}: no image came back from {address}; see its log")

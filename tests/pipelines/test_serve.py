@@ -1,0 +1,529 @@
+"""The server on real sockets: the same images as a replay, and nothing that a client does stops it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from gadgetron.external import constants, writers
+from typer.testing import CliRunner
+
+from gadgets.finish import meta_of, meta_values
+from gadgets.stream import ReconError
+from pipelines import intake as intake_module
+from pipelines.chain import read_chain, shipped_chains
+from pipelines.cli import app
+from pipelines.intake import Limits, plain_name
+from pipelines.raw import RawScan
+from pipelines.replay import read_images, replay
+from pipelines.send import send
+from pipelines.serve import Server, ServeSettings
+from pipelines.simulate import SimulationSettings, simulate, write_raw
+from pipelines.status import StatusServer
+
+SCAN = SimulationSettings(
+    matrix=(32, 32, 1), coils=4, slices=3, sampling="uniform", acceleration=2, calibration_lines=12
+)
+LIMITS = Limits(idle_s=5.0, scan_s=60.0)
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("serve") / "scan.h5"
+    write_raw(path, simulate(SCAN))
+    return path
+
+
+@contextlib.contextmanager
+def serving(**changes: Any) -> Iterator[Server]:
+    server = Server(ServeSettings(**({"port": 0, "limits": LIMITS, "grace_s": 10.0} | changes)))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+        thread.join(5)
+        assert not thread.is_alive()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with serving() as one:
+        yield one
+
+
+def address(server: Server) -> str:
+    return f"127.0.0.1:{server.port}"
+
+
+def connected(server: Server) -> socket.socket:
+    sock = socket.create_connection(("127.0.0.1", server.port), timeout=20)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return sock
+
+
+def message(number: int, body: bytes = b"") -> bytes:
+    return struct.pack("<H", number) + body
+
+
+def text(number: int, body: bytes) -> bytes:
+    return message(number, struct.pack("<I", len(body)) + body)
+
+
+def named(name: str) -> bytes:
+    return message(constants.GADGET_MESSAGE_FILENAME, name.encode().ljust(1024, b"\0"))
+
+
+CLOSE = message(constants.GADGET_MESSAGE_CLOSE)
+
+
+class _Bytes:
+    def __init__(self) -> None:
+        self.data = b""
+
+    def write(self, data: Any) -> None:
+        self.data += bytes(data)
+
+
+def stream(raw: Path, config: bytes = b"", parameters: bytes = b"") -> bytes:
+    """A whole scan as a client sends it."""
+    wire = _Bytes()
+    with RawScan(raw) as scan:
+        wire.data = config or named("cg_sense")
+        wire.data += text(constants.GADGET_MESSAGE_HEADER, scan.header_xml)
+        if parameters:
+            wire.data += text(constants.GADGET_MESSAGE_TEXT, parameters)
+        for line in scan.acquisitions():
+            writers.write_acquisition(wire, line)
+    return wire.data + CLOSE
+
+
+def answer(sock: socket.socket) -> bytes:
+    """All that comes until the server closes."""
+    found = b""
+    with contextlib.suppress(ConnectionError):
+        while chunk := sock.recv(1 << 20):
+            found += chunk
+    return found
+
+
+def error_of(found: bytes) -> str:
+    number, size = struct.unpack("<HQ", found[:10])
+    assert number == constants.GADGET_MESSAGE_ERROR
+    assert found[10 + size :] == CLOSE
+    return found[10 : 10 + size].decode()
+
+
+def exchanged(server: Server, content: bytes) -> bytes:
+    with connected(server) as sock:
+        sock.sendall(content)
+        return answer(sock)
+
+
+def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+def works(server: Server, raw: Path) -> None:
+    assert send(raw, "cg_sense", address(server), timeout=30).images == SCAN.slices
+
+
+# --- the same images -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("by", ["name", "installed name", "value"])
+def test_images_are_those_of_a_replay(by: str, raw: Path, server: Server, tmp_path: Path) -> None:
+    config = {"name": "l1_wavelet", "installed name": "genrecon_l1_wavelet.xml", "value": str(tmp_path / "l1.xml")}[by]
+    (tmp_path / "l1.xml").write_bytes(read_chain("l1_wavelet").to_xml())
+    expected = replay(raw, "l1_wavelet", tmp_path / "replay")
+    result = send(raw, config, address(server), out=tmp_path / "sent", timeout=30)
+    assert result.images == expected.images == SCAN.slices
+    for ours, theirs in zip(read_images(tmp_path / "sent", 1), read_images(tmp_path / "replay", 1), strict=True):
+        assert np.array_equal(ours.data, theirs.data)
+        assert bytes(ours.getHead())[:-4] == bytes(theirs.getHead())[:-4]  # but for the length of the meta
+
+
+def test_images_come_as_slices_finish(raw: Path, server: Server) -> None:
+    content = stream(raw)
+    with connected(server) as sock:
+        sock.sendall(content[: -len(CLOSE)])  # the scan is not over
+        assert struct.unpack("<H", sock.recv(2)) == (constants.GADGET_MESSAGE_ISMRMRD_IMAGE,)
+        sock.sendall(CLOSE)
+        assert answer(sock).endswith(CLOSE)
+
+
+def test_fire(raw: Path, server: Server, tmp_path: Path) -> None:
+    parameters = {
+        "config": "cg_sense",
+        "customconfig": "",
+        "generative_recon.method": "zero_filled",
+        "sendoriginal": True,
+    }
+    result = send(raw, "unknown_to_us", address(server), out=tmp_path / "out", parameters=parameters, timeout=30)
+    assert result.images == SCAN.slices
+    (image,) = read_images(tmp_path / "out", 1, [0])
+    meta = meta_of(image.attribute_string)
+    assert meta_values(meta, "GenreconMethod") == ["zero_filled"]
+    for name in ("DataRole", "ImageProcessingHistory", "WindowCenter", "WindowWidth", "Keep_image_geometry"):
+        assert meta_values(meta, name)
+    assert [float(value) for value in meta_values(meta, "ImageRowDir")] == list(image.read_dir)
+    assert len(meta_values(meta, "ImageColumnDir")) == 3
+
+
+def test_own_chains_and_a_time_budget(raw: Path, tmp_path: Path) -> None:
+    chains = tmp_path / "chains"
+    chains.mkdir()
+    own = read_chain("wkgm")
+    own.set("generative_recon", "steps", "2")
+    (chains / "site.xml").write_bytes(own.to_xml())
+    with serving(chains=chains, time_budget_s=1e-3) as server:
+        send(raw, "site", address(server), out=tmp_path / "out", timeout=60)
+        with pytest.raises(ReconError, match="there is no chain 'other'; the server has: site, cg_sense"):
+            send(raw, "other", address(server), timeout=30)
+    (image,) = read_images(tmp_path / "out", 1, [0])
+    assert any("time_budget_s" in value for value in meta_values(meta_of(image.attribute_string), "GenreconWarning"))
+
+
+def test_dicom_goes_where_the_server_says(raw: Path, tmp_path: Path) -> None:
+    with serving(dicom=tmp_path / "dicom") as server:
+        works(server, raw)
+    assert len(list((tmp_path / "dicom").rglob("*.dcm"))) == SCAN.slices
+
+
+def test_a_query_without_data_is_answered(server: Server) -> None:
+    assert exchanged(server, named("cg_sense") + CLOSE) == CLOSE
+
+
+# --- what is refused -------------------------------------------------------------------------------------------------
+
+
+def changed(change: Callable[[str], str]) -> bytes:
+    return text(constants.GADGET_MESSAGE_CONFIG, change(read_chain("cg_sense").to_xml().decode()).encode())
+
+
+ENTITIES = '<!DOCTYPE a [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;">]><configuration>&b;</configuration>'
+EXTERNAL = '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]><configuration>&x;</configuration>'
+
+
+@pytest.mark.parametrize(
+    ("config", "match"),
+    [
+        (named("../../etc/passwd"), "letters that no name of a chain has"),
+        (named("/etc/passwd"), "letters that no name of a chain has"),
+        (named("..\\chain"), "letters that no name of a chain has"),
+        (named(""), "letters that no name of a chain has"),
+        (named("default"), "there is no chain 'default'; the server has: cg_sense"),
+        (changed(lambda xml: xml.replace('"gadgets.reconstruction"', '"os"')), "external os Reconstruction is not"),
+        (changed(lambda xml: xml.replace('target="Reconstruction"', 'target="run_stages"')), "is not among those"),
+        (changed(lambda xml: xml.replace("NoiseAdjustGadget", "CPUGriddingReconGadget")), "is not among those"),
+        (
+            changed(lambda xml: xml.replace('<execute name="gadgets.reconstruction"', '<connect port="1"')),
+            "may not make the server connect",
+        ),
+        (
+            changed(lambda xml: xml.replace('"generative_recon.method"', '"generative_recon.prior"')),
+            "'generative_recon.prior' names files or hosts of the server",
+        ),
+        (changed(lambda xml: xml.replace('type="python"', 'type="matlab"')), "only python runs here"),
+        (text(2, ENTITIES.encode()), "not an XML chain"),
+        (text(2, EXTERNAL.encode()), "not an XML chain"),
+        (text(2, b"<configuration>"), "not an XML chain"),
+    ],
+)
+def test_chains_that_are_refused(config: bytes, match: str, raw: Path, server: Server) -> None:
+    imported = set(sys.modules)
+    found = error_of(exchanged(server, stream(raw, config)))
+    assert match in found and "\n" not in found
+    assert not {"os.path.passwd", "ctypes.wintypes"} & (set(sys.modules) - imported)
+
+
+def test_dicom_folders_of_clients_do_not_count(raw: Path, tmp_path: Path) -> None:
+    elsewhere = changed(lambda xml: xml.replace("/tmp/genrecon-dicom", str(tmp_path / "elsewhere")))
+    with serving(dicom=tmp_path / "dicom") as server:
+        exchanged(server, stream(raw, elsewhere))
+    assert [path.name for path in tmp_path.iterdir()] == ["dicom"]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "match"),
+    [
+        ({"generative_recon.method": "magic"}, "property 'method' is 'magic'"),
+        ({"generative_recon.prior": "/etc/passwd"}, "names files or hosts of the server"),
+        ({"dicom_output.folder": "/etc"}, "names files or hosts of the server"),
+        ({"nobody.method": "x"}, "no gadget is called 'nobody'"),
+        ({"generative_recon.method": ["x"]}, "neither a text nor a number"),
+        ({"config": "../x"}, "letters that no name"),
+    ],
+)
+def test_parameters_that_are_refused(parameters: dict[str, Any], match: str, raw: Path, server: Server) -> None:
+    content = stream(raw, parameters=json.dumps({"parameters": parameters}).encode())
+    assert match in error_of(exchanged(server, content))
+
+
+@pytest.mark.parametrize("body", [b"not json", b"[1]", b'{"parameters": 3}', b"[" * 100000, b"\xff"])
+def test_texts_that_are_no_parameters_are_left_alone(body: bytes, raw: Path, server: Server) -> None:
+    found = exchanged(server, stream(raw, parameters=body))
+    assert found.endswith(CLOSE) and found[:2] == message(constants.GADGET_MESSAGE_ISMRMRD_IMAGE)
+
+
+def with_header(raw: Path, change: Callable[[bytes], bytes]) -> bytes:
+    with RawScan(raw) as scan:
+        return named("cg_sense") + text(constants.GADGET_MESSAGE_HEADER, change(scan.header_xml)) + CLOSE
+
+
+def acquisition_head(samples: int, coils: int, dimensions: int = 0) -> bytes:
+    head = intake_module.ACQUISITION_HEADER()
+    head.version, head.number_of_samples, head.active_channels = 1, samples, coils
+    head.trajectory_dimensions = dimensions
+    return message(constants.GADGET_MESSAGE_ISMRMRD_ACQUISITION, bytes(head))
+
+
+def huge_text(number: int) -> bytes:
+    return message(number, struct.pack("<I", 2**32 - 1))
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        (lambda raw: huge_text(2), "a chain of 4294967295 bytes is above the limit"),
+        (lambda raw: named("cg_sense") + huge_text(3), "a header of 4294967295 bytes is above the limit"),
+        (lambda raw: with_header(raw, lambda xml: xml)[:-2] + huge_text(5), "a text of 4294967295 bytes"),
+        (lambda raw: with_header(raw, lambda xml: xml)[:-2] + acquisition_head(65535, 65535), "an acquisition of"),
+        (lambda raw: with_header(raw, lambda xml: xml)[:-2] + acquisition_head(65535, 1, 65535), "an acquisition of"),
+        (lambda raw: with_header(raw, lambda xml: xml)[:-2] + message(4242), "a message of kind 4242 came among"),
+        (lambda raw: with_header(raw, lambda xml: xml)[:-2] + message(1022), "a message of kind 1022 came among"),
+        (lambda raw: named("cg_sense") + message(1008), "where the ISMRMRD header (3) is due"),
+        (lambda raw: with_header(raw, lambda xml: b"<x/>"), "the ISMRMRD header cannot be read"),
+        (lambda raw: with_header(raw, lambda xml: ENTITIES.encode()), "the ISMRMRD header cannot be read"),
+        (
+            lambda raw: with_header(raw, lambda xml: xml.replace(b"<x>32</x>", b"<x>65535</x>").replace(
+                b"<y>32</y>", b"<y>65535</y>")),
+            "would need about",
+        ),
+    ],
+)  # fmt: skip
+def test_streams_that_are_refused(content: Callable[[Path], bytes], match: str, raw: Path, server: Server) -> None:
+    before = psutil.Process().memory_info().rss
+    assert match in error_of(exchanged(server, content(raw)))
+    assert psutil.Process().memory_info().rss - before < 300e6
+    works(server, raw)
+
+
+def test_a_scan_that_is_too_large_is_refused(raw: Path) -> None:
+    with serving(limits=replace(LIMITS, scan_gib=1e-5)) as server:
+        assert "the scan is above the limit of 1e-05 GiB" in error_of(exchanged(server, stream(raw)))
+
+
+def lines_of(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.name == "genrecon"]
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "began with an HTTP request"),
+        (b"\x16\x03\x01\x02\x00\x01", "began with a message of kind 790"),
+        (b"", "connected and left"),
+        (b"\x01", "connected and left"),
+    ],
+)
+def test_what_is_no_mrd_client_costs_one_line(
+    content: bytes, match: str, raw: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO"), serving() as server:
+        with connected(server) as sock:
+            sock.sendall(content)
+            sock.shutdown(socket.SHUT_WR)
+            assert answer(sock) == b""
+        (line,) = [line for line in lines_of(caplog) if "127.0.0.1:" in line]
+    assert match in line
+
+
+# --- trouble ---------------------------------------------------------------------------------------------------------
+
+
+def test_half_open_connections_end(raw: Path) -> None:
+    with serving(limits=replace(LIMITS, idle_s=0.3)) as server:
+        for begun in (b"", b"\x01", named("cg_sense"), stream(raw)[:5000]):
+            with connected(server) as sock:
+                sock.sendall(begun)
+                found = answer(sock)
+                assert not found or "nothing came for 0.3 s" in error_of(found)
+        works(server, raw)
+
+
+def test_scans_that_take_too_long_end(raw: Path) -> None:
+    with serving(limits=replace(LIMITS, scan_s=1.0)) as server, connected(server) as sock:
+        sock.sendall(stream(raw)[:3000])
+        sock.settimeout(10)
+        stop = time.monotonic() + 5
+        with contextlib.suppress(OSError):
+            while time.monotonic() < stop:  # a byte now and then keeps it from being idle
+                sock.sendall(b"\0")
+                time.sleep(0.2)
+        assert time.monotonic() < stop
+
+
+def test_clients_that_die_anywhere_leave_the_server_whole(raw: Path) -> None:
+    content = stream(raw)
+    generator = random.Random(0)
+    with serving(scans=2, waiting=30) as server:
+        works(server, raw)
+        process = psutil.Process()
+        before = process.num_fds()
+        for place in sorted(generator.randrange(1, len(content)) for _ in range(20)):
+            sock = connected(server)
+            sock.sendall(content[:place])
+            if place % 2:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset
+            sock.close()
+        works(server, raw)
+        until(lambda: not server.running() and process.num_fds() <= before)
+        assert process.num_fds() <= before and server.running() == 0
+
+
+def test_many_scans_leave_nothing_behind(raw: Path) -> None:
+    with serving(scans=2, waiting=8) as server:
+        works(server, raw)
+        process = psutil.Process()
+        before = process.num_fds(), threading.active_count()
+        results: list[int] = []
+
+        def client() -> None:
+            for _ in range(4):
+                results.append(send(raw, "cg_sense", address(server), timeout=60).images)
+
+        clients = [threading.Thread(target=client) for _ in range(4)]
+        for one in clients:
+            one.start()
+        for one in clients:
+            one.join()
+        assert results == 16 * [SCAN.slices]
+        until(lambda: process.num_fds() <= before[0] and threading.active_count() <= before[1])
+        assert process.num_fds() <= before[0] and threading.active_count() <= before[1]
+        assert server.totals == {"scans": 17, "failed": 0, "refused": 0, "images": 17 * SCAN.slices}
+
+
+def test_a_full_queue_says_so(raw: Path) -> None:
+    with serving(scans=1, waiting=1) as server:
+        held = [connected(server), connected(server)]  # one runs, one waits
+        try:
+            for sock in held:
+                sock.sendall(named("cg_sense"))
+                until(lambda sock=sock: len(server.scans) > held.index(sock))
+            with pytest.raises(ReconError, match="busy: 1 scans wait already; send the scan again later"):
+                send(raw, "cg_sense", address(server), timeout=30)
+        finally:
+            for sock in held:
+                sock.close()
+        until(lambda: not server.running())
+        works(server, raw)
+
+
+def test_stopping_finishes_what_runs_and_refuses_the_rest(raw: Path) -> None:
+    content = stream(raw)
+    with serving() as server, connected(server) as running:
+        running.sendall(content[:20000])
+        until(lambda: server.running() == 1)
+        stopper = threading.Thread(target=server.stop)
+        stopper.start()
+        while not server.stopping:
+            time.sleep(0.01)
+        time.sleep(0.1)
+        with pytest.raises(ReconError, match="no Gadgetron answers there"):
+            send(raw, "cg_sense", address(server), timeout=5)
+        running.sendall(content[20000:])
+        assert answer(running).endswith(CLOSE)
+        stopper.join(10)
+        assert not stopper.is_alive()
+
+
+def test_ports_that_are_taken() -> None:
+    with serving() as server, pytest.raises(ReconError, match=r"cannot listen on 127\.0\.0\.1"):
+        Server(ServeSettings(port=server.port))
+
+
+# --- status ----------------------------------------------------------------------------------------------------------
+
+
+def fetched(status: StatusServer, path: str) -> tuple[int, bytes]:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{status.port}{path}", timeout=10) as found:
+            return found.status, found.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read()
+
+
+def test_health_metrics_and_page(raw: Path, tmp_path: Path) -> None:
+    (tmp_path / "pacs").mkdir()
+    (tmp_path / "pacs" / "one.dcm").touch()
+    with serving() as server:
+        status = StatusServer(server, 0, spool=tmp_path)
+        try:
+            works(server, raw)
+            exchanged(server, stream(raw, named("<script>")))
+            assert json.loads(fetched(status, "/health")[1]) == {"status": "ok", "running": 0, "waiting": 0}
+            metrics = fetched(status, "/metrics")[1].decode()
+            assert "genrecon_images_total 3.0" in metrics and "genrecon_failed_total 1.0" in metrics
+            assert "genrecon_spool_files 1.0" in metrics
+            found = fetched(status, "/")[1].decode()
+            assert "cg_sense" in found and "1 DICOM files wait" in found and "<script>" not in found
+            assert fetched(status, "/scan/1.png")[1].startswith(b"\x89PNG")
+            for missing in ("/scan/99.png", "/scan/2.png", "/../etc/passwd", "/x"):
+                assert fetched(status, missing)[0] == 404
+            server.stopping = True
+            assert fetched(status, "/health")[0] == 503
+        finally:
+            status.close()
+
+
+# --- commands --------------------------------------------------------------------------------------------------------
+
+
+def test_the_commands(raw: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pipelines.cli", "serve", "--port", "0", "--warm", "", "--json-logs"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        line = json.loads(process.stderr.readline())
+        port = line["message"].rpartition(" ")[2]
+        arguments = ["send", str(raw), "--host", "127.0.0.1", "--port", port, "--timeout", "30"]
+        sent = CliRunner().invoke(app, [*arguments, "-o", str(tmp_path / "out")])
+        assert sent.exit_code == 0 and sent.output.startswith("3 images, the first after "), sent.output
+        failed = CliRunner().invoke(app, [*arguments, "-c", "nothing"])
+        assert isinstance(failed.exception, ReconError) and "there is no chain 'nothing'" in str(failed.exception)
+        process.send_signal(signal.SIGTERM)
+        rest = process.stderr.read()
+    assert process.returncode == 0
+    lines = [json.loads(one) for one in rest.splitlines()]
+    assert {"info", "warning", "error"} >= {line["level"] for line in lines}
+    with RawScan(raw) as scan:
+        subject = scan.header.subjectInformation
+        secrets = [subject.patientName, subject.patientID] if subject else []
+    assert not any(secret and secret in rest for secret in secrets)
+
+
+@pytest.mark.parametrize("name", [*shipped_chains(), "genrecon_cg_sense.xml", "a-b_c.1"])
+def test_names_of_chains(name: str) -> None:
+    assert plain_name(name)
