@@ -370,7 +370,7 @@ class Server:
             if request is not None:  # Gadgetron's query for dependencies ends before a header
                 chain = chain_of(request, self.settings)
                 scan.chain = chain.name
-                header = _header(request.header_text)
+                header = header_of(request.header_text)
                 check_memory(header, self.settings.limits)
                 log.info("scan %d: chain %s from %s", scan.number, scan.chain, scan.peer)
                 intake.start()
@@ -435,7 +435,7 @@ class Server:
             conn.sendall(_message(constants.GADGET_MESSAGE_CLOSE))
 
 
-def _header(text: bytes) -> Any:
+def header_of(text: bytes) -> Any:
     """The header, checked. Raises ReconError that quotes nothing of it: errors are logged."""
     try:
         header = parse_header("the scan", text)

@@ -1,0 +1,178 @@
+"""The server: latency by every way in, and a load of many scans.
+
+python -m benchmarks.serve latency SCAN.h5 [--chain svd_wkgm] [--gadgetron HOST:PORT]
+python -m benchmarks.serve load [--scans 200] [--clients 8]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+from pipelines.raw import RawScan
+from pipelines.replay import DICOM_MODULE, configured_chain
+from pipelines.send import SendResult, send
+from pipelines.simulate import SimulationSettings, simulate, write_raw
+
+console = Console(width=120)
+
+
+class ServeProcess:
+    """`genrecon serve` in a process of its own, on a free port."""
+
+    def __init__(self, *options: str) -> None:
+        command = [sys.executable, "-m", "pipelines.cli", "serve", "--port", "0", *options]
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            if found := re.search(r"serving on \S+ port (\d+)", line):
+                self.address = f"127.0.0.1:{found[1]}"
+                break
+        threading.Thread(target=self.process.stderr.read, daemon=True).start()
+
+    def close(self) -> None:
+        """Stop it."""
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(60)
+
+
+def in_process(raw: Path, config: str) -> SendResult:
+    """A replay in this process without files."""
+    result = SendResult()
+    with RawScan(raw) as scan:
+        start = time.perf_counter()
+        for _ in configured_chain(config, None).without(DICOM_MODULE).run(scan.header, scan.acquisitions()):
+            result.images += 1
+            result.last_image_s = time.perf_counter() - start
+            result.first_image_s = result.first_image_s or result.last_image_s
+    return result
+
+
+def command(raw: Path, config: str, folder: str) -> SendResult:
+    """`genrecon replay` as a user runs it: cold."""
+    start = time.perf_counter()
+    subprocess.run(
+        [sys.executable, "-m", "pipelines.cli", "replay", str(raw), "-c", config, "-o", folder],
+        check=True,
+        capture_output=True,
+    )
+    return SendResult(1, float("nan"), time.perf_counter() - start)
+
+
+def latency(raw: Path, config: str, gadgetron: str | None, repeats: int) -> None:
+    """Table of seconds to the first and last image, by way."""
+    table = Table(title=f"{raw.name}, chain {config}: seconds to the first and the last image (cold: once)")
+    for heading in ("way", "images", "cold: first", "last", f"warm, median of {repeats}: first", "last"):
+        table.add_column(heading)
+
+    def row(name: str, run: Callable[[], SendResult], cold_too: bool = True) -> float:
+        cold = run() if cold_too else None
+        warm = [run() for _ in range(repeats)]
+        first, last = (
+            statistics.median(getattr(one, field) for one in warm) for field in ("first_image_s", "last_image_s")
+        )
+        early = [f"{cold.first_image_s:.2f}", f"{cold.last_image_s:.2f}"] if cold else ["", ""]
+        table.add_row(name, str(warm[0].images), *early, f"{first:.2f}", f"{last:.2f}")
+        return last
+
+    with tempfile.TemporaryDirectory() as folder:
+        cold = command(raw, config, folder)
+        table.add_row("genrecon replay, the command", "", "", f"{cold.last_image_s:.2f}", "", "")
+    bare = row("in process", lambda: in_process(raw, config))
+    server = ServeProcess("--warm", "")
+    try:
+        row("serve + send, server not warmed up", lambda: send(raw, config, server.address))
+    finally:
+        server.close()
+    server = ServeProcess("--warm", "svd_wkgm,hkgm,l1_wavelet")
+    try:
+        served = row("serve + send", lambda: send(raw, config, server.address))
+    finally:
+        server.close()
+    if gadgetron:
+        row(f"Gadgetron at {gadgetron}", lambda: send(raw, config, gadgetron))
+    console.print(table)
+    console.print(f"warm overhead of serve + send over in process: {served - bare:+.2f} s")
+
+
+def load(scans: int, clients: int) -> None:
+    """Many scans from several clients at a time: images, memory, descriptors, threads."""
+    server = ServeProcess("--warm", "", "--scans", "2", "--waiting", "64")
+    process = psutil.Process(server.process.pid)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            raw = Path(folder) / "scan.h5"
+            settings = SimulationSettings(
+                matrix=(64, 64, 1), coils=4, slices=4, sampling="uniform", acceleration=2, calibration_lines=16
+            )
+            write_raw(raw, simulate(settings))
+            for _ in range(8):
+                send(raw, "cg_sense", server.address)
+            before = _state(process)
+            counts: list[int] = []
+            lock = threading.Lock()
+            todo = iter(range(scans))
+
+            def client() -> None:
+                while True:
+                    with lock:
+                        if next(todo, None) is None:
+                            return
+                    images = send(raw, "cg_sense", server.address).images
+                    with lock:
+                        counts.append(images)
+
+            start = time.perf_counter()
+            threads = [threading.Thread(target=client) for _ in range(clients)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            seconds = time.perf_counter() - start
+            time.sleep(2)
+            after = _state(process)
+    finally:
+        server.close()
+    console.print(f"{len(counts)} of {scans} scans, {sum(counts)} of {4 * scans} images in {seconds:.0f} s")
+    for name, one, other in zip(("memory [MiB]", "file descriptors", "threads"), before, after, strict=True):
+        console.print(f"{name}: {one} before, {other} after")
+
+
+def _state(process: psutil.Process) -> tuple[int, int, int]:
+    return process.memory_info().rss // 2**20, process.num_fds(), process.num_threads()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    of_latency = commands.add_parser("latency")
+    of_latency.add_argument("raw", type=Path)
+    of_latency.add_argument("--chain", default="svd_wkgm")
+    of_latency.add_argument("--gadgetron", help="HOST:PORT of a real server that has the chain under this name")
+    of_latency.add_argument("--repeats", type=int, default=5)
+    of_load = commands.add_parser("load")
+    of_load.add_argument("--scans", type=int, default=200)
+    of_load.add_argument("--clients", type=int, default=8)
+    arguments = parser.parse_args()
+    if arguments.command == "latency":
+        latency(arguments.raw, arguments.chain, arguments.gadgetron, arguments.repeats)
+    else:
+        load(arguments.scans, arguments.clients)
+
+
+if __name__ == "__main__":
+    main()
