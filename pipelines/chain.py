@@ -95,7 +95,7 @@ class Chain:
         self.name = name
         try:
             self._root = defusedxml.ElementTree.fromstring(text)
-        except (ElementTree.ParseError, DefusedXmlException, ValueError) as error:
+        except (ElementTree.ParseError, DefusedXmlException, ValueError, LookupError) as error:
             raise ReconError(f"{name}: not an XML chain ({one_line(error)}); see xml_configs for examples") from None
         for element in self._root.iter():
             if isinstance(element.tag, str):

@@ -45,6 +45,7 @@ ALLOWED = {
     DICOM_MODULE: "DicomOutput",
 }
 CONNECTIONS = 64  # at a time, those that run and wait among them
+LONGEST_TEXT = 600
 RECENT = 24  # scans that the status page tells of
 
 
@@ -384,7 +385,7 @@ class Server:
             log.warning("scan %d: %s", scan.number, scan.error)
         except Exception as error:
             late = isinstance(error, Aborted)
-            scan.error = f"it took longer than {self.settings.limits.scan_s:g} s" if late else one_line(error)
+            scan.error = f"it took longer than {self.settings.limits.scan_s:g} s" if late else printable(error)
             log.error("scan %d: %s", scan.number, scan.error)
             log.info("traceback", exc_info=error)
             self._tell(conn, scan.error, intake)
@@ -433,6 +434,11 @@ class Server:
             conn.settimeout(self.settings.limits.idle_s)
             conn.sendall(ERROR_MESSAGE.pack(constants.GADGET_MESSAGE_ERROR, len(encoded)) + encoded)
             conn.sendall(_message(constants.GADGET_MESSAGE_CLOSE))
+
+
+def printable(error: BaseException) -> str:
+    """Text of an error for a log and a page: one line, not too long, whatever a client put into it."""
+    return "".join(letter if letter.isprintable() else "?" for letter in one_line(error))[:LONGEST_TEXT]
 
 
 def header_of(text: bytes) -> Any:

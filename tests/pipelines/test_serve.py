@@ -249,6 +249,7 @@ EXTERNAL = '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]><configuration
         (text(2, ENTITIES.encode()), "not an XML chain"),
         (text(2, EXTERNAL.encode()), "not an XML chain"),
         (text(2, b"<configuration>"), "not an XML chain"),
+        (text(2, b"<?xml version=\"1.0\" encoding=\"uQf-8\"?><a/>"), "not an XML chain"),
     ],
 )
 def test_chains_that_are_refused(config: bytes, match: str, raw: Path, server: Server) -> None:
@@ -256,6 +257,12 @@ def test_chains_that_are_refused(config: bytes, match: str, raw: Path, server: S
     found = error_of(exchanged(server, stream(raw, config)))
     assert match in found and "\n" not in found
     assert not {"os.path.passwd", "ctypes.wintypes"} & (set(sys.modules) - imported)
+
+
+def test_errors_are_one_printable_line(raw: Path, server: Server) -> None:
+    odd = changed(lambda xml: xml.replace("NoiseAdjustGadget", "Noise\n\n[ERROR] Gadget" + 5000 * "x"))
+    found = error_of(exchanged(server, stream(raw, odd)))
+    assert found.isprintable() and found.startswith("gadget Noise [ERROR] Gadgetxxx") and len(found) <= 600
 
 
 def test_dicom_folders_of_clients_do_not_count(raw: Path, tmp_path: Path) -> None:
