@@ -8,6 +8,7 @@ import logging
 import socket
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +36,10 @@ from pipelines.raw import AcquisitionChecker, check_header, parse_header
 from pipelines.replay import DICOM_MODULE
 
 log = logging.getLogger("genrecon")
+
+# The reader of headers tells what it cannot convert, patients' birth dates among it; no log is the place for that.
+warnings.filterwarnings("ignore", "Failed to convert value")
+logging.getLogger("xsdata").setLevel(logging.CRITICAL)
 
 # What a chain that comes over the network may run beside the twins of Gadgetron's own gadgets.
 ALLOWED = {
