@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import signal
 import socket
 import struct
@@ -520,9 +521,15 @@ def test_the_commands(raw: Path, tmp_path: Path) -> None:
         assert sent.exit_code == 0 and sent.output.startswith("3 images, the first after "), sent.output
         failed = CliRunner().invoke(app, [*arguments, "-c", "nothing"])
         assert isinstance(failed.exception, ReconError) and "there is no chain 'nothing'" in str(failed.exception)
+        with RawScan(raw) as scan:  # what cannot be converted is not told: it may be of the patient
+            odd = re.sub(rb"(<patientBirthdate>)[^<]*", rb"\g<1>1970-41-01", scan.header_xml)
+            assert b"1970-41-01" in odd
+        with socket.create_connection(("127.0.0.1", int(port)), timeout=20) as sock:
+            sock.sendall(named("cg_sense") + text(constants.GADGET_MESSAGE_HEADER, odd) + CLOSE)
+            answer(sock)
         process.send_signal(signal.SIGTERM)
         rest = process.stderr.read()
-    assert process.returncode == 0
+    assert process.returncode == 0 and "1970" not in rest
     lines = [json.loads(one) for one in rest.splitlines()]
     assert {"info", "warning", "error"} >= {line["level"] for line in lines}
     with RawScan(raw) as scan:
