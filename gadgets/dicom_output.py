@@ -1,4 +1,4 @@
-"""MR Image Storage files from ISMRMRD images: geometry, identity that survives a replay, and safe writing."""
+"""MR Image Storage files from ISMRMRD images: geometry, identity that survives a replay, safe writing, and the PACS."""
 
 from __future__ import annotations
 
@@ -10,12 +10,10 @@ import importlib.metadata
 import io
 import logging
 import math
-import os
 import re
-import secrets
 import unicodedata
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -37,6 +35,8 @@ from pydicom.sequence import Sequence
 from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage
 from pydicom.valuerep import DSfloat
 
+from gadgets.pacs import Destination
+from gadgets.spool import add_to_spool, deliver_in_background, queue_folder, replace_file
 from gadgets.stream import Gadget, ReconError, parameter
 
 log = logging.getLogger("genrecon")
@@ -101,7 +101,8 @@ class DicomParameters:
     folder: str = parameter(
         "dicom",
         "folder the series folders are made in; '~' is the home folder, a relative folder is below the "
-        "working directory of the process that runs the gadget (on a server: the server's)",
+        "working directory of the process that runs the gadget (on a server: the server's); with a PACS it may be "
+        "empty: files are in the spool only",
         local=True,
     )
     anonymize: bool = parameter(
@@ -124,6 +125,31 @@ class DicomParameters:
     creation_time: bool = parameter(
         True, "write InstanceCreationDate and -Time; false: a replay gives the same files byte for byte"
     )
+    pacs: str = parameter(
+        "",
+        "PACS the files are sent to: dicom://AE@host:port (C-STORE), dicom-tls://AE@host:port (C-STORE over TLS) or "
+        "the DICOMweb root https://host/path (STOW-RS); empty: none",
+        local=True,
+    )
+    spool: str = parameter(
+        "dicom-spool",
+        "folder where files wait until the PACS confirmed them; scans and processes may share one",
+        local=True,
+    )
+    calling_ae: str = parameter("GENRECON", "AE title of this side, as the PACS knows it")
+    ca_file: str = parameter(
+        "", "PEM file of the certificates the PACS's is checked by, with TLS; empty: those of the system", local=True
+    )
+    certificate_file: str = parameter("", "PEM file of a client certificate, for a PACS that asks for one", local=True)
+    key_file: str = parameter(
+        "", "PEM file of the client certificate's key, where it is not in the same file", local=True
+    )
+    token_file: str = parameter("", "file with a bearer token for STOW-RS", local=True)
+    pacs_timeout_s: float = parameter(60.0, "seconds of silence after which an attempt is given up", minimum=1)
+    pacs_wait_s: float = parameter(
+        2.0, "longest a scan's end waits for what is still being sent; the spool keeps the rest", minimum=0, maximum=600
+    )
+    keep_delivered: bool = parameter(False, "move delivered files to a folder 'delivered' in the spool")
 
 
 # --- text and numbers of a header ---------------------------------------------------------------------------
@@ -926,20 +952,32 @@ def _file_path(folder: Path, ds: Dataset) -> Path:
     return path
 
 
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a file so that its name holds the whole content or what it held before. Raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+def _encoded(ds: FileDataset) -> bytes:
+    buffer = io.BytesIO()
+    ds.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+def _write_folder(datasets: list[FileDataset], contents: list[bytes], parameters: DicomParameters) -> list[Path]:
+    if not parameters.folder.strip():
+        raise ReconError("DicomOutput: property 'folder' is empty; name the folder for the DICOM files")
+    paths = []
     try:
-        with open(temporary, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
+        folder = Path(parameters.folder.strip()).expanduser()
+        for ds, content in zip(datasets, contents, strict=True):
+            path = _file_path(folder, ds)
+            replace_file(path, content)
+            paths.append(path)
+    except (OSError, RuntimeError) as error:  # RuntimeError: expanduser finds no home
+        raise ReconError(
+            f"DicomOutput: cannot write to folder '{parameters.folder}' ({_reason(error)}); "
+            "free disk space there or set the property 'folder' to a folder that can be written to"
+        ) from None
+    return paths
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
 
 
 def write_dicom(
@@ -965,30 +1003,28 @@ def write_dicom(
         If the image cannot be DICOM (see `dicom_datasets`) or the folder cannot be written to.
     """
     parameters = parameters or DicomParameters()
-    if not parameters.folder.strip():
-        raise ReconError("DicomOutput: property 'folder' is empty; name the folder for the DICOM files")
-    paths = []
-    try:
-        folder = Path(parameters.folder.strip()).expanduser()
-        for ds in dicom_datasets(image, header, parameters, warn):
-            buffer = io.BytesIO()
-            ds.save_as(buffer, enforce_file_format=True)
-            path = _file_path(folder, ds)
-            replace_file(path, buffer.getvalue())
-            paths.append(path)
-    except (OSError, RuntimeError) as error:  # RuntimeError: expanduser finds no home
-        reason = getattr(error, "strerror", None) or str(error)
-        raise ReconError(
-            f"DicomOutput: cannot write to folder '{parameters.folder}' ({reason}); "
-            "free disk space there or set the property 'folder' to a folder that can be written to"
-        ) from None
-    return paths
+    datasets = dicom_datasets(image, header, parameters, warn)
+    return _write_folder(datasets, [_encoded(ds) for ds in datasets], parameters)
 
 
 class DicomOutput(Gadget):
-    """Writes every image of the stream as DICOM (MR Image Storage) and passes it on unchanged."""
+    """Writes every image of the stream as DICOM (MR Image Storage) and passes it on unchanged.
+
+    With a PACS, files go to the spool first and from there to the PACS, in a thread of its own: the scan does not wait
+    for it, and what it does not take now stays in the spool (see `gadgets.spool`). Images pass on then even where the
+    disk is full.
+    """
 
     Parameters: ClassVar[type] = DicomParameters
+
+    def configure(self, header: Any, properties: Mapping[str, str]) -> None:
+        """Take header and properties; what an earlier scan left in the spool is delivered from now on."""
+        super().configure(header, properties)
+        self._spool, self._destination = _spool_and_destination(self.parameters)
+        if self._destination:
+            folder = queue_folder(self._spool, self._destination)
+            if folder.is_dir():
+                deliver_in_background(folder)
 
     def process(self, items: Iterator[Any]) -> Iterator[Any]:
         """Write `ismrmrd.Image` items, yield all items. Raises ReconError as `write_dicom`."""
@@ -1000,8 +1036,68 @@ class DicomOutput(Gadget):
                 log.warning("%s: %s", self.name, text)
 
         count = 0
+        spooled: list[Path] = []
         for item in items:
             if isinstance(item, ismrmrd.Image):
-                count += len(write_dicom(item, self.header, self.parameters, warn_once))
+                datasets = dicom_datasets(item, self.header, self.parameters, warn_once)
+                contents = [_encoded(ds) for ds in datasets]
+                count += len(contents)
+                if self._destination:
+                    spooled += self._deliver(contents, self._destination, warn_once)
+                try:
+                    if self.parameters.folder.strip() or not self._destination:
+                        _write_folder(datasets, contents, self.parameters)
+                except ReconError as error:
+                    if not self._destination:
+                        raise
+                    warn_once(str(error).removeprefix(f"{self.name}: "))
             yield item
-        log.info("%s: %d files in %s", self.name, count, self.parameters.folder)
+        if self._destination and spooled:
+            sender = deliver_in_background(queue_folder(self._spool, self._destination))
+            if left := sender.wait(spooled, self.parameters.pacs_wait_s):
+                warn_once(
+                    f"{left} of {len(spooled)} files wait in the spool for {self._destination.pacs}; the next scan or "
+                    f"genrecon deliver --spool {self._spool} sends them"
+                )
+        log.info("%s: %d files in %s", self.name, count, self.parameters.folder or self._spool)
+
+    def _deliver(self, contents: list[bytes], destination: Destination, warn: Warn) -> list[Path]:
+        """Put files into the spool and have them sent; those that could be written there."""
+        paths = []
+        for content in contents:
+            try:
+                paths.append(add_to_spool(self._spool, destination, content))
+            except OSError as error:
+                warn(
+                    f"images cannot be written to the spool '{self._spool}' ({_reason(error)}) and do not "
+                    "reach the PACS; free disk space there or set the property 'spool' to another folder"
+                )
+        if paths:
+            deliver_in_background(paths[0].parent)
+        return paths
+
+
+def _spool_and_destination(parameters: DicomParameters) -> tuple[Path, Destination | None]:
+    """Absolute path of the spool and where its files go, None without a PACS. Raises ReconError for a bad property."""
+    if not parameters.pacs.strip():
+        return Path(), None
+    try:
+        files = {
+            name: str(Path(value).expanduser().absolute()) if (value := getattr(parameters, name).strip()) else ""
+            for name in ("spool", "ca_file", "certificate_file", "key_file", "token_file")
+        }
+    except RuntimeError as error:
+        raise ReconError(f"gadget DicomOutput: {error}; give absolute paths instead of '~'") from None
+    spool = files.pop("spool")
+    if not spool:
+        raise ReconError("gadget DicomOutput: property 'spool' is empty; name the folder where files wait for the PACS")
+    destination = Destination(
+        pacs=parameters.pacs.strip(),
+        calling_ae=parameters.calling_ae.strip(),
+        timeout_s=parameters.pacs_timeout_s,
+        keep_delivered=parameters.keep_delivered,
+        **files,
+    )
+    destination.tls_context()
+    destination.token()
+    return Path(spool), destination

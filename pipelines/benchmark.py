@@ -36,9 +36,9 @@ from skimage.metrics import structural_similarity
 
 from gadgets.buffers import kspace_problems, sampled
 from gadgets.coil_compression import CoilCompression
-from gadgets.dicom_output import replace_file
 from gadgets.generative_solver import GENERATIVE
 from gadgets.methods import METHODS
+from gadgets.spool import replace_file
 from gadgets.stream import ReconError, one_line
 from pipelines.arrays import ArrayReconstruction, check_fully_sampled, read_npy, scan_bits
 from pipelines.distribute import dask_client

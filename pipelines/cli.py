@@ -234,7 +234,13 @@ def serve_command(
         int | None, typer.Option(min=0, max=65535, help="HTTP port of /health, /metrics and the status page.")
     ] = None,
     status_bind: Annotated[str, typer.Option(help="Address of that.")] = "127.0.0.1",
-    spool: Annotated[Path | None, typer.Option(help="Spool folder whose files the status counts.")] = None,
+    pacs: Annotated[
+        str,
+        typer.Option(help="PACS that DICOM goes to: dicom://AE@host:port, dicom-tls://... or https://host/dicom-web."),
+    ] = "",
+    spool: Annotated[
+        Path | None, typer.Option(help="Folder where DICOM waits for the PACS; the status counts its files.")
+    ] = None,
     warm: Annotated[str, typer.Option(help="Methods made ready before the first scan; empty: none.")] = "svd_wkgm",
     json_logs: Annotated[bool, typer.Option("--json-logs", help="Log lines as JSON.")] = False,
 ) -> None:
@@ -249,7 +255,7 @@ def serve_command(
 
     _log_to_stderr(json_logs)
     limits = Limits(memory_gib=memory, scan_gib=scan_size, idle_s=idle, scan_s=longest)
-    settings = ServeSettings(bind, port, chains, scans, waiting, limits, time_budget, dicom, grace)
+    settings = ServeSettings(bind, port, chains, scans, waiting, limits, time_budget, dicom, pacs, spool, grace)
     server = Server(settings)
     methods = tuple(filter(None, (name.strip() for name in warm.split(","))))
     status = None
@@ -779,6 +785,54 @@ def listen(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # the usual way to stop it
     with contextlib.suppress(KeyboardInterrupt):
         serve(port, kind, bind)
+
+
+@app.command()
+def deliver(
+    spool: Annotated[
+        Path, typer.Option(help="Folder that the property 'spool' of dicom_output names.", show_default=False)
+    ],
+    once: Annotated[
+        bool, typer.Option("--once", help="Try every file once and end; exit code 1 when files are left.")
+    ] = False,
+    status: Annotated[bool, typer.Option("--status", help="Show what waits for which PACS; send nothing.")] = False,
+    retry: Annotated[
+        bool, typer.Option("--retry-failed", help="First put back the files that a PACS refused for good.")
+    ] = False,
+) -> None:
+    """Send the DICOM files of a spool to their PACS, and those that are added to it, until it is stopped.
+
+    Scans send their files themselves; this sends what they left when the PACS was away. It runs beside them, and as a
+    service.
+    """
+    import threading
+
+    from gadgets.spool import deliver as serve
+    from gadgets.spool import deliver_once, retry_failed, spool_status
+
+    if (once or status) and not spool.is_dir():
+        raise ReconError(f"deliver: there is no spool {spool}; give the folder that the property 'spool' names")
+    if retry:
+        console.print(f"{retry_failed(spool)} files put back", highlight=False)
+    if status:
+        table = Table(title=escape(str(spool)), title_justify="left")
+        for column in ("PACS", "waiting", "failed", "delivered", "last trouble", "next attempt", "queue"):
+            table.add_column(column, overflow="fold")
+        for queue in spool_status(spool):
+            wait = f"in {queue.next_attempt_s:.0f} s" if queue.waiting and queue.next_attempt_s else ""
+            counts = (str(queue.waiting), str(queue.failed), str(queue.delivered))
+            table.add_row(escape(queue.pacs), *counts, escape(queue.reason), wait, escape(queue.folder.name))
+        console.print(table)
+        return
+    if not logging.getLogger("genrecon").isEnabledFor(logging.INFO):  # --verbose has done it
+        _log_to_stderr()
+    if once:
+        if left := deliver_once(spool):
+            raise ReconError(f"deliver: {left} files are still in the spool; see the lines above")
+        return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # the usual way to stop it
+    with contextlib.suppress(KeyboardInterrupt):
+        serve(spool, threading.Event())
 
 
 def _print_error(error: Exception) -> None:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import logging
+import typing
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +21,10 @@ from gadgets.acquisition import calibration_mode, encoding_of, is_for_images
 from gadgets.stream import ReconError, one_line
 
 BLOCK = 32  # acquisitions read at a time
+
+# The reader of headers tells what it cannot convert, patients' birth dates among it; no log is the place for that.
+warnings.filterwarnings("ignore", "Failed to convert value")
+logging.getLogger("xsdata").setLevel(logging.CRITICAL)
 
 
 class RawScan:
@@ -168,11 +176,27 @@ def parse_header(path: Path | str, text: bytes) -> Any:
     """The ISMRMRD header of a text. Raises ReconError, which begins with `path`, for one that cannot be read."""
     try:
         defusedxml.ElementTree.fromstring(text)  # refuses entities, whichever parser ismrmrd takes
-        return ismrmrd.xsd.CreateFromDocument(text)
+        header = ismrmrd.xsd.CreateFromDocument(text)
     except Exception as error:
         raise ReconError(
             f"{path}: its ISMRMRD header cannot be read ({one_line(error)}); convert the raw data again"
         ) from None
+    for name in _no_numbers(header):
+        raise ReconError(f"{path}: {name} in its ISMRMRD header is not a number; correct the header")
+    return header
+
+
+def _no_numbers(part: Any) -> Iterator[str]:
+    """Names of fields of a header that are numbers by the schema, and were left as the texts that they are."""
+    hints = typing.get_type_hints(type(part))
+    for field in dataclasses.fields(part):
+        value = getattr(part, field.name)
+        kinds = set(typing.get_args(hints[field.name])) | {hints[field.name]}
+        for one in value if isinstance(value, list) else [value]:
+            if dataclasses.is_dataclass(one):
+                yield from _no_numbers(one)
+            elif isinstance(one, str) and kinds & {int, float} and str not in kinds:
+                yield field.name
 
 
 def check_header(path: Path | str, header: Any) -> None:

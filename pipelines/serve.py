@@ -8,7 +8,6 @@ import logging
 import socket
 import threading
 import time
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,10 +36,6 @@ from pipelines.replay import DICOM_MODULE
 
 log = logging.getLogger("genrecon")
 
-# The reader of headers tells what it cannot convert, patients' birth dates among it; no log is the place for that.
-warnings.filterwarnings("ignore", "Failed to convert value")
-logging.getLogger("xsdata").setLevel(logging.CRITICAL)
-
 # What a chain that comes over the network may run beside the twins of Gadgetron's own gadgets.
 ALLOWED = {
     "gadgets.coil_compression": "CoilCompression",
@@ -66,7 +61,9 @@ class ServeSettings:
     waiting : scans that wait for that; more are told that the server is busy
     limits : see there
     time_budget_s : of every scan with a generative method, unless its chain says another; 0: none
-    dicom : folder below which the chains' DICOM files are written; None: chains write none
+    dicom : folder below which the chains' DICOM files are written; None: none
+    pacs, spool : PACS that they are sent to by way of a spool, as the DICOM gadget has them; empty: none, but for
+        chains of the server that name their own
     grace_s : that running scans have when the server is stopped
     """
 
@@ -78,6 +75,8 @@ class ServeSettings:
     limits: Limits = field(default_factory=Limits)
     time_budget_s: float = 0.0
     dicom: Path | None = None
+    pacs: str = ""
+    spool: Path | None = None
     grace_s: float = 60.0
 
 
@@ -181,13 +180,18 @@ def _local(name: str) -> ReconError:
 
 def _as_the_server_wants(chain: Chain, settings: ServeSettings) -> Chain:
     """DICOM where the server wants it, and its time budget."""
-    if settings.dicom is None:
+    node = chain.external(DICOM_MODULE)
+    if node is not None and not (settings.dicom or settings.pacs or node.properties.get("pacs")):
         chain = chain.without(DICOM_MODULE)
         if not chain.nodes:
             raise ReconError("the chain has no gadgets but DICOM output, which this server does not write")
     for node in chain.nodes:
         if node.module == DICOM_MODULE:
-            node.properties["folder"] = str(settings.dicom)
+            node.properties["folder"] = str(settings.dicom or "")
+            if settings.pacs:
+                node.properties["pacs"] = settings.pacs
+            if settings.spool is not None:
+                node.properties["spool"] = str(settings.spool)
         for prefix in ("", "generative_recon."):
             if settings.time_budget_s and node.properties.get(f"{prefix}method") in GENERATIVE:
                 node.properties.setdefault(f"{prefix}time_budget_s", str(settings.time_budget_s))

@@ -25,7 +25,7 @@ from rich.markup import escape
 from rich.table import Table
 from scipy.ndimage import gaussian_filter
 
-from gadgets.dicom_output import replace_file
+from gadgets.spool import replace_file
 from gadgets.stream import ReconError, one_line
 from pipelines.arrays import ArrayReconstruction
 from pipelines.benchmark import (

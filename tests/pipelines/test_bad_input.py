@@ -238,6 +238,16 @@ def test_header_that_is_no_ismrmrd_xml(refused: Any, raw: Path, text: bytes) -> 
     assert time.monotonic() - start < 5.0
 
 
+def test_header_with_texts_for_numbers(refused: Any, raw: Path) -> None:
+    with h5py.File(raw) as file:
+        text = bytes(np.ravel(file["dataset/xml"][()])[0])
+    for name, old, new in (("x", b"<x>", b"<x>3B"), ("H1resonanceFrequency_Hz", b"Frequency_Hz>1", b"Frequency_Hz>B")):
+        assert old in text
+        set_header(raw, text.replace(old, new, 1))
+        line = refused(raw)
+        assert f"{name} in its ISMRMRD header is not a number; correct the header" in line and "3B" not in line
+
+
 def test_header_is_missing(refused: Any, raw: Path) -> None:
     set_header(raw, None)
     assert "scan.h5: no ISMRMRD header (xml) in group /dataset" in refused(raw)
