@@ -91,6 +91,15 @@ class GenerativeRecon(Gadget):
         prior: str = parameter(
             "", "weights of the generative prior, a .safetensors file; empty: the shipped ones", local=True
         )
+        training: str = parameter(
+            "none", "self: hkgm goes on learning from the scan, once a protocol", choices=("none", "self")
+        )
+        training_budget_s: float = parameter(60.0, "seconds that this may add to the scan", minimum=1.0, maximum=3600.0)
+        training_cache: str = parameter(
+            "",
+            "folder that learnt priors are kept in; empty: the user's cache, for scans whose protocol has a name",
+            local=True,
+        )
         data_consistency: str = parameter(
             "auto",
             "coil maps, coil by coil with low rank or without; auto: by what the maps explain",
@@ -147,7 +156,8 @@ class GenerativeRecon(Gadget):
         if self.parameters.method in GENERATIVE:
             averages = [e.encodingLimits.average for e in header.encoding if self.parameters.average]
             averaged = max((limit.maximum + 1 for limit in averages if limit is not None), default=1)
-            generative = GenerativeSolver(self.parameters, self.name, averaged)
+            count = expected_images(header, self.parameters.average)
+            generative = GenerativeSolver(self.parameters, self.name, header, count, averaged)
             self._solver, self._settings = generative, generative.settings_text
         else:
             self._solver, self._settings = METHODS[self.parameters.method].solver(self.parameters, self.name)

@@ -1,4 +1,4 @@
-"""WKGM and svd-WKGM within a time budget, with a classical method to fall back on."""
+"""WKGM, svd-WKGM and HKGM within a time budget, with a classical method to fall back on."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gadgets.self_training import SelfTraining
 from gadgets.stream import ReconError, one_line
-from priors.checkpoints import load_checkpoint, shipped_checkpoint
+from priors.checkpoints import ModelCard, load_checkpoint, shipped_checkpoint
 from priors.fourier import ifft2c
 from priors.generative import FEW_STEPS, ConsistencyName, GenerativeSettings, choose_consistency, generative
 from priors.networks import compute_device
@@ -25,8 +26,9 @@ from priors.wkgm import WeightedKspacePrior
 
 log = logging.getLogger("genrecon")
 
-GENERATIVE = ("wkgm", "svd_wkgm")
+GENERATIVE = {"wkgm": "wkgm", "svd_wkgm": "wkgm", "hkgm": "hkgm"}  # methods, and the shipped weights of each
 CONSISTENCY = "GenreconDataConsistency"
+TRAINING = "GenreconTraining"
 LOOKED_AT = 16  # readout positions of a volume that the data consistency is chosen by
 FEWEST_STEPS = 8  # below these l1_wavelet is the better image
 ENOUGH = 0.5  # fraction of the steps after which a stopped sampler's estimate is better than l1_wavelet
@@ -63,6 +65,11 @@ class Outcome:
             warnings.append(text)
 
 
+def prior_file(method: str, given: str) -> Path:
+    """File of a generative method's weights: the given one, or that which is shipped for it."""
+    return Path(given).expanduser() if given else shipped_checkpoint(GENERATIVE[method])
+
+
 def combine_sets(images: Tensor, maps: Tensor) -> Tensor:
     """One image of all map sets: root-sum-of-squares of the coil images maps x images, phase of the first set.
 
@@ -84,11 +91,11 @@ def combine_coils(coils: Tensor, phase_of: Tensor) -> Tensor:
 
 
 @functools.lru_cache(maxsize=4)
-def _loaded(path: Path, _stamp: tuple[int, ...], device: torch.device) -> tuple[WeightedKspacePrior, str]:
-    """Prior and the name and hash of its training data; a listener's scans share it until the file changes."""
+def _loaded(path: Path, _stamp: tuple[int, ...], device: torch.device) -> tuple[WeightedKspacePrior, ModelCard]:
+    """Prior and its card; a listener's scans share it until the file changes."""
     prior, card = load_checkpoint(path)
     prior.model.to(device)
-    return prior, f"{card.name}:{card.training_data_sha256[:8]}:{card.steps}"
+    return prior, card
 
 
 class _Clock:
@@ -116,6 +123,8 @@ class GenerativeSolver:
     ----------
     parameters : properties of the gadget
     gadget : its name, for messages
+    header : header of the scan
+    images : how many images it will have
     averages : acquisitions that are averaged in a sample of k-space
 
     Raises
@@ -124,17 +133,17 @@ class GenerativeSolver:
         Weights that cannot be loaded, a device that is not there, noise levels that the prior does not know.
     """
 
-    def __init__(self, parameters: Any, gadget: str, averages: int = 1) -> None:
+    def __init__(self, parameters: Any, gadget: str, header: Any, images: int = 1, averages: int = 1) -> None:
         self._method = parameters.method
         try:
             self._device = compute_device(parameters.device)
         except ValueError as error:
             raise ReconError(f"gadget {gadget}: property 'device': {one_line(ReconError(str(error)))}") from None
-        path = Path(parameters.prior).expanduser() if parameters.prior else shipped_checkpoint()
+        path = prior_file(parameters.method, parameters.prior)
         try:
             files = [file.stat() for file in (path, path.with_suffix(".json")) if file.exists() or file == path]
             stamp = tuple(number for status in files for number in (status.st_mtime_ns, status.st_size))
-            self._prior, prior_text = _loaded(path, stamp, self._device)
+            self._prior, card = _loaded(path, stamp, self._device)
         except OSError as error:
             raise ReconError(
                 f"gadget {gadget}: property 'prior': {path} cannot be read ({error.strerror}); give a .safetensors "
@@ -144,9 +153,10 @@ class GenerativeSolver:
             raise ReconError(f"gadget {gadget}: property 'prior': {one_line(ReconError(str(error)))}") from None
         try:
             self._options = GenerativeSettings(
-                low_rank=parameters.method == "svd_wkgm",
+                low_rank=parameters.method != "wkgm",
                 data_consistency=parameters.data_consistency,
                 sampler=parameters.sampler,
+                start="measured" if parameters.method == "hkgm" else "noise",
                 steps=parameters.steps,
                 sigma_max=parameters.sigma_max,
                 sigma_min=parameters.sigma_min,
@@ -165,7 +175,12 @@ class GenerativeSolver:
             f"{name}={getattr(parameters, name)}"
             for name in ("data_consistency", "sampler", "samples", "seed", "keep_measured")
         )
+        prior_text = f"{card.name}:{card.training_data_sha256[:8]}:{card.steps}"
         self.settings_text += f" steps={parameters.steps or 'auto'} prior={prior_text}"
+        self._self_training: SelfTraining | None = None
+        if parameters.training == "self":
+            self.settings_text += " training=self"
+            self._self_training = SelfTraining(parameters, header, self._prior, card, images)
         self._noise_level, self._prewhitened = parameters.noise_level, 1 / math.sqrt(averages)
         self._step_s: float | None = None  # seconds of a step of a problem, as last measured
         self._l1_s: float | None = None  # seconds of l1_wavelet a problem
@@ -194,7 +209,8 @@ class GenerativeSolver:
         now = time.monotonic()
         deadline = now + max(self._deadline - now, 0.0) * min(len(kspace) / max(self._problems, 1), 1.0)
         self._problems -= len(kspace)
-        settings, cut = self._affordable(deadline - now, len(kspace))
+        warning = self._learn(kspace, mask, maps, level)
+        settings, cut = self._affordable(deadline - time.monotonic(), len(kspace))
         if settings is None:
             return self._fall_back(kspace, mask, maps, deadline, "no time for it within time_budget_s")
         try:
@@ -205,9 +221,22 @@ class GenerativeSolver:
             return self._fall_back(kspace, mask, maps, deadline, f"the prior failed: {one_line(error)}")
         if outcome is None:
             return self._fall_back(kspace, mask, maps, deadline, "stopped by time_budget_s")
-        if cut:
-            outcome.warn(cut)
+        for text in filter(None, (cut, warning)):
+            outcome.warn(text)
         return outcome
+
+    def _learn(self, kspace: Tensor, mask: Tensor, maps: Tensor, level: Tensor) -> str:
+        """Learn from the scan when it is time for it, in less than half of what is left; what to warn of."""
+        training = self._self_training
+        if training is None:
+            return ""
+        noise = self._noise(kspace * level[:, None, None, None], mask) / level
+        device = self._device
+        problems = kspace.to(device), mask.to(device), maps.to(device), noise.to(device)
+        settings = replace(self._options, data_consistency=self._choice[0])
+        warning = training.look(*problems, settings, (self._deadline - time.monotonic()) / 2)
+        self._prior = training.prior
+        return warning
 
     def _noise(self, kspace: Tensor, mask: Tensor) -> float:
         """Noise level of k-space as it came: as given, else that of prewhitened data, else that of the data."""
@@ -271,6 +300,11 @@ class GenerativeSolver:
             }
             for value in (result.noise.cpu() * level).tolist()
         ]
+        if self._self_training is not None:
+            if self._self_training.note:
+                for note in notes:
+                    note[TRAINING] = self._self_training.note
+            self._self_training.reconstructed(images.cpu())
         log.info("%s: %s", self._method, ", ".join(f"{name} {text}" for name, text in notes[0].items()))
         outcome = Outcome(images.cpu(), deviations, notes, result.warnings)
         if result.finished < 1:

@@ -87,11 +87,14 @@ OF_GENERATIVE = (
     "prior", "data_consistency", "sampler", "steps", "sigma_max", "sigma_min", "samples", "seed", "noise_level",
     "keep_measured", "window", "rank", "time_budget_s", "device",
 )  # fmt: skip
+OF_HKGM = ("training", "training_budget_s", "training_cache")
 
 
 def options_of(method: str) -> tuple[str, ...]:
     """Names of the properties that mean something to a method."""
-    return OF_GENERATIVE if method in GENERATIVE else METHODS[method].options
+    if method not in GENERATIVE:
+        return METHODS[method].options
+    return OF_GENERATIVE + OF_HKGM if method == "hkgm" else OF_GENERATIVE
 
 
 def foreign_option(method: str, names: set[str]) -> tuple[str, list[str]] | None:

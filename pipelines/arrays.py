@@ -78,7 +78,13 @@ class ArrayReconstruction:
         arrays = list(self._recon.process(iter([item])))
         result = ArrayResult(_pixels(arrays[0]), seconds=time.perf_counter() - start)
         meta = meta_of(arrays[0].meta[0])
-        for name in ("GenreconEvaluations", "GenreconDataConsistency", "GenreconNoiseLevel", "GenreconFallback"):
+        for name in (
+            "GenreconEvaluations",
+            "GenreconDataConsistency",
+            "GenreconNoiseLevel",
+            "GenreconFallback",
+            "GenreconTraining",
+        ):
             if values := meta_values(meta, name):
                 result.notes[name] = ", ".join(values)
         result.warnings = meta_values(meta, "GenreconWarning")

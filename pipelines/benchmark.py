@@ -36,14 +36,13 @@ from skimage.metrics import structural_similarity
 
 from gadgets.buffers import kspace_problems, sampled
 from gadgets.coil_compression import CoilCompression
-from gadgets.generative_solver import GENERATIVE
+from gadgets.generative_solver import GENERATIVE, prior_file
 from gadgets.methods import METHODS
 from gadgets.spool import replace_file
 from gadgets.stream import ReconError, one_line
 from pipelines.arrays import ArrayReconstruction, check_fully_sampled, read_npy, scan_bits
 from pipelines.distribute import dask_client
 from pipelines.masks import PATTERNS
-from priors.checkpoints import shipped_checkpoint
 from priors.fourier import fft2c, ifft2c
 
 SMALLEST = 7  # samples along y and x
@@ -279,7 +278,7 @@ class Entry:
         """All that its images depend on beside the data: also the weights."""
         text = self.label
         if self.method in GENERATIVE:
-            weights = Path(dict(self.properties).get("prior") or shipped_checkpoint()).expanduser()
+            weights = prior_file(self.method, dict(self.properties).get("prior", ""))
             text += hashlib.sha256(weights.read_bytes()).hexdigest()
         return text
 

@@ -718,9 +718,6 @@ def train_wkgm(
     from priors.networks import Architecture
     from priors.training import TrainingSettings
 
-    if not all(part.strip().isdigit() for part in multipliers.split(",")):
-        raise ReconError(f"train: --multipliers is '{multipliers}'; give whole numbers, for instance 1,2,4,8")
-    levels = tuple(int(part) for part in multipliers.split(","))
     try:
         job = WkgmTraining(
             data=tuple(data),
@@ -729,7 +726,7 @@ def train_wkgm(
             hold_out=hold_out,
             denoise=denoise,
             denoising_steps=denoising_steps,
-            architecture=Architecture(channels, levels, copies=copies, parameterisation=parameterisation),  # type: ignore[arg-type]
+            architecture=Architecture(channels, _levels(multipliers), copies=copies, parameterisation=parameterisation),  # type: ignore[arg-type]
             settings=TrainingSettings(
                 steps=steps,
                 batch=batch,
@@ -747,16 +744,98 @@ def train_wkgm(
         )
     except ValueError as error:
         raise ReconError(f"train: {one_line(ReconError(str(error)))}") from None
+    _train(lambda progress: run(job, progress), job, "svd_wkgm")
+
+
+@train_app.command("hkgm")
+def train_hkgm(
+    scan: Annotated[
+        Path,
+        typer.Option("--scan", help="One fully sampled multi-coil scan: raw file (.h5) or k-space (.npy; coil, y, x)."),
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Weights to write; card (.json) and loss curve (.png) beside them.")
+    ] = Path("hkgm.safetensors"),
+    calibration: Annotated[
+        bool, typer.Option("--calibration", help="Learn from the fully sampled centre of an undersampled scan.")
+    ] = False,
+    patches: Annotated[
+        str, typer.Option(help="image; kspace; hankel: patches of the Hankel matrix, as published.")
+    ] = "image",
+    window: Annotated[int, typer.Option(min=2, help="Window of the Hankel matrix, for its patches.")] = 8,
+    steps: Annotated[int, typer.Option(min=10, help="Optimiser steps.")] = 1500,
+    batch: Annotated[int, typer.Option(min=1, help="Patches a step.")] = 16,
+    crop: Annotated[int, typer.Option(min=16, help="Width and height of the patches; published: 256.")] = 64,
+    learning_rate: Annotated[float, typer.Option(help="Learning rate.")] = 5e-4,
+    channels: Annotated[int, typer.Option(min=8, help="Channels of the finest level, a multiple of 8.")] = 32,
+    multipliers: Annotated[str, typer.Option(help="Channels of every level in these units.")] = "1,2,2,4",
+    power: Annotated[float, typer.Option(min=0.0, help="Exponent p of the weighting; 0: none.")] = 0.5,
+    denoise: Annotated[bool, typer.Option(help="Learn from the image without its noise (patches of images).")] = False,
+    denoising_steps: Annotated[int, typer.Option(min=10, help="Optimiser steps of that.")] = 500,
+    bf16: Annotated[bool, typer.Option(help="Convolutions in bfloat16.")] = True,
+    seed: Annotated[int, typer.Option(min=0, help="Seed.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    save_every: Annotated[float, typer.Option(min=1.0, help="Seconds between saved states.")] = 60.0,
+    description: Annotated[str, typer.Option(help="Of the scan, for the card.")] = "",
+    licence: Annotated[str, typer.Option(help="Of the weights, for the card.")] = "not given: ask the author",
+    intended_use: Annotated[str, typer.Option(help="For the card.")] = "",
+) -> None:
+    """Learn a prior from one scan (HKGM), in minutes. The same command goes on where it was killed."""
+    from pipelines.train import INTENDED_USE, HkgmTraining
+    from pipelines.train import train_hkgm as run
+    from priors.networks import Architecture
+    from priors.training import TrainingSettings
+    from priors.weighting import Weighting
+
+    try:
+        job = HkgmTraining(
+            scan=scan,
+            out=out,
+            patches=patches,  # type: ignore[arg-type]
+            window=window,
+            calibration=calibration,
+            denoise=denoise,
+            denoising_steps=denoising_steps,
+            architecture=Architecture(channels, _levels(multipliers)),
+            weighting=Weighting.of_power(power),
+            settings=TrainingSettings(
+                steps=steps,
+                batch=batch,
+                crop=crop,
+                learning_rate=learning_rate,
+                bf16=bf16,
+                seed=seed,
+                save_every_s=save_every,
+            ),
+            description=description,
+            licence=licence,
+            intended_use=intended_use or INTENDED_USE,
+            device=device,
+        )
+    except ValueError as error:
+        raise ReconError(f"train: {one_line(ReconError(str(error)))}") from None
+    _train(lambda progress: run(job, progress), job, "hkgm")
+
+
+def _levels(multipliers: str) -> tuple[int, ...]:
+    if not all(part.strip().isdigit() for part in multipliers.split(",")):
+        raise ReconError(f"train: --multipliers is '{multipliers}'; give whole numbers, for instance 1,2,4,8")
+    return tuple(int(part) for part in multipliers.split(","))
+
+
+def _train(run: Callable[[Any], Any], job: Any, chain: str) -> None:
+    """Run a training with a bar, and show the card's quality."""
     if os.environ.get("RANK", "0") != "0":  # of a torchrun: the first process tells
-        run(job)
+        run(None)
         return
+    steps = job.settings.steps
     with _bar(steps, "steps") as update:
-        card = run(job, lambda stage, done, all_, loss: update(done * steps // all_, f"{stage}, loss {loss:.3f}"))
-    table = Table(title=f"{out}: {card.training_data}", title_justify="left", show_header=False)
+        card = run(lambda stage, done, all_, loss: update(done * steps // all_, f"{stage}, loss {loss:.3f}"))
+    table = Table(title=f"{job.out}: {card.training_data}", title_justify="left", show_header=False)
     for name, value in card.quality.items():
         table.add_row(name, f"{value:.4f}")
     console.print(table)
-    console.print(f"use it: genrecon replay scan.h5 -c svd_wkgm --set generative_recon.prior={out}", soft_wrap=True)
+    console.print(f"use it: genrecon replay scan.h5 -c {chain} --set generative_recon.prior={job.out}", soft_wrap=True)
 
 
 @app.command()

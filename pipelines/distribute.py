@@ -75,11 +75,18 @@ class DaskReplay:
     client : see `dask_client`
     raw : raw file; the workers must see it under the same path
     chain : what they run; it must treat slices apart, as the shipped ones do
+
+    Raises
+    ------
+    ReconError
+        The file cannot be read, or the chain learns along the scan.
     """
 
     def __init__(self, client: Any, raw: Path, chain: Chain) -> None:
         self._raw = raw.absolute()
         for node in chain.nodes:
+            if "self" in (node.properties.get("training"), node.properties.get("generative_recon.training")):
+                raise ReconError("--dask: training=self learns along the scan; replay it without --dask")
             for name in ("prior", "generative_recon.prior"):
                 if node.properties.get(name):
                     node.properties[name] = str(Path(node.properties[name]).expanduser().absolute())

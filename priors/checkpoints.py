@@ -107,9 +107,9 @@ class ModelCard:
             raise ValueError("card: quality is not a table of finite numbers by name")
 
 
-def shipped_checkpoint() -> Path:
-    """File of the weights that come with the package."""
-    return Path(__file__).with_name("checkpoints") / "wkgm.safetensors"
+def shipped_checkpoint(name: str = "wkgm") -> Path:
+    """File of weights that come with the package: "wkgm", or "hkgm", which is learnt from one scan."""
+    return Path(__file__).with_name("checkpoints") / f"{name}.safetensors"
 
 
 def images_sha256(images: Tensor) -> str:
@@ -280,8 +280,12 @@ def _read(path: Path) -> bytes:
 
 def _replace(path: Path, content: bytes) -> None:
     temporary = path.with_name(path.name + ".part")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def _is_sha256(value: object) -> bool:

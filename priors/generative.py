@@ -27,6 +27,7 @@ from priors.wkgm import WeightedKspacePrior
 ConsistencyName = Literal["auto", "sense", "low_rank", "replacement"]
 KeepName = Literal["auto", "true", "false"]
 SamplerName = Literal["few_step", "predictor_corrector"]
+StartName = Literal["noise", "measured"]
 
 FEW_STEPS = 25
 QUIET = 0.007  # noise of the data, in the units of the priors, that images may keep
@@ -65,6 +66,9 @@ class GenerativeSettings:
         Few steps, or the published predictor-corrector.
     steps : int
         Noise levels; 0: 25, or 1000 for the predictor-corrector.
+    start : {"noise", "measured"}
+        What the predictor-corrector begins with: noise alone, as WKGM was published, or the zero-filled weighted
+        k-space with noise, as HKGM was.
     sigma_max, sigma_min : float
         First and last noise level in the units of the prior; 0: by undersampling and by the noise of the data, or 1
         and 0.01 times the published weighting for the predictor-corrector.
@@ -91,6 +95,7 @@ class GenerativeSettings:
     low_rank: bool = False
     data_consistency: ConsistencyName = "auto"
     sampler: SamplerName = "few_step"
+    start: StartName = "noise"
     steps: int = 0
     sigma_max: float = 0.0
     sigma_min: float = 0.0
@@ -107,6 +112,8 @@ class GenerativeSettings:
             raise ValueError(f"generative: keep_measured {self.keep_measured!r} is unknown")
         if self.sampler not in get_args(SamplerName):
             raise ValueError(f"generative: sampler {self.sampler!r} is unknown")
+        if self.start not in get_args(StartName):
+            raise ValueError(f"generative: start {self.start!r} is unknown")
         if min(self.steps, self.seed, self.rank) < 0 or min(self.samples, self.window) < 1:
             raise ValueError("generative: steps, seed and rank must be 0 or more, samples and window 1 or more")
         if not all(math.isfinite(value) and value >= 0 for value in (self.sigma_max, self.sigma_min)):
@@ -232,8 +239,9 @@ def generative(
         if few:
             injected = INJECTED if settings.samples > 1 else 0.0
             few_step(counted, initial, sigmas, consistency, injected=injected, seed=seed, stop=stop)
-        else:  # as published it begins with noise alone
-            predictor_corrector(counted, torch.zeros_like(initial), sigmas, consistency, seed=seed, stop=stop)
+        else:
+            first = consistency.zero_filled() if settings.start == "measured" else torch.zeros_like(initial)
+            predictor_corrector(counted, first, sigmas, consistency, seed=seed, stop=stop)
         if results and counted.evaluations - before < expected:
             break  # a sample that was stopped is no sample of the posterior
         results.append(consistency.kspace / SIGNAL_LEVEL)
@@ -343,6 +351,10 @@ class _Consistency(ABC):
     @abstractmethod
     def begin(self) -> Tensor:
         """Weighted k-space of a first estimate."""
+
+    @abstractmethod
+    def zero_filled(self) -> Tensor:
+        """Weighted k-space of the measured samples alone, after `begin`."""
 
     @abstractmethod
     def image(self, kspace: Tensor) -> Tensor:
@@ -466,6 +478,9 @@ class SenseConsistency(_Consistency):
             return self._weighted(combined)
         return self._weighted(self._combine(self.kspace))
 
+    def zero_filled(self) -> Tensor:
+        return self._weighted(self._combine(self._measured))
+
     def image(self, kspace: Tensor) -> Tensor:
         return self._combine(kspace)[:, 0]
 
@@ -541,6 +556,9 @@ class CoilConsistency(_Consistency):
         misfit = (self._mask * (self._measured - kspace)).abs().square().mean(1, keepdim=True) / 2
         self._replace(kspace, misfit)
         return self._weighted(ifft2c(self.kspace))
+
+    def zero_filled(self) -> Tensor:
+        return self._weighted(ifft2c(self._measured))
 
     def image(self, kspace: Tensor) -> Tensor:
         coils = ifft2c(kspace)

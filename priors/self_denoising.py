@@ -15,7 +15,7 @@ from torch import Tensor
 from priors.fourier import fft2c, ifft2c, low_resolution_phase
 from priors.networks import Architecture, EdmDenoiser
 from priors.noise_schedule import LogNormalSigma
-from priors.training import Augmentation, Trainer, TrainingSettings
+from priors.training import Augmentation, ImageCrops, Trainer, TrainingSettings
 from priors.weighting import Weighting
 
 PHASE_WIDTH = 24
@@ -125,7 +125,7 @@ def self_denoised(
         ),
         seed=seed,
     )
-    trainer = Trainer(model, alike, Weighting(slope=1.0, p=0.0), settings, state_path)
+    trainer = Trainer(model, ImageCrops(alike, Weighting(slope=1.0, p=0.0), settings), settings, state_path)
     trainer.run(progress)
     network_of_average = trainer.average.eval()
     generator = torch.Generator().manual_seed(seed)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -233,6 +234,63 @@ def augmented_batch(
     return fft2c(torch.stack(crops))
 
 
+class Examples(Protocol):
+    """Where a training gets its noise-free weighted k-space from.
+
+    Attributes
+    ----------
+    sha256 : str
+        Hash of the data that examples are made of, see `images_sha256`.
+    description : dict
+        What else the examples depend on, as JSON takes it; a run goes on only with the same.
+    """
+
+    sha256: str
+    description: dict[str, Any]
+
+    def to(self, device: torch.device) -> None:
+        """Move the data to a device."""
+
+    def draw(self, batch: int, generator: torch.Generator) -> Tensor:
+        """Random examples, complex64, shape (batch, y, x), on the device; `generator` is on the CPU."""
+
+
+class ImageCrops:
+    """Examples that see the image: varied images, their weighted versions cropped (see `augmented_batch`).
+
+    Parameters
+    ----------
+    images : Tensor
+        Complex images, shape (slice, y, x), on any device; for a prior of maximum 1, see `normalised`.
+    weighting : Weighting
+        Weighting of k-space.
+    settings : TrainingSettings
+        Of which `augmentation`, `crop` and `phase_width` are looked at.
+
+    Raises
+    ------
+    ValueError
+        If the images are not usable.
+    """
+
+    def __init__(self, images: Tensor, weighting: Weighting, settings: TrainingSettings) -> None:
+        _peaks(images)
+        self.sha256 = images_sha256(images)
+        self.description: dict[str, Any] = {"weighting": asdict(weighting)}
+        self._images, self._weighting, self._settings = images, weighting, settings
+
+    def to(self, device: torch.device) -> None:
+        """Move the images to a device."""
+        self._images = self._images.to(device, torch.complex64)
+
+    def draw(self, batch: int, generator: torch.Generator) -> Tensor:
+        """Random examples, complex64, shape (batch, y, x)."""
+        settings = self._settings
+        return augmented_batch(
+            self._images, self._weighting, settings.augmentation, batch, settings.crop, generator, settings.phase_width
+        )
+
+
 def denoising_loss(model: nn.Module, weighted: Tensor, sigma: Tensor, noise: Tensor, sigma_data: float) -> Tensor:
     r"""Denoising score-matching loss of EDM: 0 for a perfect denoiser, 1 for the best linear one of white data.
 
@@ -369,10 +427,8 @@ class Trainer:
     ----------
     model : EdmDenoiser
         Network to train, on the device to train on.
-    images : Tensor
-        Complex images, shape (slice, y, x), on any device; for a prior of maximum 1, see `normalised`.
-    weighting : Weighting
-        Weighting of k-space.
+    examples : Examples
+        What to learn from: `ImageCrops`, or the patches of one scan (`priors.hkgm`).
     settings : TrainingSettings
         Settings of the run.
     state_path : Path, optional
@@ -386,13 +442,11 @@ class Trainer:
         Steps done.
     losses : list of float
         Mean loss of every ten steps.
-    images_sha256 : str
-        Hash of the images.
 
     Raises
     ------
     ValueError
-        If the images are not usable or the saved state is of another run.
+        If the saved state is of another run.
 
     Notes
     -----
@@ -404,17 +458,14 @@ class Trainer:
     def __init__(
         self,
         model: EdmDenoiser,
-        images: Tensor,
-        weighting: Weighting,
+        examples: Examples,
         settings: TrainingSettings,
         state_path: Path | None = None,
     ) -> None:
-        _peaks(images)
         self.model = channels_last(model).train()
         self.device = next(model.parameters()).device
-        self.images_sha256 = images_sha256(images)
-        self.images = images.to(self.device, torch.complex64)
-        self.weighting = weighting
+        self.examples = examples
+        self.examples.to(self.device)
         self.settings = settings
         self.state_path = state_path
         self.average = EdmDenoiser(model.architecture).to(self.device).requires_grad_(False)
@@ -433,7 +484,12 @@ class Trainer:
         if self._rank is not None:
             self._network = nn.parallel.DistributedDataParallel(model)
 
-    def run(self, progress: Callable[[int, float], None] | None = None, until: int | None = None) -> None:
+    def run(
+        self,
+        progress: Callable[[int, float], None] | None = None,
+        until: int | None = None,
+        stop: Callable[[], bool] | None = None,
+    ) -> None:
         """Train up to the last step and save the state on the way and at the end, also at a keyboard interrupt.
 
         Parameters
@@ -442,6 +498,8 @@ class Trainer:
             Called after every ten steps with the number of steps done and their mean loss.
         until : int, optional
             Stop after this step instead of the last one.
+        stop : callable, optional
+            Asked before every step; the run ends where it says True.
 
         Raises
         ------
@@ -451,7 +509,7 @@ class Trainer:
         last = min(self.settings.steps, self.settings.steps if until is None else until)
         saved = time.monotonic()
         try:
-            while self.step < last:
+            while self.step < last and not (stop is not None and stop()):
                 self._advance()
                 if self.step % 10 == 0:
                     self._note_loss(progress)
@@ -487,15 +545,7 @@ class Trainer:
         digest = hashlib.sha256(place).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:4], "little"))
         noise_generator = torch.Generator(self.device).manual_seed(int.from_bytes(digest[4:8], "little"))
-        weighted = augmented_batch(
-            self.images,
-            self.weighting,
-            settings.augmentation,
-            settings.batch,
-            settings.crop,
-            generator,
-            settings.phase_width,
-        )
+        weighted = self.examples.draw(settings.batch, generator)
         sigma = settings.sigma.sample(len(weighted), generator).to(self.device)
         architecture = self.model.architecture
         shape = (len(weighted), architecture.copies, *weighted.shape[-2:])
@@ -534,9 +584,8 @@ class Trainer:
         del settings["save_every_s"]
         run = {
             "architecture": asdict(self.model.architecture),
-            "weighting": asdict(self.weighting),
+            "examples": self.examples.description | {"sha256": self.examples.sha256},
             "settings": settings,
-            "images": self.images_sha256,
         }
         return json.dumps(run, sort_keys=True)
 

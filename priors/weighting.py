@@ -69,6 +69,18 @@ class Weighting:
         """
         return cls(slope=slope * matrix**2)
 
+    @classmethod
+    def of_power(cls, p: float) -> Weighting:
+        """Weighting of another exponent whose mean squared weight, hence noise, is that of the standard one.
+
+        Parameters
+        ----------
+        p : float
+            Exponent, zero or above; 0: no weighting but a factor.
+        """
+        standard, other = (one.weights(256, 256).square().mean().sqrt() for one in (cls(), cls(slope=1.0, p=p)))
+        return cls(slope=round(float(standard / other), 4), p=p)
+
     def weights(self, height: int, width: int, device: torch.device | str = "cpu") -> Tensor:
         """Weights of a matrix.
 

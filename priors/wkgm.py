@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import struct
 import zlib
@@ -85,6 +86,12 @@ class WeightedKspacePrior(Prior):
         self.bf16 = bf16
         self.seed = seed
         self.symmetries = symmetries
+
+    def with_model(self, model: EdmDenoiser) -> WeightedKspacePrior:
+        """The same prior with another network of the same architecture and training range."""
+        other = copy.copy(self)
+        other.model = channels_last(model).eval().requires_grad_(False)
+        return other
 
     def check_sigmas(self, sigmas: Tensor) -> None:
         """Make sure that the network knows the noise levels of a schedule.

@@ -20,7 +20,7 @@ from gadgets.stream import ReconError
 from pipelines.cli import app
 from pipelines.replay import read_truth
 from pipelines.simulate import SimulationSettings, simulate, write_raw
-from pipelines.train import WkgmTraining, train_wkgm, training_images
+from pipelines.train import HkgmTraining, WkgmTraining, train_hkgm, train_wkgm, training_images
 from priors.checkpoints import load_checkpoint
 from priors.fourier import fft2c
 from priors.networks import Architecture
@@ -51,7 +51,9 @@ def array(tmp_path: Path) -> Path:
 
 def job(data: Path, out: Path, **changes) -> WkgmTraining:
     settings = TrainingSettings(steps=20, batch=2, crop=32, bf16=False)
-    standard = WkgmTraining((data,), out, architecture=Architecture(8, (1, 2)), settings=settings, denoise=False)
+    standard = WkgmTraining(
+        data=(data,), out=out, architecture=Architecture(8, (1, 2)), settings=settings, denoise=False
+    )
     return replace(standard, **changes)
 
 
@@ -194,3 +196,91 @@ def test_bad_input(array: Path, tmp_path: Path) -> None:
     (folder / "state.safetensors").write_bytes(b"nonsense")
     refused("not a saved training state")
     assert not list(tmp_path.glob("p.safetensors*"))
+
+
+# --- HKGM: one scan --------------------------------------------------------------------------------------------------
+
+
+def coil_kspace(slices: int = 1, coils: int = 3, size: int = 40) -> np.ndarray:
+    y, x = np.mgrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j]
+    maps = np.stack([np.exp(1j * place * x) * (1.2 + y * np.cos(place)) for place in range(coils)])
+    return fft2c(torch.from_numpy(maps * images(slices, size)[:, None])).numpy().astype(np.complex64)
+
+
+@pytest.fixture
+def scan(tmp_path: Path) -> Path:
+    path = tmp_path / "scan.npy"
+    np.save(path, coil_kspace())
+    return path
+
+
+def hkgm(scan: Path, out: Path, **changes) -> HkgmTraining:
+    settings = TrainingSettings(steps=10, batch=2, crop=24, bf16=False)
+    standard = HkgmTraining(scan=scan, out=out, architecture=Architecture(8, (1, 2)), settings=settings, denoise=False)
+    return replace(standard, **changes)
+
+
+@pytest.mark.parametrize("patches", ["image", "kspace", "hankel"])
+def test_a_prior_is_learnt_from_one_scan(patches: str, scan: Path, tmp_path: Path) -> None:
+    card = train_hkgm(hkgm(scan, tmp_path / "h.safetensors", patches=patches))
+    prior, read = load_checkpoint(tmp_path / "h.safetensors")
+    assert read == card
+    assert "1 complex images of 40 x 40 of scan.npy, 3 coils, patches of" in card.training_data
+    assert card.architecture.parameterisation == ("fourier_conjugate" if patches == "image" else "kspace")
+    assert prior.phase_width == (24 if patches == "image" else 0)
+    assert 0.001 < card.architecture.sigma_data < 0.5
+
+
+def test_a_raw_scan_is_learnt_from(tmp_path: Path) -> None:
+    path = tmp_path / "full.h5"
+    write_raw(path, simulate(FULL))
+    card = train_hkgm(hkgm(path, tmp_path / "h.safetensors", patches="hankel", window=4))
+    assert card.training_data.startswith("2 complex images of 32 x 32 of full.h5, ")
+    assert card.training_data.endswith("patches of the Hankel matrix with window 4")
+
+
+def test_the_centre_of_an_undersampled_scan_is_learnt_from(tmp_path: Path) -> None:
+    raw, array = tmp_path / "under.h5", tmp_path / "under.npy"
+    changes = {"matrix": (64, 64, 1), "sampling": "uniform", "acceleration": 2, "calibration_lines": 34, "slices": 1}
+    write_raw(raw, simulate(replace(FULL, **changes)))
+    kspace = coil_kspace(size=64)
+    kspace[..., :14, :] = kspace[..., 50:, :] = 0
+    np.save(array, kspace)
+    for path, size in ((raw, 34), (array, 36)):
+        card = train_hkgm(hkgm(path, tmp_path / "h.safetensors", calibration=True))
+        assert f"images of {size} x {size} of {path.name}" in card.training_data
+        assert "the fully sampled centre" in card.training_data
+
+
+def test_scans_that_hkgm_cannot_learn_from(scan: Path, tmp_path: Path) -> None:
+    def refused(match: str, path: Path, **changes) -> None:
+        with pytest.raises(ReconError, match=match) as caught:
+            train_hkgm(hkgm(path, tmp_path / "h.safetensors", **changes))
+        assert "\n" not in str(caught.value)
+        assert not list(tmp_path.glob("h.safe*"))
+
+    one = tmp_path / "one.npy"
+    np.save(one, coil_kspace(coils=1))
+    refused("it has one coil; HKGM learns from multi-coil k-space, train wkgm", one)
+    gaps = tmp_path / "gaps.npy"
+    kspace = coil_kspace()
+    kspace[..., ::2, :] = 0
+    kspace[..., 10:30, :] = coil_kspace()[..., 10:30, :]
+    np.save(gaps, kspace)
+    refused(r"is sampled, of the centre 2\d x 40 samples fully; .* or with --calibration from that centre", gaps)
+    refused(r"centre of its k-space is 2\d x 40 samples; a prior needs 32 lines", gaps, calibration=True)
+    refused("window 60 does not fit", scan, patches="hankel", window=60)
+    flat = tmp_path / "flat.npy"
+    np.save(flat, images()[0])
+    refused("is not k-space", flat)
+    refused("cannot be read as", tmp_path / "missing.npy")
+
+
+def test_hkgm_command_line(scan: Path, tmp_path: Path) -> None:
+    out = tmp_path / "h.safetensors"
+    tiny = ["--steps", "10", "--batch", "1", "--crop", "16", "--channels", "8", "--multipliers", "1,2", "--no-bf16"]
+    result = CliRunner().invoke(app, ["train", "hkgm", "--scan", str(scan), "-o", str(out), *tiny])
+    assert result.exit_code == 0, result.output
+    assert "-c hkgm --set generative_recon.prior=" in result.output
+    wrong = CliRunner().invoke(app, ["train", "hkgm", "--scan", str(scan), "--patches", "wavelet", *tiny])
+    assert isinstance(wrong.exception, ReconError) and "not one of image, kspace, hankel" in str(wrong.exception)

@@ -20,6 +20,7 @@ from priors.fourier import fft2c, ifft2c
 from priors.generative import GenerativeResult, GenerativeSettings, generative, measured_share, unexplained_fraction
 from priors.networks import Architecture, EdmDenoiser
 from priors.posterior import cg_sense, image_scale
+from priors.sampling import predictor_corrector
 from priors.weighting import Weighting
 from priors.wkgm import WeightedKspacePrior
 
@@ -224,6 +225,27 @@ def test_published_sampler_counts_its_evaluations() -> None:
     result = generative(kspace, mask, maps, shrinking(), settings)
     assert result.evaluations == 4 * 4 + 1
     assert result.finished == 1
+
+
+@pytest.mark.parametrize("with_maps", [True, False])
+def test_published_sampler_begins_with_noise_or_the_measured_samples(
+    with_maps: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kspace, mask, maps, _ = simulated(size=32)
+    seen: list[torch.Tensor] = []
+
+    def noting(prior: Any, initial: torch.Tensor, *rest: Any, **options: Any) -> torch.Tensor:
+        seen.append(initial)
+        return predictor_corrector(prior, initial, *rest, **options)
+
+    monkeypatch.setattr(module, "predictor_corrector", noting)
+    settings = GenerativeSettings(sampler="predictor_corrector", steps=3, low_rank=True)
+    for start in ("noise", "measured"):
+        generative(kspace, mask, maps if with_maps else None, shrinking(), replace(settings, start=start))
+    assert not seen[0].any()
+    measured = (maps.conj() * ifft2c(kspace)[:, None]).sum(2) if with_maps else ifft2c(kspace)
+    weighted = Weighting().weight(fft2c(0.6 * measured))
+    torch.testing.assert_close(seen[1], weighted[:, : seen[1].shape[1]], rtol=1e-4, atol=1e-4)
 
 
 def stopping_after(steps: int) -> Callable[[], bool]:

@@ -13,7 +13,7 @@ import torch
 from priors.fourier import fft2c, ifft2c
 from priors.networks import Architecture, EdmDenoiser
 from priors.noise_schedule import LogNormalSigma
-from priors.training import Augmentation, Trainer, TrainingSettings, augmented_batch, denoising_loss
+from priors.training import Augmentation, ImageCrops, Trainer, TrainingSettings, augmented_batch, denoising_loss
 from priors.weighting import Weighting
 
 ARCHITECTURE = Architecture(8, (1, 2), groups=4, sigma_data=0.15)
@@ -41,6 +41,10 @@ def settings(**values: Any) -> TrainingSettings:
 def model() -> EdmDenoiser:
     torch.manual_seed(0)
     return EdmDenoiser(ARCHITECTURE)
+
+
+def trainer_of(network: EdmDenoiser, images: torch.Tensor, run: TrainingSettings, path: Path | None = None) -> Trainer:
+    return Trainer(network, ImageCrops(images, Weighting(), run), run, path)
 
 
 def weights(module: EdmDenoiser) -> torch.Tensor:
@@ -160,9 +164,7 @@ def test_training_lowers_the_loss(parameterisation: Any, fraction: float) -> Non
     torch.manual_seed(0)
     network = EdmDenoiser(dataclasses.replace(ARCHITECTURE, parameterisation=parameterisation))
     sigma = LogNormalSigma(-1.5, 0.7)
-    trainer = Trainer(
-        network, discs(), Weighting(), settings(steps=50, sigma=sigma, learning_rate=1e-2, augmentation=PLAIN)
-    )
+    trainer = trainer_of(network, discs(), settings(steps=50, sigma=sigma, learning_rate=1e-2, augmentation=PLAIN))
     generator = torch.Generator().manual_seed(0)
     clean = augmented_batch(discs(), Weighting(), PLAIN, 8, 32, generator)
     noise = math.sqrt(2) * torch.randn(8, 1, 32, 32, dtype=torch.complex64, generator=generator)
@@ -181,34 +183,34 @@ def test_training_lowers_the_loss(parameterisation: Any, fraction: float) -> Non
 
 
 def test_resumed_run_is_the_uninterrupted_one(tmp_path: Path) -> None:
-    whole = Trainer(model(), discs(), Weighting(), settings())
+    whole = trainer_of(model(), discs(), settings())
     whole.run()
     path = tmp_path / "state.safetensors"
-    Trainer(model(), discs(), Weighting(), settings(), path).run(until=5)
+    trainer_of(model(), discs(), settings(), path).run(until=5)
     # A writer that was killed leaves a part of a file; the whole one counts.
     path.with_name(path.name + ".part").write_bytes(b"half")
-    again = Trainer(model(), discs(), Weighting(), settings(save_every_s=0.0), path)
+    again = trainer_of(model(), discs(), settings(save_every_s=0.0), path)
     assert again.step == 5
     again.run()
     assert again.step == 12
     assert torch.equal(weights(again.model), weights(whole.model))
     assert torch.equal(weights(again.average), weights(whole.average))
     assert again.losses == whole.losses
-    other_seed = Trainer(model(), discs(), Weighting(), settings(seed=1))
+    other_seed = trainer_of(model(), discs(), settings(seed=1))
     other_seed.run()
     assert not torch.equal(weights(other_seed.model), weights(whole.model))
 
 
 def test_keyboard_interrupt_saves_whole_steps_only(tmp_path: Path) -> None:
     path = tmp_path / "state.safetensors"
-    trainer = Trainer(model(), discs(), Weighting(), settings(), path)
+    trainer = trainer_of(model(), discs(), settings(), path)
 
     def interrupt(step: int, loss: float) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         trainer.run(interrupt)
-    assert Trainer(model(), discs(), Weighting(), settings(), path).step == 10
+    assert trainer_of(model(), discs(), settings(), path).step == 10
     step = trainer.optimizer.step
 
     def interrupted_step() -> None:
@@ -219,8 +221,8 @@ def test_keyboard_interrupt_saves_whole_steps_only(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         trainer.run()
     trainer.optimizer.step = step  # type: ignore[method-assign]
-    resumed = Trainer(model(), discs(), Weighting(), settings(), path)
-    whole = Trainer(model(), discs(), Weighting(), settings())
+    resumed = trainer_of(model(), discs(), settings(), path)
+    whole = trainer_of(model(), discs(), settings())
     resumed.run()
     whole.run()
     assert torch.equal(weights(resumed.model), weights(whole.model))
@@ -228,21 +230,21 @@ def test_keyboard_interrupt_saves_whole_steps_only(tmp_path: Path) -> None:
 
 def test_states_that_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "state.safetensors"
-    Trainer(model(), discs(), Weighting(), settings(), path).run(until=2)
+    trainer_of(model(), discs(), settings(), path).run(until=2)
     content = path.read_bytes()
     with pytest.raises(ValueError, match="other settings"):
-        Trainer(model(), discs(), Weighting(), settings(learning_rate=1e-4), path)
+        trainer_of(model(), discs(), settings(learning_rate=1e-4), path)
     with pytest.raises(ValueError, match="other settings"):
-        Trainer(model(), discs(3), Weighting(), settings(), path)
+        trainer_of(model(), discs(3), settings(), path)
     for broken in (content[:-10], b"", b"\x80\x04."):
         path.write_bytes(broken)
         with pytest.raises(ValueError, match="not a saved training state"):
-            Trainer(model(), discs(), Weighting(), settings(), path)
+            trainer_of(model(), discs(), settings(), path)
 
 
 def test_diverged_run_says_so_and_keeps_the_saved_state(tmp_path: Path) -> None:
     path = tmp_path / "state.safetensors"
-    trainer = Trainer(model(), discs(), Weighting(), settings(), path)
+    trainer = trainer_of(model(), discs(), settings(), path)
     trainer.run(until=5)
     content = path.read_bytes()
     with torch.no_grad():
@@ -262,7 +264,7 @@ def test_learning_rate_rises_and_falls() -> None:
 def test_errors() -> None:
     for images in (discs().real, discs()[0], torch.zeros(2, 8, 8, dtype=torch.complex64), discs() / 0):
         with pytest.raises(ValueError, match="training"):
-            Trainer(model(), images, Weighting(), settings())
+            trainer_of(model(), images, settings())
     for values in ({"steps": 0}, {"batch": 0}, {"learning_rate": 0.0}, {"ema": 1.0}, {"warm_up": -1}):
         with pytest.raises(ValueError, match="training"):
             settings(**values)

@@ -59,6 +59,14 @@ def test_exponent_zero_is_plain_kspace() -> None:
     torch.testing.assert_close(Weighting(slope=1.0, p=0.0).weight(kspace), kspace)
 
 
+def test_other_exponents_leave_white_noise_as_strong() -> None:
+    noise = random_kspace(128, 96)
+    powers = [Weighting.of_power(p).weight(noise).abs().square().mean() for p in (0.0, 0.25, 0.5, 1.0)]
+    assert Weighting.of_power(0.5) == Weighting()
+    for power in powers:
+        assert float(power / powers[2]) == pytest.approx(1, rel=0.05)
+
+
 @pytest.mark.parametrize(
     "values", [{"slope": 0.0}, {"r": 0.0, "s": 0.0}, {"p": -1.0}, {"r": -1.0}, {"slope": math.nan}]
 )
