@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-import priors  # noqa: F401  first of all: it tells torch's threads not to spin, which takes minutes on a busy machine
+if "PYTEST_XDIST_WORKER" in os.environ:  # a core each; also for the processes that tests start
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# First of all: it tells torch's threads not to spin, which takes minutes on a busy machine.
+import priors  # noqa: F401
 
 REAL_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 
