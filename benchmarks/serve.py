@@ -104,7 +104,7 @@ def latency(raw: Path, config: str, gadgetron: str | None, repeats: int) -> None
     finally:
         server.close()
     if gadgetron:
-        row(f"Gadgetron at {gadgetron}", lambda: send(raw, config, gadgetron))
+        row("Gadgetron, <execute>", lambda: send(raw, f"genrecon_{config}.xml", gadgetron))
     console.print(table)
     console.print(f"warm overhead of serve + send over in process: {served - bare:+.2f} s")
 

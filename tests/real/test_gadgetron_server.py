@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import socket
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -13,6 +16,7 @@ from gadgets.stream import ReconError
 from pipelines.chain import read_chain, shipped_chains
 from pipelines.raw import RawScan
 from pipelines.replay import DICOM_MODULE, read_images, replay
+from pipelines.send import send
 from pipelines.simulate import SimulationSettings, simulate, write_raw
 from pipelines.wire import reconstruct_remotely
 
@@ -45,7 +49,9 @@ def compare(raw, chain, folder, server):
     assert own.keys() == remote.keys()
     for key, image in own.items():
         np.testing.assert_allclose(remote[key].position, image.position, atol=1e-3)
-        assert np.abs(remote[key].data.astype(int) - image.data.astype(int)).max() <= 1
+        # Of some thousand; a network in bfloat16 makes more of the last bit of its input.
+        allowed = 2 if chain in ("wkgm", "svd_wkgm", "hkgm") else 1
+        assert np.abs(remote[key].data.astype(int) - image.data.astype(int)).max() <= allowed
 
 
 @pytest.mark.parametrize("name", SCANS)
@@ -56,7 +62,7 @@ def test_simulated_scans(server, tmp_path, name):
     compare(tmp_path / "scan.h5", "cg_sense", tmp_path, server)
 
 
-@pytest.mark.parametrize("chain", shipped_chains())
+@pytest.mark.parametrize("chain", [name for name in shipped_chains() if not name.endswith("_connect")])
 def test_siemens(server, real_data, tmp_path, chain):
     compare(real_data / "siemens_skyra_r3.h5", chain, tmp_path, server)
 
@@ -80,3 +86,24 @@ def test_errors_of_a_gadget_reach_the_client(server, real_data):
     while connections() - before and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not connections() - before, "forks of the server outlive their connections"
+
+
+def test_a_warm_process_serves_scan_after_scan(server, real_data, tmp_path):
+    """`<connect>` instead of `<execute>`, and `genrecon serve` beside it; the server must be on this machine."""
+    raw = real_data / "siemens_skyra_r3.h5"
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    own = images(raw, "svd_wkgm", tmp_path / "own")
+    config = tmp_path / "connect.xml"
+    config.write_bytes(read_chain("svd_wkgm_connect").to_xml().replace(b'"18000"', b'"%d"' % port))
+    listener = subprocess.Popen([sys.executable, "-m", "pipelines.cli", "listen", str(port)])
+    try:
+        for number in range(2):
+            found = images(raw, str(config), tmp_path / str(number), gadgetron=server)
+            assert found.keys() == own.keys()
+            for key, image in own.items():
+                assert np.abs(found[key].data.astype(int) - image.data.astype(int)).max() <= 2
+    finally:
+        listener.terminate()
+        listener.wait()
+    assert send(raw, "genrecon_svd_wkgm.xml", server, out=tmp_path / "sent", timeout=90).images == len(own)
