@@ -42,12 +42,16 @@ class ServeProcess:
             if found := re.search(r"serving on \S+ port (\d+)", line):
                 self.address = f"127.0.0.1:{found[1]}"
                 break
-        threading.Thread(target=self.process.stderr.read, daemon=True).start()
+        self._reader = threading.Thread(target=self.process.stderr.read, daemon=True)
+        self._reader.start()
 
     def close(self) -> None:
         """Stop it."""
         self.process.send_signal(signal.SIGTERM)
         self.process.wait(60)
+        self._reader.join()
+        assert self.process.stderr is not None
+        self.process.stderr.close()
 
 
 def in_process(raw: Path, config: str) -> SendResult:

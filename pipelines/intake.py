@@ -60,7 +60,7 @@ class Request:
     config : name of a chain, or None
     chain_text : a chain, where it was sent itself
     header_text : ISMRMRD header
-    parameters : of the JSON text that a FIRE client sends after the header
+    parameters : of the JSON text that a FIRE client sends after the header, or instead of a chain
     """
 
     config: str | None
@@ -95,7 +95,7 @@ class Intake:
         self._next_id: int | None = None
         self._started = False
         self._in_step = False  # whether the next bytes begin a message among the data
-        self.acquisitions = 0
+        self.of_fire = False  # whether the client sent parameters as FIRE does
 
     # --- the request
 
@@ -120,17 +120,20 @@ class Intake:
             config = bytes(self._read(1024)).partition(b"\0")[0].decode("ascii", "replace")
         else:
             chain_text = self._text("chain")
+        parameters: dict[str, Any] = {}
+        if chain_text is not None and chain_text.lstrip().startswith(b"{"):  # FIRE's client sends its JSON so, too
+            config, parameters, chain_text = "", _json_parameters(chain_text), None
         message = self._message()
         if message == constants.GADGET_MESSAGE_CLOSE:
             return None
         if message != constants.GADGET_MESSAGE_HEADER:
             raise ReconError(f"a message of kind {message} came where the ISMRMRD header (3) is due")
         header = self._text("header")
-        parameters: dict[str, Any] = {}
         while (message := self._message()) == constants.GADGET_MESSAGE_TEXT:
             parameters |= _json_parameters(self._text("text"))
         self._next_id = message
         self._in_step = True
+        self.of_fire = bool(parameters)
         return Request(config, chain_text, header, parameters)
 
     # --- the data
@@ -208,7 +211,6 @@ class Intake:
         self._allow(8 * samples * coils + 4 * samples * dimensions, "an acquisition")
         trajectory = np.frombuffer(self._read(4 * samples * dimensions), np.float32).reshape(samples, dimensions)
         data = np.frombuffer(self._read(8 * samples * coils), np.complex64).reshape(coils, samples)
-        self.acquisitions += 1
         return ismrmrd.Acquisition(head, data, trajectory if trajectory.size else None)
 
     def _waveform(self) -> ismrmrd.Waveform:

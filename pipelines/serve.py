@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import logging
 import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -396,7 +397,8 @@ class Server:
             late = isinstance(error, Aborted)
             scan.error = f"it took longer than {self.settings.limits.scan_s:g} s" if late else printable(error)
             log.error("scan %d: %s", scan.number, scan.error)
-            log.info("traceback", exc_info=error)
+            if not isinstance(error, ReconError | Aborted):
+                log.info("traceback", exc_info=error)
             self._tell(conn, scan.error, intake)
         finally:
             timer.cancel()
@@ -441,6 +443,9 @@ class Server:
         encoded = text.encode(errors="replace")
         with contextlib.suppress(OSError):
             conn.settimeout(self.settings.limits.idle_s)
+            if intake.of_fire:  # its client knows no ERROR, but shows log lines
+                line = b"ERROR    " + encoded + b"\0"
+                conn.sendall(_message(constants.GADGET_MESSAGE_TEXT) + struct.pack("<I", len(line)) + line)
             conn.sendall(ERROR_MESSAGE.pack(constants.GADGET_MESSAGE_ERROR, len(encoded)) + encoded)
             conn.sendall(_message(constants.GADGET_MESSAGE_CLOSE))
 

@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -40,6 +41,8 @@ from gadgets.spool import (
     spool_status,
 )
 from gadgets.stream import ReconError
+from pipelines.send import send
+from pipelines.simulate import SimulationSettings, simulate, write_raw
 
 QUICK = RetryPolicy(first_s=0.02, longest_s=0.05, refusals=3)
 
@@ -363,6 +366,27 @@ def test_a_killed_sender_loses_nothing(server: Any, tmp_path: Path) -> None:
         go_on.set()
         assert deliver_once(tmp_path) == 0
     assert set(server.received) == set(UIDS) and server.received.count(UIDS[0]) == 1
+
+
+def test_a_server_killed_in_the_middle_of_a_scan_loses_nothing(tmp_path: Path) -> None:
+    port, spool, raw = free_port(), tmp_path / "spool", tmp_path / "scan.h5"
+    scan = SimulationSettings(matrix=(32, 32, 1), coils=2, slices=3, sampling="full", acceleration=1)
+    write_raw(raw, simulate(scan))
+    command = [sys.executable, "-m", "pipelines.cli", "serve", "--port", "0", "--warm", "", "--json-logs"]
+    command += ["--pacs", f"dicom://PACS@127.0.0.1:{port}", "--spool", str(spool)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        address = "127.0.0.1:" + json.loads(process.stderr.readline())["message"].rpartition(" ")[2]
+        assert send(raw, "cg_sense", address, timeout=60).images == 3  # though the PACS is down
+        with socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2]))) as half:
+            half.sendall(b"\x01\x00" + b"cg_sense".ljust(1024, b"\0"))
+            process.kill()
+    kept = [str(pydicom.dcmread(path).SOPInstanceUID) for path in spool.rglob("*.dcm")]
+    assert len(set(kept)) == 3
+    with Scp(port=port) as scp:
+        assert deliver_once(spool) == 0
+    assert sorted(scp.received) == sorted(kept) and not list(spool.rglob("*.dcm"))
 
 
 def test_two_processes_share_a_spool(tmp_path: Path) -> None:

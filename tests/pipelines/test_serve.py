@@ -192,6 +192,14 @@ def test_fire(raw: Path, server: Server, tmp_path: Path) -> None:
     assert len(meta_values(meta, "ImageColumnDir")) == 3
 
 
+def test_fire_parameters_instead_of_a_chain(raw: Path, server: Server) -> None:
+    parameters = json.dumps({"parameters": {"config": "cg_sense", "customconfig": ""}}).encode()
+    found = exchanged(server, stream(raw, text(constants.GADGET_MESSAGE_CONFIG, parameters)))
+    assert found[:2] == message(constants.GADGET_MESSAGE_ISMRMRD_IMAGE) and found.endswith(CLOSE)
+    found = exchanged(server, stream(raw, text(constants.GADGET_MESSAGE_CONFIG, b"{}")))
+    assert "letters that no name of a chain has" in error_of(found)
+
+
 def test_own_chains_and_a_time_budget(raw: Path, tmp_path: Path) -> None:
     chains = tmp_path / "chains"
     chains.mkdir()
@@ -286,7 +294,10 @@ def test_dicom_folders_of_clients_do_not_count(raw: Path, tmp_path: Path) -> Non
 )
 def test_parameters_that_are_refused(parameters: dict[str, Any], match: str, raw: Path, server: Server) -> None:
     content = stream(raw, parameters=json.dumps({"parameters": parameters}).encode())
-    assert match in error_of(exchanged(server, content))
+    found = exchanged(server, content)
+    number, size = struct.unpack("<HI", found[:6])
+    assert number == constants.GADGET_MESSAGE_TEXT and found[6 : 6 + size].startswith(b"ERROR    ")
+    assert match in error_of(found[6 + size :])
 
 
 @pytest.mark.parametrize("body", [b"not json", b"[1]", b'{"parameters": 3}', b"[" * 100000, b"\xff"])
@@ -396,11 +407,11 @@ def test_scans_that_take_too_long_end(raw: Path) -> None:
 def test_clients_that_die_anywhere_leave_the_server_whole(raw: Path) -> None:
     content = stream(raw)
     generator = random.Random(0)
-    with serving(scans=2, waiting=30) as server:
+    with serving(scans=2, waiting=60) as server:
         works(server, raw)
         process = psutil.Process()
         before = process.num_fds()
-        for place in sorted(generator.randrange(1, len(content)) for _ in range(20)):
+        for place in sorted(generator.randrange(1, len(content)) for _ in range(50)):
             sock = connected(server)
             sock.sendall(content[:place])
             if place % 2:
