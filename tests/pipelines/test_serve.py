@@ -370,7 +370,7 @@ def lines_of(caplog: pytest.LogCaptureFixture) -> list[str]:
 def test_what_is_no_mrd_client_costs_one_line(
     content: bytes, match: str, raw: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with caplog.at_level("INFO"), serving() as server:
+    with caplog.at_level("INFO", "genrecon"), serving() as server:
         with connected(server) as sock:
             sock.sendall(content)
             sock.shutdown(socket.SHUT_WR)
