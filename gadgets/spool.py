@@ -340,7 +340,9 @@ class Sender:
                 waiting = [self._state.files.get(path.name, _FileState()).due for path in _files(self.folder)]
                 return max(self._state.due, min(waiting), now) - now if waiting else None
         except Timeout:
-            return POLL_S  # another process is sending
+            if at_once:
+                log.warning("PACS %s: another process is sending from %s", self.pacs, self.folder)
+            return POLL_S
         except OSError as error:  # a full disk has no room for the lock
             log.warning("PACS %s: cannot send from %s (%s)", self.pacs, self.folder, error.strerror)
             return self._policy.longest_s

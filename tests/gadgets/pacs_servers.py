@@ -16,6 +16,7 @@ from typing import Any
 import pydicom
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import MRImageStorage
+from pynetdicom.transport import ThreadedAssociationServer
 
 Say = Callable[[str], Any]  # SOP Instance UID -> what the server does with it
 
@@ -26,25 +27,31 @@ def free_port() -> int:
 
 
 class Scp:
-    """A storage SCP; `say` gives the status of an instance, or "abort". `received`: UIDs that it stored."""
+    """A storage SCP; `say` gives the status of an instance, or "abort"; `received` has the UIDs it stored."""
 
     def __init__(self, say: Say = lambda _: 0, port: int = 0, title: str = "PACS", **options: Any) -> None:
-        self.say = say
-        self.received: list[str] = []
-        self.values: dict[str, Any] = {}
-        self.calling: set[str] = set()
-        self.associations = 0
+        self.reset(say)
         self._entity = AE(title)
         self._entity.require_called_aet = True
         self._entity.add_supported_context(options.pop("sop_class", MRImageStorage))
-        self._server = self._entity.start_server(
+        self._server = self._entity.make_server(
             ("127.0.0.1", port),
-            block=False,
             evt_handlers=[(evt.EVT_C_STORE, self._store), (evt.EVT_ACCEPTED, self._accepted)],
+            server_class=ThreadedAssociationServer,
             **options,
         )
+        self._entity._servers.append(self._server)  # as start_server does, whose loop takes half a second to stop
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
+        self._thread.start()
         self.port = int(self._server.server_address[1])
         self.url = f"dicom://{title}@127.0.0.1:{self.port}"
+
+    def reset(self, say: Say = lambda _: 0) -> None:
+        self.say = say
+        self.received: list[str] = []
+        self.values: dict[str, int] = {}
+        self.calling: set[str] = set()
+        self.associations = 0
 
     def _accepted(self, event: Any) -> None:
         self.associations += 1
@@ -58,9 +65,7 @@ class Scp:
             return 0xC000
         if status == 0 or 0xB000 <= status <= 0xBFFF:
             self.received.append(uid)
-            dataset = event.dataset
-            dataset.file_meta = event.file_meta
-            self.values[uid] = dataset.pixel_array[0, 0] if "PixelData" in dataset else None
+            self.values[uid] = int.from_bytes(event.dataset.PixelData[:2], "little")
         return int(status)
 
     def __enter__(self) -> Scp:
@@ -68,6 +73,7 @@ class Scp:
 
     def __exit__(self, *_: Any) -> None:
         self._server.shutdown()
+        self._thread.join()
 
 
 class Stow:
@@ -77,13 +83,12 @@ class Stow:
     """
 
     def __init__(self, say: Say = lambda _: 0, context: ssl.SSLContext | None = None) -> None:
-        self.say = say
-        self.received: list[str] = []
-        self.authorizations: set[str | None] = set()
+        self.reset(say)
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
 
             def do_POST(self) -> None:
                 uid = instance_uid(self._body())
@@ -124,6 +129,11 @@ class Stow:
         self.port = int(self._server.server_address[1])
         self.url = f"{'https' if context else 'http'}://localhost:{self.port}/dicom-web"
 
+    def reset(self, say: Say = lambda _: 0) -> None:
+        self.say = say
+        self.received: list[str] = []
+        self.authorizations: set[str | None] = set()
+
     def __enter__(self) -> Stow:
         return self
 
@@ -157,6 +167,7 @@ class CuttingProxy:
         self._target, self._size, self._cuts = target, size, cuts
         self._server = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._server.getsockname()[1])
+        self._sockets = [self._server]
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self) -> None:
@@ -166,6 +177,7 @@ class CuttingProxy:
                 size = self._size if self._cuts > 0 else -1
                 self._cuts -= 1
                 server = socket.create_connection(("127.0.0.1", self._target))
+                self._sockets += [client, server]
                 for source, sink, limit in ((client, server, size), (server, client, -1)):
                     threading.Thread(target=self._pass, args=(source, sink, limit), daemon=True).start()
 
@@ -184,8 +196,10 @@ class CuttingProxy:
         return self
 
     def __exit__(self, *_: Any) -> None:
-        self._server.shutdown(socket.SHUT_RDWR)
-        self._server.close()
+        for sock in self._sockets:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+            sock.close()
 
 
 def uids(files: list[bytes]) -> list[str]:

@@ -77,21 +77,51 @@ def exhaust(sender: Sender, until: Callable[[], bool] = lambda: False) -> None:
         time.sleep(wait)
 
 
+def messages(caplog: pytest.LogCaptureFixture, level: int = logging.INFO) -> list[str]:
+    return [r.getMessage() for r in caplog.records if r.name == "genrecon" and r.levelno >= level]
+
+
 def waiting(folder: Path) -> int:
     return len(list(folder.glob("*.dcm")))
 
 
 @pytest.fixture(autouse=True)
-def no_patient_in_the_log(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+def no_thread_and_no_patient_in_the_log(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     caplog.set_level(logging.INFO, "genrecon")
     yield
+    for sender in spool_module._senders.values():
+        sender.stop(10)
+    spool_module._senders.clear()
     assert without_patient(caplog.text)
 
 
-@pytest.fixture(params=[Scp, Stow])
-def server(request: pytest.FixtureRequest) -> Iterator[Any]:
-    with request.param() as running:
+@pytest.fixture(scope="module")
+def running_scp() -> Iterator[Scp]:
+    with Scp() as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def running_stow() -> Iterator[Stow]:
+    with Stow() as running:
+        yield running
+
+
+@pytest.fixture
+def scp(running_scp: Scp) -> Scp:
+    running_scp.reset()
+    return running_scp
+
+
+@pytest.fixture
+def stow(running_stow: Stow) -> Stow:
+    running_stow.reset()
+    return running_stow
+
+
+@pytest.fixture(params=["scp", "stow"])
+def server(request: pytest.FixtureRequest) -> Any:
+    return request.getfixturevalue(request.param)
 
 
 # --- answers ---------------------------------------------------------------------------------------------------------
@@ -118,24 +148,24 @@ def test_the_same_file_waits_once(server: Any, tmp_path: Path) -> None:
     assert server.received == UIDS
 
 
-def test_pixels_and_titles_arrive(tmp_path: Path) -> None:
-    with Scp() as scp:
-        Sender(fill(tmp_path, scp.url, calling_ae="MR 7")).attempt()
+def test_pixels_and_titles_arrive(scp: Scp, tmp_path: Path) -> None:
+    Sender(fill(tmp_path, scp.url, calling_ae="MR 7")).attempt()
     assert scp.values == {uid: number for number, uid in enumerate(UIDS)}
     assert scp.calling == {"MR 7"} and scp.associations == 1
 
 
-@pytest.mark.parametrize("status", [0xB000, 0xB007, 0x0111])
+@pytest.mark.parametrize("status", [0xB007, 0x0111])
 def test_a_warning_and_a_duplicate_are_stored(
     server: Any, status: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     server.say = lambda uid: status if uid == UIDS[1] else 0
     folder = fill(tmp_path, server.url)
     assert Sender(folder).attempt() is None
-    assert caplog.text.count(f"0x{status:04X}") == 1
+    (line,) = messages(caplog, logging.WARNING)
+    assert f"0x{status:04X}" in line
 
 
-@pytest.mark.parametrize("status", [0xA900, 0xC000, 0x0122])
+@pytest.mark.parametrize("status", [0xA900, 0xC000])
 def test_a_file_refused_for_good_is_set_aside(
     server: Any, status: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -147,13 +177,13 @@ def test_a_file_refused_for_good_is_set_aside(
     assert failed.read_bytes() == FILES[0]
     reason = failed.with_suffix(".txt").read_text()
     assert reason.count("\n") == 1 and f"0x{status:04X}" in reason and "3 times" in reason
-    assert [record.levelname for record in caplog.records].count("ERROR") == 1
+    assert len(messages(caplog, logging.ERROR)) == 1
     server.say = lambda _: 0
     assert retry_failed(tmp_path) == 1 and Sender(folder, QUICK).attempt() is None
     assert sorted(server.received) == sorted(UIDS) and not list((folder / "failed").iterdir())
 
 
-@pytest.mark.parametrize("status", [0xA700, 0x0124, 0x0110])
+@pytest.mark.parametrize("status", [0xA700, 0x0124])
 def test_a_full_pacs_is_tried_for_ever(
     server: Any, status: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -161,27 +191,26 @@ def test_a_full_pacs_is_tried_for_ever(
 
     def say(uid: str) -> int:
         attempts.append(uid)
-        return status if len(attempts) <= 3 * QUICK.refusals else 0
+        return status if len(attempts) <= QUICK.refusals + 1 else 0
 
     server.say = say
     folder = fill(tmp_path, server.url)
     exhaust(Sender(folder, QUICK))
     assert sorted(server.received) == sorted(UIDS) and not (folder / "failed").exists()
-    warnings = [record for record in caplog.records if record.levelno >= logging.WARNING]
-    assert len(warnings) == 1 and f"0x{status:04X}" in warnings[0].getMessage()  # once, not at every attempt
-    assert "it answers again" in caplog.text
+    (line,) = messages(caplog, logging.WARNING)  # once, not at every attempt
+    assert f"0x{status:04X}" in line and "it answers again" in caplog.text
 
 
 @pytest.mark.parametrize(
     ("code", "aside"), [(400, True), (409, True), (413, True), (401, False), (403, False), (429, False), (503, False)]
 )
-def test_http_codes(code: int, aside: bool, tmp_path: Path) -> None:
-    with Stow(lambda uid: (code, "text/html", b"<p>Mustermann</p>") if uid == UIDS[0] else 0) as stow:
-        folder = fill(tmp_path, stow.url)
-        sender = Sender(folder, QUICK)
-        exhaust(sender, lambda: len(stow.received) == 2 and sender.load_state().failures > 4)
-        assert sorted(stow.received) == sorted(UIDS[1:])
-        assert waiting(folder) == (not aside) and (folder / "failed").exists() == aside
+def test_http_codes(code: int, aside: bool, stow: Stow, tmp_path: Path) -> None:
+    stow.say = lambda uid: (code, "text/html", b"<p>Mustermann</p>") if uid == UIDS[0] else 0
+    folder = fill(tmp_path, stow.url)
+    sender = Sender(folder, QUICK)
+    exhaust(sender, lambda: len(stow.received) == 2 and sender.load_state().failures > 4)
+    assert sorted(stow.received) == sorted(UIDS[1:])
+    assert waiting(folder) == (not aside) and (folder / "failed").exists() == aside
 
 
 @pytest.mark.parametrize(
@@ -195,17 +224,19 @@ def test_http_codes(code: int, aside: bool, tmp_path: Path) -> None:
         ("text/html", b"<p>Log in</p>"),
     ],
 )
-def test_an_answer_that_does_not_confirm_the_instance_is_none(media_type: str, body: bytes, tmp_path: Path) -> None:
-    with Stow(lambda _: (200, media_type, body)) as stow:
-        folder = fill(tmp_path, stow.url)
-        Sender(folder, QUICK).attempt()
-        assert waiting(folder) == 3
-        stow.say = lambda _: 0
-        exhaust(Sender(folder, QUICK))
-        assert sorted(stow.received) == sorted(UIDS)
+def test_an_answer_that_does_not_confirm_the_instance_is_none(
+    media_type: str, body: bytes, stow: Stow, tmp_path: Path
+) -> None:
+    stow.say = lambda _: (200, media_type, body)
+    folder = fill(tmp_path, stow.url)
+    Sender(folder, QUICK).attempt()
+    assert waiting(folder) == 3
+    stow.say = lambda _: 0
+    exhaust(Sender(folder, QUICK))
+    assert sorted(stow.received) == sorted(UIDS)
 
 
-def test_media_type_with_a_charset_and_xml_are_read(tmp_path: Path) -> None:
+def test_media_type_with_a_charset_and_xml_are_read(stow: Stow, tmp_path: Path) -> None:
     def say(uid: str) -> tuple[int, str, bytes]:
         if uid != UIDS[0]:
             return 200, "application/dicom+json; charset=UTF-8", stow_answer(uid, 0)[2]
@@ -215,19 +246,14 @@ def test_media_type_with_a_charset_and_xml_are_read(tmp_path: Path) -> None:
         outer = attribute.format("00081199", "SQ", "ReferencedSOPSequence", item)
         return 200, "application/dicom+xml", f"<NativeDicomModel>{outer}</NativeDicomModel>".encode()
 
-    with Stow(say) as stow:
-        folder = fill(tmp_path, stow.url)
-        assert Sender(folder).attempt() is None
+    stow.say = say
+    assert Sender(fill(tmp_path, stow.url)).attempt() is None
 
 
 def test_a_file_above_a_megabyte_arrives(server: Any, tmp_path: Path) -> None:
     files = make_files(1, size=1024)
     assert Sender(fill(tmp_path, server.url, files)).attempt() is None
     assert server.received == uids(files)
-
-
-def own_records(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
-    return [record for record in caplog.records if record.name == "genrecon"]
 
 
 # --- a PACS in trouble -----------------------------------------------------------------------------------------------
@@ -239,9 +265,9 @@ def test_a_pacs_that_is_down_gets_everything_when_it_is_back(tmp_path: Path, cap
     sender = Sender(folder, QUICK)
     for _ in range(2):
         time.sleep(sender.attempt() or 0)
-    told = own_records(caplog)
-    assert waiting(folder) == 3 and sum("Connection refused" in record.getMessage() for record in told) == 2
-    assert [record.levelname for record in told] == ["WARNING", "INFO"]
+    assert waiting(folder) == 3
+    assert ["Connection refused" in line for line in messages(caplog)] == [True, True]
+    assert len(messages(caplog, logging.WARNING)) == 1
     with Scp(port=port) as scp:
         exhaust(sender)
     assert scp.received == UIDS
@@ -265,7 +291,8 @@ def test_a_refused_association_is_told_and_tried_again(
         "context": "it accepts no MR Image Storage",
         "silent": "does not answer",
     }
-    assert reasons[kind] in caplog.text and waiting(folder) == 3
+    (line,) = messages(caplog)
+    assert reasons[kind] in line and waiting(folder) == 3
     assert reasons[kind] in spool_status(tmp_path)[0].reason
 
 
@@ -277,20 +304,19 @@ def socket_that_says_nothing() -> Iterator[int]:
         yield sock.getsockname()[1]
 
 
-def test_an_aborted_association_loses_nothing(tmp_path: Path) -> None:
+def test_an_aborted_association_loses_nothing(scp: Scp, tmp_path: Path) -> None:
     aborts = [UIDS[1], UIDS[2], UIDS[1]]
-    with Scp(lambda uid: "abort" if uid in aborts and not aborts.remove(uid) else 0) as scp:
-        exhaust(Sender(fill(tmp_path, scp.url), QUICK))
+    scp.say = lambda uid: "abort" if uid in aborts and not aborts.remove(uid) else 0
+    exhaust(Sender(fill(tmp_path, scp.url), QUICK))
     assert sorted(scp.received) == sorted(UIDS)
 
 
-def test_a_file_that_breaks_the_pacs_holds_up_no_other(tmp_path: Path) -> None:
-    with Scp(lambda uid: "abort" if uid == UIDS[0] else 0) as scp:
-        folder = fill(tmp_path, scp.url)
-        sender = Sender(folder, QUICK)
-        exhaust(sender, lambda: len(scp.received) == 2)
-        assert sorted(scp.received) == sorted(UIDS[1:]) and waiting(folder) == 1
-        assert not (folder / "failed").exists()
+def test_a_file_that_breaks_the_pacs_holds_up_no_other(scp: Scp, tmp_path: Path) -> None:
+    scp.say = lambda uid: "abort" if uid == UIDS[0] else 0
+    folder = fill(tmp_path, scp.url)
+    exhaust(Sender(folder, QUICK), lambda: len(scp.received) == 2)
+    assert sorted(scp.received) == sorted(UIDS[1:]) and waiting(folder) == 1
+    assert not (folder / "failed").exists()
 
 
 @pytest.mark.parametrize("size", [100, 3000, 9000])
@@ -303,7 +329,7 @@ def test_a_transfer_that_is_cut_is_made_again(server: Any, size: int, tmp_path: 
 
 def test_a_slow_pacs_is_given_up_and_gets_the_same_instance_again(server: Any, tmp_path: Path) -> None:
     with released(threading.Event()) as event:
-        server.say = lambda _: event.wait(10) and 0
+        server.say = lambda _: (event.wait(10), 0)[1]
         folder = fill(tmp_path, server.url, FILES[:1], timeout_s=0.2)
         assert Sender(folder, QUICK).attempt() is not None
         assert waiting(folder) == 1
@@ -389,24 +415,23 @@ def test_a_server_killed_in_the_middle_of_a_scan_loses_nothing(tmp_path: Path) -
     assert sorted(scp.received) == sorted(kept) and not list(spool.rglob("*.dcm"))
 
 
-def test_two_processes_share_a_spool(tmp_path: Path) -> None:
-    files = make_files(20)
-    with Scp() as scp:
-        fill(tmp_path, scp.url, files)
-        processes = [sending_process(tmp_path) for _ in range(2)]
-        errors = [process.communicate(timeout=60)[1] for process in processes]
-        assert [process.returncode for process in processes] == [0, 0], errors
-        deliver_once(tmp_path)
+def test_two_processes_share_a_spool(scp: Scp, tmp_path: Path) -> None:
+    files = make_files(8)
+    fill(tmp_path, scp.url, files)
+    processes = [sending_process(tmp_path) for _ in range(2)]
+    errors = [process.communicate(timeout=60)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], errors
+    deliver_once(tmp_path)
     assert scp.received == uids(files)  # each once
 
 
-def test_a_process_ends_while_the_pacs_is_slow(tmp_path: Path) -> None:
+def test_a_process_ends_while_the_pacs_is_slow(scp: Scp, tmp_path: Path) -> None:
     reached = threading.Event()
     code = (
         "import sys; from pathlib import Path; from gadgets.spool import deliver_in_background\n"
         "deliver_in_background(Path(sys.argv[1])); sys.stdin.read()"
     )
-    with released(threading.Event()) as never, Scp(lambda _: reached.set() or 0 if never.wait(60) else 0) as scp:
+    with released(threading.Event()) as never:
         scp.say = lambda _: (reached.set(), never.wait(60), 0)[2]
         folder = fill(tmp_path, scp.url, timeout_s=600)
         process = subprocess.Popen([sys.executable, "-c", code, str(folder)], stdin=subprocess.PIPE)
@@ -430,17 +455,11 @@ def full_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_full_disk_costs_one_line_and_the_images_pass_on(full_disk: Path, caplog: pytest.LogCaptureFixture) -> None:
     url = f"dicom://PACS@127.0.0.1:{free_port()}"
     gadget = DicomOutput()
-    properties = {
-        "folder": str(full_disk / "dicom"),
-        "spool": str(full_disk / "spool"),
-        "pacs": url,
-        "pacs_wait_s": "0",
-    }
-    gadget.configure(make_header(), properties)
+    folders = {name: str(full_disk / name) for name in ("folder", "spool")}
+    gadget.configure(make_header(), {**folders, "pacs": url, "pacs_wait_s": "0"})
     images = [make_image(np.zeros((60, 60), np.uint16), repetition=number) for number in range(12)]
     assert list(gadget.process(iter(images))) == images
-    lines = [r.getMessage() for r in caplog.records if "No space left" in r.getMessage() and "spool" in r.getMessage()]
-    assert len([line for line in lines if "cannot be written to the spool" in line]) == 1
+    assert len([line for line in messages(caplog) if "written to the spool" in line and "No space left" in line]) == 1
     (folder,) = (full_disk / "spool").iterdir()
     assert 0 < waiting(folder) < 12
     for path in folder.glob("*.dcm"):
@@ -499,15 +518,12 @@ def test_the_next_attempt_is_the_same_for_all_processes_of_a_boot_whatever_the_c
     assert Sender(folder).load_state().due == 0 and Sender(folder).load_state().failures == 1
 
 
-@pytest.mark.parametrize(
-    "text", ["", "{", "[]", "null", '{"boot": 1, "files": 3}', '{"boot": "x", "files": {"a": []}}']
-)
-def test_a_broken_state_makes_everything_due(text: str, tmp_path: Path) -> None:
-    with Scp() as scp:
-        folder = fill(tmp_path, scp.url)
-        (folder / "state.json").write_text(text)
-        assert Sender(folder).attempt() is None
-    assert scp.received == UIDS
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"boot": 1, "files": 3}', '{"boot": "x", "files": {"a": []}}'])
+def test_a_broken_state_makes_everything_due(text: str, stow: Stow, tmp_path: Path) -> None:
+    folder = fill(tmp_path, stow.url)
+    (folder / "state.json").write_text(text)
+    assert Sender(folder).attempt() is None
+    assert stow.received == UIDS
 
 
 def test_no_state_delays_for_longer_than_the_limit() -> None:
@@ -515,14 +531,13 @@ def test_no_state_delays_for_longer_than_the_limit() -> None:
     assert QueueState.from_json(state.to_json(), 300.0).due <= time.monotonic() + 300
 
 
-def test_files_that_a_killed_process_left_half_written_go_after_a_day(tmp_path: Path) -> None:
-    with Scp() as scp:
-        folder = fill(tmp_path, scp.url)
-        for name, age in ((".old.part", 2 * 86400), (".new.part", 60)):
-            (folder / name).write_bytes(b"half")
-            os.utime(folder / name, (time.time() - age,) * 2)
-        Sender(folder).attempt()
-        assert [path.name for path in folder.glob(".*.part")] == [".new.part"]
+def test_files_that_a_killed_process_left_half_written_go_after_a_day(stow: Stow, tmp_path: Path) -> None:
+    folder = fill(tmp_path, stow.url)
+    for name, age in ((".old.part", 2 * 86400), (".new.part", 60)):
+        (folder / name).write_bytes(b"half")
+        os.utime(folder / name, (time.time() - age,) * 2)
+    Sender(folder).attempt()
+    assert [path.name for path in folder.glob(".*.part")] == [".new.part"]
 
 
 @pytest.mark.parametrize("text", ["{", '{"pacs": "ftp://host"}', '{"pacs": "dicom://A@b:1", "colour": "red"}'])
@@ -530,8 +545,8 @@ def test_a_broken_destination_is_one_line(text: str, tmp_path: Path, caplog: pyt
     folder = fill(tmp_path, "dicom://PACS@127.0.0.1:1")
     (folder / "destination.json").write_text(text)
     assert Sender(folder, QUICK).attempt() is not None and waiting(folder) == 3
-    (record,) = caplog.records
-    assert "\n" not in record.getMessage()
+    (line,) = messages(caplog)
+    assert "\n" not in line
 
 
 def test_a_file_that_is_no_dicom_is_set_aside(server: Any, tmp_path: Path) -> None:
@@ -543,20 +558,20 @@ def test_a_file_that_is_no_dicom_is_set_aside(server: Any, tmp_path: Path) -> No
 # --- the background --------------------------------------------------------------------------------------------------
 
 
-def test_the_thread_keeps_one_association_for_a_scan_and_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_thread_keeps_one_association_for_a_scan_and_ends(
+    scp: Scp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = threading.active_count()
     monkeypatch.setattr(spool_module, "LINGER_S", 0.5)
-    with Scp() as scp:
-        folder = fill(tmp_path, scp.url, FILES[:1])
-        sender = Sender(folder)
-        for file in FILES:
-            path = add_to_spool(tmp_path, Destination(scp.url, timeout_s=5), file)
-            sender.start()
-            assert sender.wait([path], 10) == 0
-        thread = sender._thread
-        if thread:
-            thread.join(10)
-        assert scp.received == UIDS and scp.associations == 1
-        assert not [t for t in threading.enumerate() if t.name == "delivery"]
+    folder = fill(tmp_path, scp.url, FILES[:1])
+    sender = Sender(folder)
+    for file in FILES:
+        path = add_to_spool(tmp_path, Destination(scp.url, timeout_s=5), file)
+        sender.start()
+        assert sender.wait([path], 10) == 0
+    assert scp.received == UIDS and scp.associations == 1
+    while threading.active_count() > before:  # for ever if a thread is left
+        time.sleep(0.02)
 
 
 def scan(properties: dict[str, str], count: int = 3) -> list[Any]:
@@ -672,10 +687,10 @@ def test_tls_with_a_wrong_certificate_is_refused(
             folder = fill(tmp_path / "spool", url, **options)
             assert Sender(folder, QUICK).attempt() is not None and waiting(folder) == 3
     assert not scp.received and not stow.received
-    assert sum("certificate verify failed" in record.getMessage() for record in own_records(caplog)) == 2
+    assert ["certificate verify failed" in line for line in messages(caplog)] == [True, True]
 
 
-def test_tls_with_a_client_certificate(authority: trustme.CA, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_tls_with_a_client_certificate(authority: trustme.CA, tmp_path: Path) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("localhost").configure_cert(context)
     authority.configure_trust(context)
@@ -689,16 +704,12 @@ def test_tls_with_a_client_certificate(authority: trustme.CA, tmp_path: Path, ca
             assert Sender(folder, QUICK).attempt() is not None and waiting(folder) == 3
             fill(tmp_path / "spool", url, certificate_file=str(tmp_path / "client.pem"), **options)
             exhaust(Sender(folder, QUICK))
-    # The file at which it broke off comes after the others.
     assert sorted(scp.received) == sorted(stow.received) == sorted(UIDS)
 
 
-def test_a_plain_port_is_not_spoken_to_in_the_clear(
-    authority: trustme.CA, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    with Scp() as scp:
-        folder = fill(tmp_path / "spool", tls_url(scp), ca_file=ca_file(authority, tmp_path), timeout_s=1)
-        assert Sender(folder, QUICK).attempt() is not None
+def test_a_plain_port_is_not_spoken_to_in_the_clear(scp: Scp, authority: trustme.CA, tmp_path: Path) -> None:
+    folder = fill(tmp_path / "spool", tls_url(scp), ca_file=ca_file(authority, tmp_path), timeout_s=0.5)
+    assert Sender(folder, QUICK).attempt() is not None
     assert not scp.associations and waiting(folder) == 3
 
 
