@@ -36,7 +36,9 @@ SLOWEST_S = 30.0
 MEMORY_MIB = 1024
 
 
-class _Bytes:
+class Recorded:
+    """What gadgetron-python's writers write, as bytes."""
+
     def __init__(self) -> None:
         self.data = b""
 
@@ -60,7 +62,7 @@ def good_streams() -> list[bytes]:
         )
         write_raw(raw, simulate(settings))
         with RawScan(raw) as scan:
-            lines = _Bytes()
+            lines = Recorded()
             for line in scan.acquisitions():
                 writers.write_acquisition(lines, line)
             header = struct.pack("<HI", 3, len(scan.header_xml)) + scan.header_xml

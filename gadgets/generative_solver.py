@@ -228,7 +228,7 @@ class GenerativeSolver:
     def _learn(self, kspace: Tensor, mask: Tensor, maps: Tensor, level: Tensor) -> str:
         """Learn from the scan when it is time for it, in less than half of what is left; what to warn of."""
         training = self._self_training
-        if training is None:
+        if training is None or not training.due(mask):
             return ""
         noise = self._noise(kspace * level[:, None, None, None], mask) / level
         device = self._device
@@ -304,7 +304,7 @@ class GenerativeSolver:
             if self._self_training.note:
                 for note in notes:
                     note[TRAINING] = self._self_training.note
-            self._self_training.reconstructed(images.cpu())
+            self._self_training.reconstructed(images)
         log.info("%s: %s", self._method, ", ".join(f"{name} {text}" for name, text in notes[0].items()))
         outcome = Outcome(images.cpu(), deviations, notes, result.warnings)
         if result.finished < 1:

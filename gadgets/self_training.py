@@ -84,6 +84,11 @@ class SelfTraining:
         self.note = f"learnt before, {card.date}, from a scan of the same protocol and coils ({self._key[:8]})"
         log.info("training: %s", self.note)
 
+    def due(self, mask: Tensor) -> bool:
+        """Whether it is time to learn from slices of this sampling mask, (batch, 1, y, x)."""
+        waits = self._reconstructed and len(self._reconstructed) < SECOND_LOOK
+        return bool(self._looks and not waits and not mask.all())
+
     def look(
         self,
         kspace: Tensor,
@@ -93,7 +98,7 @@ class SelfTraining:
         settings: GenerativeSettings,
         seconds: float,
     ) -> str:
-        """Learn from slices that are about to be reconstructed and from those that were, when it is time for it.
+        """Learn from slices that are about to be reconstructed and from those that were, when it is `due`.
 
         Parameters
         ----------
@@ -106,9 +111,6 @@ class SelfTraining:
         str
             What users must be warned of, else empty.
         """
-        waits = self._reconstructed and len(self._reconstructed) < SECOND_LOOK
-        if not self._looks or waits or bool(mask.all()):
-            return ""
         budget = min(self._left * (SHARE if self._looks > 1 else 1.0), seconds)
         self._looks -= 1
         began = time.monotonic()
@@ -150,7 +152,7 @@ class SelfTraining:
     def reconstructed(self, images: Tensor) -> None:
         """Remember reconstructed images (batch, y, x), as far as they are still to be learnt from."""
         if self._looks:
-            self._reconstructed += list(images[: KEPT - len(self._reconstructed)])
+            self._reconstructed += list(images[: KEPT - len(self._reconstructed)].cpu())
 
     def _keep(self, found: SelfCalibration) -> None:
         """Put the prior into the cache; the scan goes on where that fails."""

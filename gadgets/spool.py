@@ -190,6 +190,11 @@ class QueueState:
             raise ValueError(str(error)) from None
 
 
+def waiting_files(spool: Path) -> int:
+    """How many files wait in a spool for their PACS."""
+    return sum(1 for _ in spool.glob("*/*.dcm"))
+
+
 @dataclass(frozen=True)
 class QueueStatus:
     """Of one queue: where it goes to, files in it, what the last attempt met, and when the next one is."""

@@ -21,6 +21,8 @@ from pipelines.wire import external_connection, external_process
 
 log = logging.getLogger("genrecon")
 
+INSTALLED_PREFIX = "genrecon_"  # that shipped chains have before their names in a Gadgetron installation
+
 TWINS: dict[str, type[Gadget]] = {
     twin.__name__: twin
     for twin in (
@@ -285,9 +287,14 @@ def shipped_chains() -> dict[str, str]:
     return chains
 
 
+def shipped_xml(name: str) -> bytes:
+    """The file of a chain of `shipped_chains`."""
+    return (resources.files("xml_configs") / f"{name}.xml").read_bytes()
+
+
 def shipped_chain(name: str) -> Chain:
     """A chain of `shipped_chains`."""
-    return Chain((resources.files("xml_configs") / f"{name}.xml").read_bytes(), name)
+    return Chain(shipped_xml(name), name)
 
 
 def read_chain(config: str) -> Chain:

@@ -255,7 +255,19 @@ def serve_command(
 
     _log_to_stderr(json_logs)
     limits = Limits(memory_gib=memory, scan_gib=scan_size, idle_s=idle, scan_s=longest)
-    settings = ServeSettings(bind, port, chains, scans, waiting, limits, time_budget, dicom, pacs, spool, grace)
+    settings = ServeSettings(
+        bind=bind,
+        port=port,
+        chains=chains,
+        scans=scans,
+        waiting=waiting,
+        limits=limits,
+        time_budget_s=time_budget,
+        dicom=dicom,
+        pacs=pacs,
+        spool=spool,
+        grace_s=grace,
+    )
     server = Server(settings)
     methods = tuple(filter(None, (name.strip() for name in warm.split(","))))
     status = None
@@ -672,6 +684,23 @@ def report(
     console.print(str(run(folder, out)), highlight=False, soft_wrap=True)
 
 
+# What the trainings of all priors are told.
+_Out = Annotated[
+    Path, typer.Option("--out", "-o", help="Weights to write; card (.json) and loss curve (.png) beside them.")
+]
+_DenoisingSteps = Annotated[int, typer.Option(min=10, help="Optimiser steps of that.")]
+_Steps = Annotated[int, typer.Option(min=10, help="Optimiser steps.")]
+_LearningRate = Annotated[float, typer.Option(help="Learning rate.")]
+_Channels = Annotated[int, typer.Option(min=8, help="Channels of the finest level, a multiple of 8.")]
+_Multipliers = Annotated[str, typer.Option(help="Channels of every level in these units.")]
+_Bf16 = Annotated[bool, typer.Option(help="Convolutions in bfloat16.")]
+_Seed = Annotated[int, typer.Option(min=0, help="Seed.")]
+_Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+_SaveEvery = Annotated[float, typer.Option(min=1.0, help="Seconds between saved states.")]
+_Licence = Annotated[str, typer.Option(help="Of the weights, for the card.")]
+_IntendedUse = Annotated[str, typer.Option(help="For the card.")]
+
+
 @train_app.command("wkgm")
 def train_wkgm(
     data: Annotated[
@@ -680,19 +709,17 @@ def train_wkgm(
             "--data", help="Fully sampled raw file (.h5) or complex images (.npy; slice, y, x); may be repeated."
         ),
     ],
-    out: Annotated[
-        Path, typer.Option("--out", "-o", help="Weights to write; card (.json) and loss curve (.png) beside them.")
-    ] = Path("prior.safetensors"),
+    out: _Out = Path("prior.safetensors"),
     kspace: Annotated[bool, typer.Option("--kspace", help="Arrays are k-space (slice, coil, y, x).")] = False,
     hold_out: Annotated[int, typer.Option(min=0, help="Images at the end to measure the quality on.")] = 0,
     denoise: Annotated[bool, typer.Option(help="Learn from the images without their noise.")] = True,
-    denoising_steps: Annotated[int, typer.Option(min=10, help="Optimiser steps of that.")] = 1500,
-    steps: Annotated[int, typer.Option(min=10, help="Optimiser steps.")] = 8000,
+    denoising_steps: _DenoisingSteps = 1500,
+    steps: _Steps = 8000,
     batch: Annotated[int, typer.Option(min=1, help="Images a step (of each process).")] = 4,
     crop: Annotated[int, typer.Option(min=16, help="Width and height of the crops.")] = 128,
-    learning_rate: Annotated[float, typer.Option(help="Learning rate.")] = 5e-4,
-    channels: Annotated[int, typer.Option(min=8, help="Channels of the finest level, a multiple of 8.")] = 32,
-    multipliers: Annotated[str, typer.Option(help="Channels of every level in these units.")] = "1,2,4,8",
+    learning_rate: _LearningRate = 5e-4,
+    channels: _Channels = 32,
+    multipliers: _Multipliers = "1,2,4,8",
     parameterisation: Annotated[
         str, typer.Option(help="fourier_conjugate, or kspace: the network sees k-space itself, as published.")
     ] = "fourier_conjugate",
@@ -700,13 +727,13 @@ def train_wkgm(
     phase_width: Annotated[
         int, typer.Option(min=0, help="K-space window whose low-resolution phase is taken away; 0: none.")
     ] = 24,
-    bf16: Annotated[bool, typer.Option(help="Convolutions in bfloat16.")] = True,
-    seed: Annotated[int, typer.Option(min=0, help="Seed.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    save_every: Annotated[float, typer.Option(min=1.0, help="Seconds between saved states.")] = 120.0,
+    bf16: _Bf16 = True,
+    seed: _Seed = 0,
+    device: _Device = "auto",
+    save_every: _SaveEvery = 120.0,
     description: Annotated[str, typer.Option(help="Of the data, for the card.")] = "",
-    licence: Annotated[str, typer.Option(help="Of the weights, for the card.")] = "not given: ask the author",
-    intended_use: Annotated[str, typer.Option(help="For the card.")] = "",
+    licence: _Licence = "not given: ask the author",
+    intended_use: _IntendedUse = "",
 ) -> None:
     """Learn a score prior of weighted k-space (WKGM) from fully sampled scans.
 
@@ -718,7 +745,7 @@ def train_wkgm(
     from priors.networks import Architecture
     from priors.training import TrainingSettings
 
-    try:
+    with _training_values():
         job = WkgmTraining(
             data=tuple(data),
             out=out,
@@ -742,8 +769,6 @@ def train_wkgm(
             intended_use=intended_use or INTENDED_USE,
             device=device,
         )
-    except ValueError as error:
-        raise ReconError(f"train: {one_line(ReconError(str(error)))}") from None
     _train(lambda progress: run(job, progress), job, "svd_wkgm")
 
 
@@ -753,9 +778,7 @@ def train_hkgm(
         Path,
         typer.Option("--scan", help="One fully sampled multi-coil scan: raw file (.h5) or k-space (.npy; coil, y, x)."),
     ],
-    out: Annotated[
-        Path, typer.Option("--out", "-o", help="Weights to write; card (.json) and loss curve (.png) beside them.")
-    ] = Path("hkgm.safetensors"),
+    out: _Out = Path("hkgm.safetensors"),
     calibration: Annotated[
         bool, typer.Option("--calibration", help="Learn from the fully sampled centre of an undersampled scan.")
     ] = False,
@@ -763,22 +786,22 @@ def train_hkgm(
         str, typer.Option(help="image; kspace; hankel: patches of the Hankel matrix, as published.")
     ] = "image",
     window: Annotated[int, typer.Option(min=2, help="Window of the Hankel matrix, for its patches.")] = 8,
-    steps: Annotated[int, typer.Option(min=10, help="Optimiser steps.")] = 1500,
+    steps: _Steps = 1500,
     batch: Annotated[int, typer.Option(min=1, help="Patches a step.")] = 16,
     crop: Annotated[int, typer.Option(min=16, help="Width and height of the patches; published: 256.")] = 64,
-    learning_rate: Annotated[float, typer.Option(help="Learning rate.")] = 5e-4,
-    channels: Annotated[int, typer.Option(min=8, help="Channels of the finest level, a multiple of 8.")] = 32,
-    multipliers: Annotated[str, typer.Option(help="Channels of every level in these units.")] = "1,2,2,4",
+    learning_rate: _LearningRate = 5e-4,
+    channels: _Channels = 32,
+    multipliers: _Multipliers = "1,2,2,4",
     power: Annotated[float, typer.Option(min=0.0, help="Exponent p of the weighting; 0: none.")] = 0.5,
     denoise: Annotated[bool, typer.Option(help="Learn from the image without its noise (patches of images).")] = False,
-    denoising_steps: Annotated[int, typer.Option(min=10, help="Optimiser steps of that.")] = 500,
-    bf16: Annotated[bool, typer.Option(help="Convolutions in bfloat16.")] = True,
-    seed: Annotated[int, typer.Option(min=0, help="Seed.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    save_every: Annotated[float, typer.Option(min=1.0, help="Seconds between saved states.")] = 60.0,
+    denoising_steps: _DenoisingSteps = 500,
+    bf16: _Bf16 = True,
+    seed: _Seed = 0,
+    device: _Device = "auto",
+    save_every: _SaveEvery = 60.0,
     description: Annotated[str, typer.Option(help="Of the scan, for the card.")] = "",
-    licence: Annotated[str, typer.Option(help="Of the weights, for the card.")] = "not given: ask the author",
-    intended_use: Annotated[str, typer.Option(help="For the card.")] = "",
+    licence: _Licence = "not given: ask the author",
+    intended_use: _IntendedUse = "",
 ) -> None:
     """Learn a prior from one scan (HKGM), in minutes. The same command goes on where it was killed."""
     from pipelines.train import INTENDED_USE, HkgmTraining
@@ -787,7 +810,7 @@ def train_hkgm(
     from priors.training import TrainingSettings
     from priors.weighting import Weighting
 
-    try:
+    with _training_values():
         job = HkgmTraining(
             scan=scan,
             out=out,
@@ -812,9 +835,16 @@ def train_hkgm(
             intended_use=intended_use or INTENDED_USE,
             device=device,
         )
+    _train(lambda progress: run(job, progress), job, "hkgm")
+
+
+@contextlib.contextmanager
+def _training_values() -> Iterator[None]:
+    """Raise ReconError for a value that a training cannot have."""
+    try:
+        yield
     except ValueError as error:
         raise ReconError(f"train: {one_line(ReconError(str(error)))}") from None
-    _train(lambda progress: run(job, progress), job, "hkgm")
 
 
 def _levels(multipliers: str) -> tuple[int, ...]:
@@ -884,8 +914,6 @@ def deliver(
     Scans send their files themselves; this sends what they left when the PACS was away. It runs beside them, and as a
     service.
     """
-    import threading
-
     from gadgets.spool import deliver as serve
     from gadgets.spool import deliver_once, retry_failed, spool_status
 

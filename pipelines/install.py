@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from importlib import resources
 from pathlib import Path
 
-from gadgets.dicom_output import replace_file
+from gadgets.spool import replace_file
 from gadgets.stream import ReconError
-from pipelines.chain import shipped_chains
+from pipelines.chain import INSTALLED_PREFIX, shipped_chains, shipped_xml
 
-PREFIX = "genrecon_"
 ASKING_S = 120.0  # a first import of torch from a slow disk
 
 
@@ -38,10 +36,7 @@ def install_configs(home: Path, force: bool = False) -> list[Path]:
         raise ReconError(
             f"{home}: there is no share/gadgetron/config in it; give the prefix that Gadgetron is installed under"
         )
-    contents = {
-        folder / f"{PREFIX}{name}.xml": (resources.files("xml_configs") / f"{name}.xml").read_bytes()
-        for name in shipped_chains()
-    }
+    contents = {folder / f"{INSTALLED_PREFIX}{name}.xml": shipped_xml(name) for name in shipped_chains()}
     try:
         changed = [path.name for path, text in contents.items() if path.exists() and path.read_bytes() != text]
         if changed and not force:

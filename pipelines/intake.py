@@ -19,14 +19,12 @@ import numpy as np
 from gadgetron.external import constants
 
 from gadgets.stream import Aborted, BoundedQueue, PeerGone, ReconError, one_line
+from pipelines.chain import INSTALLED_PREFIX
 
 MIB = 2**20
 PAUSE_S = 1.0
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
-ACQUISITION_HEADER = ismrmrd.AcquisitionHeader
-WAVEFORM_HEADER = ismrmrd.WaveformHeader
 COPIES = 8  # of a slice or volume that a chain holds at its most: buffers, calibration, maps, images, work
-PREFIX = "genrecon_"  # that installed chains have before their names
 
 
 @dataclass(frozen=True)
@@ -206,7 +204,7 @@ class Intake:
         raise ReconError(f"a message of kind {message} came among the data; acquisitions and waveforms may")
 
     def _acquisition(self) -> ismrmrd.Acquisition:
-        head = ACQUISITION_HEADER.from_buffer_copy(self._read(ctypes.sizeof(ACQUISITION_HEADER)))
+        head = ismrmrd.AcquisitionHeader.from_buffer_copy(self._read(ctypes.sizeof(ismrmrd.AcquisitionHeader)))
         samples, coils, dimensions = head.number_of_samples, head.active_channels, head.trajectory_dimensions
         self._allow(8 * samples * coils + 4 * samples * dimensions, "an acquisition")
         trajectory = np.frombuffer(self._read(4 * samples * dimensions), np.float32).reshape(samples, dimensions)
@@ -214,7 +212,7 @@ class Intake:
         return ismrmrd.Acquisition(head, data, trajectory if trajectory.size else None)
 
     def _waveform(self) -> ismrmrd.Waveform:
-        head = WAVEFORM_HEADER.from_buffer_copy(self._read(ctypes.sizeof(WAVEFORM_HEADER)))
+        head = ismrmrd.WaveformHeader.from_buffer_copy(self._read(ctypes.sizeof(ismrmrd.WaveformHeader)))
         self._allow(4 * head.number_of_samples * head.channels, "a waveform")
         data = np.frombuffer(self._read(4 * head.number_of_samples * head.channels), np.uint32)
         return ismrmrd.Waveform(head, data.reshape(head.channels, head.number_of_samples))
@@ -280,7 +278,7 @@ def plain_name(config: str) -> str:
 
     Raises ReconError for what is no name: a path, say.
     """
-    name = config.strip().removesuffix(".xml").removeprefix(PREFIX)
+    name = config.strip().removesuffix(".xml").removeprefix(INSTALLED_PREFIX)
     if not NAME.fullmatch(name):
         raise ReconError("the name of the configuration has letters that no name of a chain has")
     return name

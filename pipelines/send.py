@@ -68,24 +68,17 @@ def send(
                 result.last_image_s = time.perf_counter() - start
                 result.first_image_s = result.first_image_s or result.last_image_s
                 yield item
+            if not result.images:
+                raise ReconError(f"{raw}: no image came back from {address}; see its log")
 
         if out is None:
             for _ in images():
                 pass
-        else:
-            with staged_folder(out.absolute()) as staging:
-                _store(images(), staging / IMAGES_FILE)
-                _checked(raw, address, result)
-        _checked(raw, address, result)
+            return result
+        with (
+            staged_folder(out.absolute()) as staging,
+            ismrmrd.Dataset(str(staging / IMAGES_FILE), IMAGES_GROUP, mode="w") as dataset,
+        ):
+            for image in images():
+                dataset.append_image(f"image_{image.image_series_index}", image)
     return result
-
-
-def _store(images: Iterator[ismrmrd.Image], path: Path) -> None:
-    with ismrmrd.Dataset(str(path), IMAGES_GROUP, mode="w") as dataset:
-        for image in images:
-            dataset.append_image(f"image_{image.image_series_index}", image)
-
-
-def _checked(raw: Path, address: str, result: SendResult) -> None:
-    if not result.images:
-        raise ReconError(f"{raw}: no image came back from {address}; see its log")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import logging
 import socket
 import struct
@@ -95,7 +94,6 @@ class Scan:
     seconds: float = 0.0
     error: str = ""
     thumbnail: Any = None  # uint8 (y, x)
-    intake: Intake | None = None
 
     def elapsed(self) -> float:
         return self.seconds or time.monotonic() - self.began
@@ -162,10 +160,7 @@ def _check_node(node: Node) -> None:
 
 
 def _check_properties(node: Node) -> None:
-    if node.classname:
-        kind: Any = TWINS[node.classname]
-    else:
-        kind = getattr(importlib.import_module(node.module), node.target)
+    kind = node.load()
     for name in node.properties:
         if (node.module, name) == (DICOM_MODULE, "folder"):
             continue  # the server has its own
@@ -325,7 +320,6 @@ class Server:
         finally:
             intake.stop()
             scan.seconds = time.monotonic() - scan.began
-            scan.intake = None
             with self._room:
                 scan.state = "failed" if scan.error else "done"
                 self.totals["scans"] += 1
@@ -358,7 +352,7 @@ class Server:
                 self.scans.remove(scan)
             else:
                 self._running += 1
-                scan.state, scan.intake = "runs", intake
+                scan.state = "runs"
         if scan.state != "runs":
             self.totals["refused"] += 1
             self._tell(conn, "busy: the server stops; send the scan again later", intake)

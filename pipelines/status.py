@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from gadgets.spool import waiting_files
 from gadgets.stream import ReconError
 from pipelines.serve import Scan, Server
 
@@ -47,12 +48,7 @@ class _Metrics:
         yield GaugeMetricFamily("genrecon_waiting", "Scans that wait", value=self._server.waiting())
         yield GaugeMetricFamily("genrecon_start_time_seconds", "Start of the server", value=self._server.started)
         if self._spool is not None:
-            yield GaugeMetricFamily("genrecon_spool_files", "DICOM files that wait", value=spool_files(self._spool))
-
-
-def spool_files(spool: Path) -> int:
-    """DICOM files that wait in a spool for their PACS."""
-    return sum(1 for path in spool.glob("*/*.dcm"))
+            yield GaugeMetricFamily("genrecon_spool_files", "DICOM files that wait", value=waiting_files(self._spool))
 
 
 class StatusServer:
@@ -141,7 +137,7 @@ def _picture(server: Server, name: str) -> bytes | None:
 def page(server: Server, spool: Path | None) -> str:
     """The status page."""
     totals = server.totals
-    waiting = f", {spool_files(spool)} DICOM files wait for their PACS" if spool is not None else ""
+    waiting = f", {waiting_files(spool)} DICOM files wait for their PACS" if spool is not None else ""
     rows = "".join(_row(scan) for scan in reversed(list(server.scans)))
     hours = (time.time() - server.started) / 3600
     return (

@@ -21,15 +21,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import ismrmrd
 import numpy as np
 import psutil
 import pytest
 from gadgetron.external import constants, writers
 from typer.testing import CliRunner
 
+from benchmarks.fuzz import Recorded
 from gadgets.finish import meta_of, meta_values
 from gadgets.stream import ReconError
-from pipelines import intake as intake_module
 from pipelines.chain import read_chain, shipped_chains
 from pipelines.cli import app
 from pipelines.intake import Limits, plain_name
@@ -97,17 +98,9 @@ def named(name: str) -> bytes:
 CLOSE = message(constants.GADGET_MESSAGE_CLOSE)
 
 
-class _Bytes:
-    def __init__(self) -> None:
-        self.data = b""
-
-    def write(self, data: Any) -> None:
-        self.data += bytes(data)
-
-
 def stream(raw: Path, config: bytes = b"", parameters: bytes = b"") -> bytes:
     """A whole scan as a client sends it."""
-    wire = _Bytes()
+    wire = Recorded()
     with RawScan(raw) as scan:
         wire.data = config or named("cg_sense")
         wire.data += text(constants.GADGET_MESSAGE_HEADER, scan.header_xml)
@@ -312,7 +305,7 @@ def with_header(raw: Path, change: Callable[[bytes], bytes]) -> bytes:
 
 
 def acquisition_head(samples: int, coils: int, dimensions: int = 0) -> bytes:
-    head = intake_module.ACQUISITION_HEADER()
+    head = ismrmrd.AcquisitionHeader()
     head.version, head.number_of_samples, head.active_channels = 1, samples, coils
     head.trajectory_dimensions = dimensions
     return message(constants.GADGET_MESSAGE_ISMRMRD_ACQUISITION, bytes(head))
