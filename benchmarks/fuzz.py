@@ -24,12 +24,13 @@ from gadgetron.external import writers
 
 from gadgets.stream import PeerGone, ReconError
 from pipelines.chain import read_chain
-from pipelines.intake import Intake, Limits, check_memory
+from pipelines.intake import Intake, Limits
+from pipelines.memory import MemoryCheck
 from pipelines.raw import RawScan
-from pipelines.serve import Server, ServeSettings, chain_of, header_of
+from pipelines.serve import Scan, Server, ServeSettings, chain_of, checked, header_of
 from pipelines.simulate import SimulationSettings, simulate, write_raw
 
-LIMITS = Limits(text_mib=0.5, message_mib=1.0, scan_gib=0.05, memory_gib=0.25, idle_s=2.0, scan_s=20.0)
+LIMITS = Limits(text_mib=0.5, message_mib=1.0, scan_gib=0.05, memory_gib=0.5, idle_s=2.0, scan_s=20.0)
 LENGTHS = (0, 1, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**63, 2**64 - 1)
 WHOLE = 400  # every so many-th stream goes to a server on a real socket, and through the chain
 SLOWEST_S = 30.0
@@ -127,10 +128,11 @@ def outcome(content: bytes) -> str:
             request = intake.request()
             if request is None:
                 return "query"
-            chain_of(request, ServeSettings())
-            check_memory(header_of(request.header_text), LIMITS)
+            chain = chain_of(request, ServeSettings())
+            header = header_of(request.header_text)
+            memory = MemoryCheck(header, LIMITS.memory_gib, chain)
             intake.start()
-            for _ in intake:
+            for _ in checked(header, intake, memory, Scan(0, "")):
                 pass
             return "read"
         except PeerGone:

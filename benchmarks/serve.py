@@ -1,7 +1,8 @@
-"""The server: latency by every way in, and a load of many scans.
+"""The server: latency by every way in, a load of many scans, and the memory of a scan.
 
-python -m benchmarks.serve latency SCAN.h5 [--chain svd_wkgm] [--gadgetron HOST:PORT]
+python -m benchmarks.serve latency [SCAN.h5] [--chain svd_wkgm] [--gadgetron HOST:PORT]  # without a file: 10 slices
 python -m benchmarks.serve load [--scans 200] [--clients 8]
+python -m benchmarks.serve memory
 """
 
 from __future__ import annotations
@@ -17,12 +18,15 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 from rich.console import Console
 from rich.table import Table
 
+from pipelines.chain import shipped_chain
+from pipelines.memory import MemoryCheck
 from pipelines.raw import RawScan
 from pipelines.replay import DICOM_MODULE, configured_chain
 from pipelines.send import SendResult, send
@@ -113,6 +117,50 @@ def latency(raw: Path, config: str, gadgetron: str | None, repeats: int) -> None
     console.print(f"warm overhead of serve + send over in process: {served - bare:+.2f} s")
 
 
+def memory() -> None:
+    """Table of a scan's memory: as the server estimates it, and what its process had more at the scan's peak."""
+    table = Table(title="memory of a scan [MiB]: estimated before it is taken, and the server's process at its peak")
+    for heading in ("scan", "chain", "estimated", "peak above idle"):
+        table.add_column(heading)
+    base = SimulationSettings(coils=16, sampling="uniform", acceleration=2, calibration_lines=24)
+    scans = {
+        "256 x 256, 16 coils, 4 slices": replace(base, matrix=(256, 256, 1), slices=4),
+        "256 x 256, 32 coils, 4 slices": replace(base, matrix=(256, 256, 1), slices=4, coils=32),
+        "512 x 512, 32 coils": replace(base, matrix=(512, 512, 1), coils=32),
+        "1024 x 1024, 2 coils": replace(base, matrix=(1024, 1024, 1), coils=2),
+        "256 x 256, 16 coils, 4 contrasts": replace(base, matrix=(256, 256, 1), contrasts=4),
+        "256 x 256, 16 coils, 20 slices, interleaved": replace(
+            base, matrix=(256, 256, 1), slices=20, slice_order="interleaved", averages=2
+        ),
+        "128 x 96 x 64, 16 coils": replace(base, matrix=(128, 96, 64)),
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        raw = Path(folder) / "scan.h5"
+        for name, settings in scans.items():
+            write_raw(raw, simulate(settings))
+            for config in ("cg_sense", "svd_wkgm"):
+                with RawScan(raw) as scan:
+                    check = MemoryCheck(scan.header, 1024.0, shipped_chain(config))
+                    early = scan.header.encoding[0].encodedSpace.matrixSize.z == 1
+                    early = early and settings.slice_order == "sequential"
+                    lines_a_slice = scan.acquisition_count / settings.slices
+                    for index, line in enumerate(scan.acquisitions()):
+                        check(line, int(index // lines_a_slice) if early else 0)
+                server = ServeProcess("--warm", "cg_sense,svd_wkgm")
+                try:
+                    process = psutil.Process(server.process.pid)
+                    idle = peak = process.memory_info().rss
+                    client = threading.Thread(target=lambda: send(raw, config, server.address))  # noqa: B023
+                    client.start()
+                    while client.is_alive():
+                        peak = max(peak, process.memory_info().rss)
+                        time.sleep(0.01)
+                finally:
+                    server.close()
+                table.add_row(name, config, f"{check.needed / 2**20:.0f}", f"{(peak - idle) / 2**20:.0f}")
+    console.print(table)
+
+
 def load(scans: int, clients: int) -> None:
     """Many scans from several clients at a time: images, memory, descriptors, threads."""
     server = ServeProcess("--warm", "", "--scans", "2", "--waiting", "64")
@@ -171,9 +219,12 @@ def main() -> None:
     of_load = commands.add_parser("load")
     of_load.add_argument("--scans", type=int, default=200)
     of_load.add_argument("--clients", type=int, default=8)
+    commands.add_parser("memory")
     arguments = parser.parse_args()
     if arguments.command == "latency":
         latency(arguments.raw, arguments.chain, arguments.gadgetron, arguments.repeats)
+    elif arguments.command == "memory":
+        memory()
     else:
         load(arguments.scans, arguments.clients)
 

@@ -193,8 +193,8 @@ class NoiseAdjustGadget(Gadget):
     def _warn_of_no_noise(self) -> None:
         information = self.header.measurementInformation
         dependencies = information.measurementDependency if information else []
-        elsewhere = [d.measurementID for d in dependencies if d.dependencyType.lower() == "noise"]
-        where = f"; the header names measurement {elsewhere[0]}, which is not in this stream" if elsewhere else ""
+        elsewhere = any(dependency.dependencyType.lower() == "noise" for dependency in dependencies)
+        where = "; the header names a measurement of it, which is not in this stream" if elsewhere else ""
         log.warning("NoiseAdjustGadget: no noise scan in the stream%s; the data are not prewhitened", where)
 
     def _matrix(self, noise: list[Array], noise_dwell: float, dwell: float) -> Array:

@@ -178,7 +178,7 @@ def _text(value: Any, vr: str, warn: Warn) -> str:
     else:
         shortened = _cut(text, TEXT_LIMITS[vr])
     if len(shortened) < len(text):
-        warn(f"the text '{text[:24]}...' is too long for DICOM ({vr}); it is cut")
+        warn(f"a text of the header is too long for DICOM's {vr} ({TEXT_LIMITS[vr]} bytes); it is cut")
     return shortened
 
 

@@ -223,7 +223,7 @@ def serve_command(
     waiting: Annotated[int, typer.Option(min=0, max=1000, help="Scans that wait; more are told to come later.")] = 8,
     dicom: Annotated[Path | None, typer.Option(help="Folder for the chains' DICOM files; none without it.")] = None,
     time_budget: Annotated[float, typer.Option(min=0.0, help="time_budget_s of generative scans; 0: none.")] = 0.0,
-    memory: Annotated[float, typer.Option(min=0.1, help="GiB that a slice or volume of a scan may need.")] = 16.0,
+    memory: Annotated[float, typer.Option(min=0.5, help="GiB that a scan may need, by estimate.")] = 16.0,
     scan_size: Annotated[float, typer.Option(min=0.001, help="GiB that a scan may have.")] = 64.0,
     idle: Annotated[
         float, typer.Option(min=0.1, help="Seconds without a byte after which a client is given up.")

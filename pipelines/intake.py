@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import json
+import math
 import re
+import select
 import socket
 import struct
 import threading
@@ -24,7 +26,6 @@ from pipelines.chain import INSTALLED_PREFIX
 MIB = 2**20
 PAUSE_S = 1.0
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
-COPIES = 8  # of a slice or volume that a chain holds at its most: buffers, calibration, maps, images, work
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ class Limits:
     text_mib : of a chain, a header or a text
     message_mib : of one acquisition or waveform
     scan_gib : of all messages of a scan
-    memory_gib : that a scan's largest slice or volume may need, estimated from the header
+    memory_gib : that a scan may need, as `pipelines.memory` estimates it
+    handshake_s : for chain and header, from the connection on
     idle_s : without a byte of a message that is due
     scan_s : for the whole scan, from its first message on
     """
@@ -45,6 +47,7 @@ class Limits:
     message_mib: float = 64.0
     scan_gib: float = 64.0
     memory_gib: float = 16.0
+    handshake_s: float = 10.0
     idle_s: float = 60.0
     scan_s: float = 3600.0
 
@@ -86,13 +89,12 @@ class Intake:
     def __init__(self, sock: socket.socket, limits: Limits) -> None:
         self._socket, self._limits = sock, limits
         self._deadline = time.monotonic() + limits.scan_s
+        self._header_due = time.monotonic() + limits.handshake_s
         self._bytes = 0
         self._queue = BoundedQueue(items=512)
         self._failure: ReconError | None = None
-        self._ended = threading.Event()
         self._next_id: int | None = None
-        self._started = False
-        self._in_step = False  # whether the next bytes begin a message among the data
+        self._reader: threading.Thread | None = None
         self.of_fire = False  # whether the client sent parameters as FIRE does
 
     # --- the request
@@ -127,10 +129,10 @@ class Intake:
         if message != constants.GADGET_MESSAGE_HEADER:
             raise ReconError(f"a message of kind {message} came where the ISMRMRD header (3) is due")
         header = self._text("header")
+        self._header_due = math.inf
         while (message := self._message()) == constants.GADGET_MESSAGE_TEXT:
             parameters |= _json_parameters(self._text("text"))
         self._next_id = message
-        self._in_step = True
         self.of_fire = bool(parameters)
         return Request(config, chain_text, header, parameters)
 
@@ -138,8 +140,8 @@ class Intake:
 
     def start(self) -> None:
         """Read the data ahead."""
-        self._started = True
-        threading.Thread(target=self._read_all, name="intake", daemon=True).start()
+        self._reader = threading.Thread(target=self._read_all, name="intake", daemon=True)
+        self._reader.start()
 
     def __iter__(self) -> Iterator[Any]:
         """Acquisitions and waveforms up to CLOSE."""
@@ -147,22 +149,32 @@ class Intake:
         if self._failure is not None:
             raise self._failure
 
-    def drain(self) -> bool:
-        """Read the data to their end and drop them; whether the client can be told something then."""
-        self._queue.abort()
-        if not self._in_step:
-            self._discard()
+    def client_gone(self) -> bool:
+        """Whether the client is known to have left before its data were complete."""
+        if isinstance(self._failure, PeerGone):
             return True
-        if not self._started:
-            self.start()
-        self._ended.wait()  # which its own time-outs bound
-        return not isinstance(self._failure, PeerGone)
+        poller = select.poll()
+        poller.register(self._socket, 0)  # errors and hang-ups are always told
+        return bool(poller.poll(0))
+
+    def drop(self) -> None:
+        """Nobody wants the data any more: what still comes is read and dropped."""
+        self._queue.abort()
+
+    def drain(self) -> None:
+        """Wait until the client has sent all it wants to, as long as the time-outs let it."""
+        if self._reader is not None:
+            self._reader.join()
+        else:
+            self._discard()
 
     def stop(self) -> None:
         """End the reading; the connection can still be written to."""
         self._queue.abort()
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RD)
+        if self._reader is not None:
+            self._reader.join()  # the socket's number may be another's once it is closed
 
     def _read_all(self) -> None:
         dropped = False
@@ -183,14 +195,14 @@ class Intake:
             self._queue.close()
             self._discard()
         self._queue.close()
-        self._ended.set()
 
     def _discard(self) -> None:
         """Drop what still comes, until the client pauses: one that still sends does not read what it is told."""
         end = min(self._deadline, time.monotonic() + self._limits.idle_s)
+        poller = select.poll()  # the socket's own time-out is the writer's, too
+        poller.register(self._socket, select.POLLIN)
         with contextlib.suppress(OSError):
-            self._socket.settimeout(PAUSE_S)
-            while time.monotonic() < end and self._socket.recv(MIB):
+            while time.monotonic() < end and poller.poll(1000 * PAUSE_S) and self._socket.recv(MIB):
                 pass
 
     def _item(self, message: int) -> Any:
@@ -242,7 +254,9 @@ class Intake:
             raise ReconError(f"the scan is above the limit of {self._limits.scan_gib:g} GiB")
         chunks = bytearray()
         while len(chunks) < count:
-            left = self._deadline - time.monotonic()
+            left = min(self._deadline, self._header_due) - time.monotonic()
+            if left <= 0 and self._header_due < self._deadline:
+                raise ReconError(f"chain and header did not come within {self._limits.handshake_s:g} s")
             if left <= 0:
                 raise ReconError(f"the scan took longer than {self._limits.scan_s:g} s")
             self._socket.settimeout(min(left, self._limits.idle_s))
@@ -282,23 +296,3 @@ def plain_name(config: str) -> str:
     if not NAME.fullmatch(name):
         raise ReconError("the name of the configuration has letters that no name of a chain has")
     return name
-
-
-def check_memory(header: Any, limits: Limits) -> None:
-    """Raise ReconError when a slice or volume as the header has it would need more memory than the limit."""
-    system = header.acquisitionSystemInformation
-    coils = max((system.receiverChannels if system else None) or 1, 1)
-    for number, encoding in enumerate(header.encoding):
-        pixels = 0
-        for space in (encoding.encodedSpace, encoding.reconSpace):
-            pixels = max(pixels, space.matrixSize.x * space.matrixSize.y * space.matrixSize.z)
-        together = 1
-        for name in ("contrast", "average"):  # what the shipped chains keep in one buffer
-            limit = getattr(encoding.encodingLimits, name)
-            together *= limit.maximum + 1 if limit is not None else 1
-        needed = COPIES * 8 * pixels * coils * together
-        if needed > limits.memory_gib * 2**30:
-            raise ReconError(
-                f"encoding {number} of the header would need about {needed / 2**30:.3g} GiB, the limit is "
-                f"{limits.memory_gib:g} GiB"
-            )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import math
 import typing
 import warnings
 from collections.abc import Iterator, Sequence
@@ -212,7 +213,7 @@ def check_header(path: Path | str, header: Any) -> None:
         for name, space in (("encodedSpace", encoding.encodedSpace), ("reconSpace", encoding.reconSpace)):
             sizes = [space.matrixSize.x, space.matrixSize.y, space.matrixSize.z]
             extents = [space.fieldOfView_mm.x, space.fieldOfView_mm.y, space.fieldOfView_mm.z]
-            if min(sizes) < 1 or min(extents) <= 0:
+            if min(sizes) < 1 or not all(0 < extent < math.inf for extent in extents):
                 raise ReconError(
                     f"{path}: {name} of encoding {number} has matrix {sizes} and field of view {extents} mm; "
                     "all must be positive"

@@ -8,7 +8,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,8 @@ from gadgets.stream import (
     one_line,
 )
 from pipelines.chain import TWINS, Chain, Node, shipped_chain, shipped_chains
-from pipelines.intake import Intake, Limits, Request, check_memory, plain_name
+from pipelines.intake import Intake, Limits, Request, plain_name
+from pipelines.memory import MemoryCheck
 from pipelines.raw import AcquisitionChecker, check_header, parse_header
 from pipelines.replay import DICOM_MODULE
 
@@ -46,6 +47,7 @@ ALLOWED = {
 }
 CONNECTIONS = 64  # at a time, those that run and wait among them
 LONGEST_TEXT = 600
+WAITING_S = 1.0  # between two looks whether a client that waits is still there
 RECENT = 24  # scans that the status page tells of
 
 
@@ -305,20 +307,42 @@ class Server:
         conn.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         intake = Intake(conn, self.settings.limits)
         try:
-            if intake.first_message() is None:
-                log.info("%s: connected and left", peer)
+            # All of the request before a place is taken: a client that does not go on must not hold one.
+            request = self._request(conn, peer, intake)
+            if request is None:
                 return
-        except ReconError as error:
-            self.totals["refused"] += 1
-            log.warning("%s: refused: %s", peer, error)
-            return
-        scan = self._admitted(conn, peer, intake)
-        if scan is None:
-            return
-        try:
-            self._reconstruct(conn, scan, intake)
+            intake.start()
+            scan = self._admitted(conn, peer, intake)
+            if scan is not None:
+                self._run(conn, scan, intake, request)
         finally:
             intake.stop()
+
+    def _request(self, conn: socket.socket, peer: str, intake: Intake) -> Request | None:
+        """What the client asks for; None when it asks for nothing, left, or was refused."""
+        begun = False
+        try:
+            begun = intake.first_message() is not None
+            request = intake.request() if begun else None
+        except PeerGone:
+            begun, request = False, None
+        except ReconError as error:
+            self.totals["refused"] += 1
+            log.warning("%s: refused: %s", peer, printable(error))
+            if begun:
+                self._tell(conn, printable(error), intake)
+            return None
+        if not begun:
+            log.info("%s: connected and left", peer)
+        elif request is None:  # Gadgetron's query for dependencies ends before a header
+            with contextlib.suppress(OSError):
+                conn.sendall(_message(constants.GADGET_MESSAGE_CLOSE))
+        return request
+
+    def _run(self, conn: socket.socket, scan: Scan, intake: Intake, request: Request) -> None:
+        try:
+            self._reconstruct(conn, scan, intake, request)
+        finally:
             scan.seconds = time.monotonic() - scan.began
             with self._room:
                 scan.state = "failed" if scan.error else "done"
@@ -329,34 +353,34 @@ class Server:
                     self.scans.remove(old)
 
     def _admitted(self, conn: socket.socket, peer: str, intake: Intake) -> Scan | None:
-        """The scan once there is room for it; None when it was sent away."""
+        """The scan once there is room for it; None when it was sent away or its client left."""
         with self._room:
             if self.stopping or self.waiting() >= self.settings.waiting + max(self.settings.scans - self._running, 0):
                 reason = "the server stops" if self.stopping else f"{self.waiting()} scans wait already"
                 scan = None
             else:
+                reason = ""
                 self._number += 1
                 scan = Scan(self._number, peer)
                 self.scans.append(scan)
-                reason = ""
+                while self._running >= self.settings.scans and not reason:
+                    self._room.wait(WAITING_S)
+                    if self.stopping:
+                        reason = "the server stops"
+                    elif intake.client_gone():
+                        reason = "it left while it waited"
+                    elif scan.elapsed() > self.settings.limits.scan_s:
+                        reason = f"it waited longer than {self.settings.limits.scan_s:g} s"
+                if reason:
+                    self.scans.remove(scan)
+                    scan = None
+                else:
+                    self._running += 1
+                    scan.state = "runs"
         if scan is None:
             self.totals["refused"] += 1
             log.warning("%s: refused: %s", peer, reason)
             self._tell(conn, f"busy: {reason}; send the scan again later", intake)
-            return None
-        with self._room:
-            free = self._room.wait_for(
-                lambda: self._running < self.settings.scans or self.stopping, self.settings.limits.scan_s
-            )
-            if not free or self.stopping:
-                self.scans.remove(scan)
-            else:
-                self._running += 1
-                scan.state = "runs"
-        if scan.state != "runs":
-            self.totals["refused"] += 1
-            self._tell(conn, "busy: the server stops; send the scan again later", intake)
-            return None
         return scan
 
     def _leave(self) -> None:
@@ -364,24 +388,22 @@ class Server:
             self._running -= 1
             self._room.notify_all()
 
-    def _reconstruct(self, conn: socket.socket, scan: Scan, intake: Intake) -> None:
+    def _reconstruct(self, conn: socket.socket, scan: Scan, intake: Intake, request: Request) -> None:
         results = BoundedQueue(items=64)
         worker: threading.Thread | None = None
         timer = threading.Timer(self.settings.limits.scan_s, results.abort)
         timer.daemon = True
         timer.start()
         try:
-            request = intake.request()
-            if request is not None:  # Gadgetron's query for dependencies ends before a header
-                chain = chain_of(request, self.settings)
-                scan.chain = chain.name
-                header = header_of(request.header_text)
-                check_memory(header, self.settings.limits)
-                log.info("scan %d: chain %s from %s", scan.number, scan.chain, scan.peer)
-                intake.start()
-                worker = threading.Thread(target=self._work, args=(chain, header, intake, results), daemon=True)
-                worker.start()
-                self._send(conn, scan, results)
+            chain = chain_of(request, self.settings)
+            scan.chain = chain.name
+            header = header_of(request.header_text)
+            memory = MemoryCheck(header, self.settings.limits.memory_gib, chain)
+            log.info("scan %d: chain %s from %s", scan.number, scan.chain, scan.peer)
+            items = checked(header, intake, memory, scan)
+            worker = threading.Thread(target=self._work, args=(chain, header, items, results), daemon=True)
+            worker.start()
+            self._send(conn, scan, results)
             conn.sendall(_message(constants.GADGET_MESSAGE_CLOSE))
             log.info("scan %d: %d images in %.2f s", scan.number, scan.images, scan.elapsed())
         except (PeerGone, OSError) as error:
@@ -403,21 +425,22 @@ class Server:
     def _send(self, conn: socket.socket, scan: Scan, results: BoundedQueue) -> None:
         """Send images as they come. Raises what the chain raised."""
         wire = _Wire(conn)
+        windows: dict[int, tuple[float, float]] = {}
         for item in results:
             if isinstance(item, BaseException):
                 raise item
             if isinstance(item, ismrmrd.Image):
                 conn.settimeout(self.settings.limits.idle_s)
-                writers.write_image(wire, with_geometry(item))
+                writers.write_image(wire, with_geometry(item, windows))
                 scan.images += 1
                 self.totals["images"] += 1
                 scan.first_image_s = scan.first_image_s or scan.elapsed()
                 scan.thumbnail = thumbnail(item)
 
-    def _work(self, chain: Chain, header: Any, intake: Intake, results: BoundedQueue) -> None:
+    def _work(self, chain: Chain, header: Any, data: Iterator[Any], results: BoundedQueue) -> None:
         """Run the chain; its place is free when all of it has ended, whatever became of the connection."""
         try:
-            items: Any = chain.run(header, _checked(header, intake))
+            items: Any = chain.run(header, data)
             with contextlib.closing(items):
                 for item in items:
                     results.put(item)
@@ -431,9 +454,8 @@ class Server:
             self._leave()
 
     def _tell(self, conn: socket.socket, text: str, intake: Intake) -> None:
-        """Send an ERROR and CLOSE once the client has sent all it wants to; one that still sends would not read it."""
-        if not intake.drain():
-            return
+        """Send an ERROR and CLOSE, and close only when the client has sent all it wants to: else it may lose them."""
+        intake.drop()
         encoded = text.encode(errors="replace")
         with contextlib.suppress(OSError):
             conn.settimeout(self.settings.limits.idle_s)
@@ -442,6 +464,7 @@ class Server:
                 conn.sendall(_message(constants.GADGET_MESSAGE_TEXT) + struct.pack("<I", len(line)) + line)
             conn.sendall(ERROR_MESSAGE.pack(constants.GADGET_MESSAGE_ERROR, len(encoded)) + encoded)
             conn.sendall(_message(constants.GADGET_MESSAGE_CLOSE))
+            intake.drain()
 
 
 def printable(error: BaseException) -> str:
@@ -459,11 +482,13 @@ def header_of(text: bytes) -> Any:
     return header
 
 
-def _checked(header: Any, intake: Intake) -> Iterator[Any]:
+def checked(header: Any, items: Iterable[Any], memory: MemoryCheck, scan: Scan) -> Iterator[Any]:
+    """The lines and waveforms of a scan. Raises ReconError for what disagrees with the header or is too much."""
     check = AcquisitionChecker("the scan", header)
-    for index, item in enumerate(intake):
+    for index, item in enumerate(items):
         if isinstance(item, ismrmrd.Acquisition):
             check(index, item)
+        memory(item, scan.images)
         yield item
 
 
@@ -484,11 +509,17 @@ class _Wire:
 # --- images ----------------------------------------------------------------------------------------------------------
 
 
-def with_geometry(image: ismrmrd.Image) -> ismrmrd.Image:
-    """The image with what FIRE reads from its meta, as far as it does not say it already."""
+def with_geometry(image: ismrmrd.Image, windows: dict[int, tuple[float, float]]) -> ismrmrd.Image:
+    """The image with what FIRE reads from its meta, as far as it does not say it already.
+
+    `windows` remembers the grey values (low, high) of each series' first image, which all of its images are shown with.
+    """
     meta = meta_of(image.attribute_string)
-    pixels = np.abs(image.data)
-    low, high = (float(value) for value in np.percentile(pixels, (1, 99.5)))
+    series = image.image_series_index
+    if series not in windows:
+        low, high = np.percentile(np.abs(image.data), (1, 99.5))
+        windows[series] = (float(low), float(high))
+    low, high = windows[series]
     head = image.getHead()
     for name, value in {
         "DataRole": "Image",

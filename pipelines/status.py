@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import html
 import io
+import ipaddress
 import json
 import threading
 import time
+import urllib.parse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -70,6 +72,7 @@ class StatusServer:
     def __init__(self, server: Server, port: int, bind: str = "127.0.0.1", spool: Path | None = None) -> None:
         registry = CollectorRegistry()
         registry.register(_Metrics(server, spool))
+        own_only = _is_loopback(bind)
 
         class Handler(BaseHTTPRequestHandler):
             timeout = 10
@@ -78,7 +81,9 @@ class StatusServer:
             def do_GET(self) -> None:
                 """Answer one request."""
                 path = self.path.partition("?")[0]
-                if path == "/health":
+                if own_only and not _is_own(self.headers.get("Host", "")):
+                    self._answer(403, "text/plain", b"ask for localhost or for an address\n")
+                elif path == "/health":
                     state = "stopping" if server.stopping else "ok"
                     body = {"status": state, "running": server.running(), "waiting": server.waiting()}
                     self._answer(503 if server.stopping else 200, "application/json", json.dumps(body).encode())
@@ -122,6 +127,22 @@ class StatusServer:
         """End it."""
         self._http.shutdown()
         self._http.server_close()
+
+
+def _is_loopback(bind: str) -> bool:
+    try:
+        return bind == "localhost" or ipaddress.ip_address(bind).is_loopback
+    except ValueError:
+        return False
+
+
+def _is_own(host: str) -> bool:
+    """Whether a Host header is no name that somebody else may have given to the loopback (DNS rebinding)."""
+    try:
+        name = urllib.parse.urlsplit(f"//{host}").hostname or "localhost"
+        return name == "localhost" or bool(ipaddress.ip_address(name))
+    except ValueError:
+        return False
 
 
 def _picture(server: Server, name: str) -> bytes | None:

@@ -440,6 +440,7 @@ def test_long_and_unicode_text_is_cut_to_its_representation(tmp_path: Path) -> N
     assert len(ds.ProtocolName.encode()) <= 64 and "\\" not in ds.ProtocolName
     assert len(ds.SeriesDescription.encode()) <= 64 and ds.SeriesDescription.endswith(" svd-wkgm")
     assert len(messages) >= 3
+    assert not any(text in message for message in messages for text in ("Müller", "üü", "éé", "xx", "Käse"))
 
 
 @pytest.mark.parametrize("protocol", ["../../../etc/cron.d", "/absolute", "..", "a\\..\\b", "CON", "x" * 300])

@@ -34,6 +34,7 @@ from gadgets.stream import ReconError
 from pipelines.chain import read_chain, shipped_chains
 from pipelines.cli import app
 from pipelines.intake import Limits, plain_name
+from pipelines.memory import ITEM_BYTES, MemoryCheck
 from pipelines.raw import RawScan
 from pipelines.replay import read_images, replay
 from pipelines.send import send
@@ -176,8 +177,10 @@ def test_fire(raw: Path, server: Server, tmp_path: Path) -> None:
     }
     result = send(raw, "unknown_to_us", address(server), out=tmp_path / "out", parameters=parameters, timeout=30)
     assert result.images == SCAN.slices
+    metas = [meta_of(image.attribute_string) for image in read_images(tmp_path / "out", 1, [0, 1, 2])]
+    assert len({(*meta_values(one, "WindowCenter"), *meta_values(one, "WindowWidth")) for one in metas}) == 1
     (image,) = read_images(tmp_path / "out", 1, [0])
-    meta = meta_of(image.attribute_string)
+    meta = metas[0]
     assert meta_values(meta, "GenreconMethod") == ["zero_filled"]
     for name in ("DataRole", "ImageProcessingHistory", "WindowCenter", "WindowWidth", "Keep_image_geometry"):
         assert meta_values(meta, name)
@@ -342,6 +345,68 @@ def test_streams_that_are_refused(content: Callable[[Path], bytes], match: str, 
     works(server, raw)
 
 
+def contrast_beyond_the_header(header: Any, lines: list[Any]) -> None:
+    header.encoding[0].encodingLimits.contrast = None
+    lines[20].idx.contrast = 65535
+
+
+def contrasts_in_the_header(header: Any, _: list[Any]) -> None:
+    header.encoding[0].encodingLimits.contrast = ismrmrd.xsd.limitType(minimum=0, maximum=65535, center=0)
+
+
+def calibration_beyond_the_matrix(_: Any, lines: list[Any]) -> None:
+    line = next(line for line in lines if line.is_flag_set(ismrmrd.ACQ_IS_PARALLEL_CALIBRATION))
+    line.idx.kspace_encode_step_1, line.idx.kspace_encode_step_2 = 65535, 60
+
+
+def field_of_view(millimetres: float) -> Callable[[Any, list[Any]], None]:
+    def change(header: Any, _: list[Any]) -> None:
+        header.encoding[0].reconSpace.fieldOfView_mm.y = millimetres
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (contrast_beyond_the_header, "GiB of memory, the limit is 1 GiB"),
+        (contrasts_in_the_header, "GiB of memory, the limit is 1 GiB"),
+        (calibration_beyond_the_matrix, "GiB of memory, the limit is 1 GiB"),
+        (field_of_view(1e-3), "GiB of memory, the limit is 1 GiB"),
+        (field_of_view(5e-324), "out of all proportion"),
+        (field_of_view(float("nan")), "all must be positive"),
+    ],
+)
+def test_memory_is_not_taken_for_what_header_or_lines_claim(
+    change: Callable[[Any, list[Any]], None], match: str, raw: Path
+) -> None:
+    simulation = simulate(replace(SCAN, calibration="separate"))
+    header, lines = simulation.header, list(simulation.acquisitions())
+    change(header, lines)
+    wire = Recorded()
+    wire.data = named("cg_sense") + text(constants.GADGET_MESSAGE_HEADER, ismrmrd.xsd.ToXML(header).encode())
+    for line in lines:
+        writers.write_acquisition(wire, line)
+    with serving(limits=replace(LIMITS, memory_gib=1.0)) as server:
+        before = psutil.Process().memory_info().rss
+        assert match in error_of(exchanged(server, wire.data + CLOSE))
+        assert psutil.Process().memory_info().rss - before < 300e6
+        works(server, raw)
+
+
+def test_lines_that_wait_for_their_image_count_as_memory() -> None:
+    simulation = simulate(replace(SCAN, slices=2))
+    chain, lines = read_chain("cg_sense"), list(simulation.acquisitions())
+    memory = MemoryCheck(simulation.header, 1.0, chain)
+    each = lines[0].data.nbytes + ITEM_BYTES
+    enough = 2**30 // each
+    for number in range(3 * enough):  # an image now and then
+        memory(lines[0], number // (enough // 2))
+    with pytest.raises(ReconError, match=r"would need about 1 GiB of memory, the limit is 1 GiB; raise --memory"):
+        for _ in range(enough):
+            memory(lines[0], -1)
+
+
 def test_a_scan_that_is_too_large_is_refused(raw: Path) -> None:
     with serving(limits=replace(LIMITS, scan_gib=1e-5)) as server:
         assert "the scan is above the limit of 1e-05 GiB" in error_of(exchanged(server, stream(raw)))
@@ -366,7 +431,8 @@ def test_what_is_no_mrd_client_costs_one_line(
     with caplog.at_level("INFO", "genrecon"), serving() as server:
         with connected(server) as sock:
             sock.sendall(content)
-            sock.shutdown(socket.SHUT_WR)
+            with contextlib.suppress(OSError):  # the server may end it first
+                sock.shutdown(socket.SHUT_WR)
             assert answer(sock) == b""
         (line,) = [line for line in lines_of(caplog) if "127.0.0.1:" in line]
     assert match in line
@@ -383,6 +449,23 @@ def test_half_open_connections_end(raw: Path) -> None:
                 found = answer(sock)
                 assert not found or "nothing came for 0.3 s" in error_of(found)
         works(server, raw)
+
+
+@pytest.mark.parametrize("begun", [message(1), named("cg_sense")], ids=["two bytes", "a chain"])
+def test_a_client_without_a_header_holds_no_place(begun: bytes, raw: Path) -> None:
+    with serving(scans=1, waiting=0) as server, connected(server) as sock:
+        sock.sendall(begun)
+        works(server, raw)
+
+
+def test_bytes_now_and_then_do_not_prolong_the_handshake() -> None:
+    with serving(limits=replace(LIMITS, handshake_s=0.5)) as server, connected(server) as sock:
+        sock.sendall(message(1))
+        with contextlib.suppress(OSError):
+            for _ in range(20):
+                sock.sendall(b"c")
+                time.sleep(0.1)
+        assert "chain and header did not come within 0.5 s" in error_of(answer(sock))
 
 
 def test_scans_that_take_too_long_end(raw: Path) -> None:
@@ -442,7 +525,7 @@ def test_a_full_queue_says_so(raw: Path) -> None:
         held = [connected(server), connected(server)]  # one runs, one waits
         try:
             for sock in held:
-                sock.sendall(named("cg_sense"))
+                sock.sendall(stream(raw)[: -len(CLOSE)])
                 until(lambda sock=sock: len(server.scans) > held.index(sock))
             with pytest.raises(ReconError, match="busy: 1 scans wait already; send the scan again later"):
                 send(raw, "cg_sense", address(server), timeout=30)
@@ -450,6 +533,31 @@ def test_a_full_queue_says_so(raw: Path) -> None:
             for sock in held:
                 sock.close()
         until(lambda: not server.running())
+        works(server, raw)
+
+
+def test_a_client_that_leaves_while_it_waits_frees_its_place(raw: Path) -> None:
+    unfinished = stream(raw)[: -len(CLOSE)]
+    with serving(scans=1, waiting=1) as server, connected(server) as running:
+        running.sendall(unfinished)
+        until(lambda: server.running() == 1)
+        with connected(server) as waiting:
+            waiting.sendall(unfinished)
+            until(lambda: server.waiting() == 1)
+        until(lambda: not server.waiting())
+        assert server.waiting() == 0
+        assert server.running() == 1
+        running.sendall(CLOSE)
+        assert answer(running).endswith(CLOSE)
+        works(server, raw)
+
+
+def test_errors_are_told_while_the_client_still_sends(raw: Path) -> None:
+    with serving() as server, connected(server) as sock:
+        sock.sendall(stream(raw, config=named("no_such"))[:20000])
+        told = sock.recv(12)
+        sock.sendall(stream(raw, config=named("no_such"))[20000:])
+        assert "there is no chain 'no_such'" in error_of(told + answer(sock))
         works(server, raw)
 
 
@@ -479,9 +587,10 @@ def test_ports_that_are_taken() -> None:
 # --- status ----------------------------------------------------------------------------------------------------------
 
 
-def fetched(status: StatusServer, path: str) -> tuple[int, bytes]:
+def fetched(status: StatusServer, path: str, host: str = "localhost") -> tuple[int, bytes]:
+    request = urllib.request.Request(f"http://127.0.0.1:{status.port}{path}", headers={"Host": host})
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{status.port}{path}", timeout=10) as found:
+        with urllib.request.urlopen(request, timeout=10) as found:
             return found.status, found.read()
     except urllib.error.HTTPError as error:
         return error.code, error.read()
@@ -504,6 +613,9 @@ def test_health_metrics_and_page(raw: Path, tmp_path: Path) -> None:
             assert fetched(status, "/scan/1.png")[1].startswith(b"\x89PNG")
             for missing in ("/scan/99.png", "/scan/2.png", "/../etc/passwd", "/x"):
                 assert fetched(status, missing)[0] == 404
+            assert fetched(status, "/", "127.0.0.1:9080")[0] == fetched(status, "/", "[::1]:9080")[0] == 200
+            for stranger in ("attacker.example", "attacker.example:9080", "["):
+                assert fetched(status, "/", stranger)[0] == 403
             server.stopping = True
             assert fetched(status, "/health")[0] == 503
         finally:

@@ -1,0 +1,143 @@
+"""What memory a scan will need, estimated before it is taken: from its header, its chain, and each line that comes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import ismrmrd
+
+from gadgets.acquisition import calibration_mode, is_for_images
+from gadgets.finish import adjustment_steps
+from gadgets.stream import ReconError
+from pipelines.chain import Chain
+
+# As `python -m benchmarks.serve memory` compares them with what a server takes.
+COPIES = 8  # of a slice or volume that a chain holds at its most: buffers, calibration, maps, images
+NETWORK_BYTES = 1280  # a pixel of a plane, for the work of a network
+CONSTANT_BYTES = 300 * 2**20  # queues between the gadgets, buffers of libraries
+BUFFERS = "BucketToBufferGadget"
+ITEM_BYTES = 2048  # of a line or waveform beside its samples: its header and Python's objects
+
+
+@dataclass
+class _Range:
+    """Lowest and highest value that came."""
+
+    low: int | None = None
+    high: int = 0
+
+    def add(self, *values: int) -> None:
+        self.low = min(values) if self.low is None else min(self.low, *values)
+        self.high = max(self.high, *values)
+
+    def count(self) -> int:
+        return 1 if self.low is None else self.high - self.low + 1
+
+
+class MemoryCheck:
+    """Estimates the most memory that a scan needs, from its header and then from its lines.
+
+    That is `COPIES` times the largest slice or volume, with all that share its buffer, the work of a network on a plane
+    of it, and the lines that wait: those that came since the last image went out.
+
+    Parameters
+    ----------
+    header : ismrmrd.xsd.ismrmrdHeader
+    limit_gib : most memory, in GiB
+    chain : says which counters share a buffer
+
+    Attributes
+    ----------
+    needed : most bytes so far
+
+    Raises
+    ------
+    ReconError
+        Also when it is called: the memory needed is above the limit, or the fields of view are out of all proportion.
+    """
+
+    def __init__(self, header: Any, limit_gib: float, chain: Chain) -> None:
+        self._header, self._limit = header, limit_gib * 2**30
+        system = header.acquisitionSystemInformation
+        self._coils = max((system.receiverChannels if system else None) or 1, 1)
+        self._waiting = self._images = self.needed = 0
+        self._blocks = [(_Range(), _Range(), _Range()) for _ in header.encoding]  # RO, E1, E2 of separate calibration
+        self._counters = {name: _Range() for name in _counters_together(chain)}
+        for name, counter in self._counters.items():
+            for encoding in header.encoding:
+                if (announced := getattr(encoding.encodingLimits, name)) is not None:
+                    counter.add(announced.minimum, announced.maximum)
+        self._largest = self._estimate()
+        self._check()
+        self._counters = {name: _Range() for name in self._counters}  # from here on those that come
+
+    def __call__(self, item: ismrmrd.Acquisition | ismrmrd.Waveform, images: int) -> None:
+        """Take an acquisition that agrees with the header, or a waveform, into account; so many images went out."""
+        if images != self._images:
+            self._images, self._waiting = images, 0
+        self._waiting += item.data.nbytes + ITEM_BYTES
+        if isinstance(item, ismrmrd.Acquisition) and is_for_images(item):
+            before = self._extent()
+            self._coils = max(self._coils, item.active_channels)
+            for name, counter in self._counters.items():
+                counter.add(int(getattr(item.idx, name)))
+            space = item.encoding_space_ref
+            if calibration_mode(self._header.encoding[space]) in {"separate", "external"}:
+                sizes = item.number_of_samples - 1, item.idx.kspace_encode_step_1, item.idx.kspace_encode_step_2
+                for axis, value in zip(self._blocks[space], sizes, strict=True):
+                    axis.add(int(value))
+                self._blocks[space][0].add(0)
+            if self._extent() != before:
+                self._largest = max(self._largest, self._estimate())
+        self._check()
+
+    def _extent(self) -> tuple[int, ...]:
+        blocks = [axis.count() for block in self._blocks for axis in block]
+        return self._coils, *blocks, *(counter.count() for counter in self._counters.values())
+
+    def _estimate(self) -> int:
+        """Bytes that the largest slice or volume needs."""
+        together = math.prod(counter.count() for counter in self._counters.values())
+        largest = 0
+        for number, (encoding, block) in enumerate(zip(self._header.encoding, self._blocks, strict=True)):
+            encoded, recon = (
+                (_xyz(space.matrixSize), _xyz(space.fieldOfView_mm))
+                for space in (encoding.encodedSpace, encoding.reconSpace)
+            )
+            pixels = max(math.prod(encoded[0]), math.prod(recon[0]), math.prod(axis.count() for axis in block))
+            try:
+                steps = adjustment_steps((recon[0][0], *encoded[0][1:]), encoded[1], recon[1], recon[0])
+            except ArithmeticError:
+                raise ReconError(
+                    f"the scan: the fields of view of encoding {number} are out of all proportion; correct the header"
+                ) from None
+            on_the_way = max(map(math.prod, [*steps, recon[0]]))  # an image before its field of view is cut
+            plane = max(math.prod(sorted(size)[1:]) for size in (encoded[0], recon[0]))
+            array = COPIES * 8 * (pixels * self._coils + on_the_way) * together
+            largest = max(largest, array + NETWORK_BYTES * plane)
+        return CONSTANT_BYTES + largest
+
+    def _check(self) -> None:
+        self.needed = max(self.needed, self._largest + self._waiting)
+        if self.needed > self._limit:
+            raise ReconError(
+                f"the scan would need about {self.needed / 2**30:.3g} GiB of memory, the limit is "
+                f"{self._limit / 2**30:g} GiB; raise --memory if it may have that"
+            )
+
+
+def _xyz(size: Any) -> tuple[Any, Any, Any]:
+    return size.x, size.y, size.z
+
+
+def _counters_together(chain: Chain) -> set[str]:
+    """Counters whose values have a place each in one buffer."""
+    names = set()
+    for node in chain.nodes:
+        if node.classname == BUFFERS:
+            names |= {node.properties.get(f"{axis}_dimension", "none") for axis in "NS"}
+            if node.properties.get("split_slices", "").lower() not in {"true", "1", "yes"}:
+                names.add("slice")
+    return {"average" if name == "segment" else name for name in names} - {"none", ""}
