@@ -1,6 +1,6 @@
 """The server: latency by every way in, a load of many scans, and the memory of a scan.
 
-python -m benchmarks.serve latency [SCAN.h5] [--chain svd_wkgm] [--gadgetron HOST:PORT]  # without a file: 10 slices
+python -m benchmarks.serve latency [SCAN.h5] [--chain svd_wkgm] [--gadgetron HOST:PORT]  # no file: 10 slices
 python -m benchmarks.serve load [--scans 200] [--clients 8]
 python -m benchmarks.serve memory
 """
@@ -8,6 +8,7 @@ python -m benchmarks.serve memory
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
 import signal
@@ -26,6 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipelines.chain import shipped_chain
+from pipelines.cli import settle_allocator
 from pipelines.memory import MemoryCheck
 from pipelines.raw import RawScan
 from pipelines.replay import DICOM_MODULE, configured_chain
@@ -81,40 +83,63 @@ def command(raw: Path, config: str, folder: str) -> SendResult:
     return SendResult(1, float("nan"), time.perf_counter() - start)
 
 
+def ten_slices(folder: Path) -> Path:
+    """A simulated scan."""
+    raw = folder / "ten_slices.h5"
+    settings = SimulationSettings(
+        matrix=(256, 256, 1), coils=16, slices=10, sampling="uniform", acceleration=3, calibration_lines=24
+    )
+    write_raw(raw, simulate(settings))
+    return raw
+
+
 def latency(raw: Path, config: str, gadgetron: str | None, repeats: int) -> None:
-    """Table of seconds to the first and last image, by way."""
+    """Table of seconds to the first and last image, by way; the ways take turns, as the machine's speed changes."""
+    parameters = {"config": config, "customconfig": ""}
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        once = command(raw, config, folder)
+        in_this = "in process"
+        ways: dict[str, Callable[[], SendResult]] = {in_this: lambda: in_process(raw, config)}
+        cold = {in_this: ways[in_this]()}
+        unprepared = ServeProcess("--warm", "")
+        cold["serve + send, not warmed up"] = send(raw, config, unprepared.address)
+        unprepared.close()
+        server = ServeProcess("--warm", "svd_wkgm,hkgm,l1_wavelet")
+        stack.callback(server.close)
+        served = "serve + send"
+        ways[served] = lambda: send(raw, config, server.address)
+        ways["serve + send, as FIRE does"] = lambda: send(raw, "openrecon", server.address, parameters=parameters)
+        if gadgetron:
+            ways["Gadgetron, <execute>"] = lambda: send(raw, f"genrecon_{config}.xml", gadgetron)
+            listener = stack.enter_context(
+                subprocess.Popen([sys.executable, "-m", "pipelines.cli", "listen", "18000"], stderr=subprocess.DEVNULL)
+            )
+            stack.callback(listener.terminate)
+            ways["Gadgetron, <connect>"] = lambda: send(raw, f"genrecon_{config}_connect.xml", gadgetron)
+        for name, run in ways.items():
+            if name not in cold:
+                cold[name] = run()
+        warm: dict[str, list[SendResult]] = {name: [] for name in ways}
+        for _ in range(repeats):
+            for name, run in ways.items():
+                warm[name].append(run())
+
     table = Table(title=f"{raw.name}, chain {config}: seconds to the first and the last image (cold: once)")
     for heading in ("way", "images", "cold: first", "last", f"warm, median of {repeats}: first", "last"):
         table.add_column(heading)
-
-    def row(name: str, run: Callable[[], SendResult], cold_too: bool = True) -> float:
-        cold = run() if cold_too else None
-        warm = [run() for _ in range(repeats)]
-        first, last = (
-            statistics.median(getattr(one, field) for one in warm) for field in ("first_image_s", "last_image_s")
-        )
-        early = [f"{cold.first_image_s:.2f}", f"{cold.last_image_s:.2f}"] if cold else ["", ""]
-        table.add_row(name, str(warm[0].images), *early, f"{first:.2f}", f"{last:.2f}")
-        return last
-
-    with tempfile.TemporaryDirectory() as folder:
-        cold = command(raw, config, folder)
-        table.add_row("genrecon replay, the command", "", "", f"{cold.last_image_s:.2f}", "", "")
-    bare = row("in process", lambda: in_process(raw, config))
-    server = ServeProcess("--warm", "")
-    try:
-        row("serve + send, server not warmed up", lambda: send(raw, config, server.address))
-    finally:
-        server.close()
-    server = ServeProcess("--warm", "svd_wkgm,hkgm,l1_wavelet")
-    try:
-        served = row("serve + send", lambda: send(raw, config, server.address))
-    finally:
-        server.close()
-    if gadgetron:
-        row("Gadgetron, <execute>", lambda: send(raw, f"genrecon_{config}.xml", gadgetron))
+    table.add_row("genrecon replay, the command", "", "", f"{once.last_image_s:.2f}", "", "")
+    for name, first in cold.items():
+        medians = [
+            f"{statistics.median(getattr(one, field) for one in warm[name]):.2f}" if name in warm else ""
+            for field in ("first_image_s", "last_image_s")
+        ]
+        table.add_row(name, str(first.images), f"{first.first_image_s:.2f}", f"{first.last_image_s:.2f}", *medians)
     console.print(table)
-    console.print(f"warm overhead of serve + send over in process: {served - bare:+.2f} s")
+    over = [one.last_image_s - bare.last_image_s for one, bare in zip(warm[served], warm[in_this], strict=True)]
+    console.print(
+        f"warm overhead of serve + send over in process, turn by turn: median {statistics.median(over):+.2f} s, "
+        f"from {min(over):+.2f} to {max(over):+.2f}"
+    )
 
 
 def memory() -> None:
@@ -212,7 +237,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     of_latency = commands.add_parser("latency")
-    of_latency.add_argument("raw", type=Path)
+    of_latency.add_argument("raw", type=Path, nargs="?")
     of_latency.add_argument("--chain", default="svd_wkgm")
     of_latency.add_argument("--gadgetron", help="HOST:PORT of a real server that has the chain under this name")
     of_latency.add_argument("--repeats", type=int, default=5)
@@ -221,8 +246,11 @@ def main() -> None:
     of_load.add_argument("--clients", type=int, default=8)
     commands.add_parser("memory")
     arguments = parser.parse_args()
+    settle_allocator()  # as the command does
     if arguments.command == "latency":
-        latency(arguments.raw, arguments.chain, arguments.gadgetron, arguments.repeats)
+        with tempfile.TemporaryDirectory() as folder:
+            raw = arguments.raw or ten_slices(Path(folder))
+            latency(raw, arguments.chain, arguments.gadgetron, arguments.repeats)
     elif arguments.command == "memory":
         memory()
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import datetime
 import io
 import json
@@ -961,6 +962,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that cannot show a character is no error
+    settle_allocator()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # runs the clean-up of half-written files
     # Tracebacks that libraries print from destructors (HDF5 on a full disk) go to the log.
     logger = logging.getLogger("genrecon")
@@ -975,6 +977,18 @@ def main() -> None:
     except Exception as error:
         _print_error(error)
         _exit_now(1)
+
+
+def settle_allocator() -> None:
+    """Let glibc have one heap for all threads, and keep what is freed there, up to 512 MiB.
+
+    Otherwise it maps the arrays of every slice anew, which costs a tenth of the time of a scan.
+    """
+    arena_max, mmap_threshold, trim_threshold = -8, -3, -1
+    with contextlib.suppress(OSError, AttributeError):  # another libc
+        libc = ctypes.CDLL("libc.so.6")
+        for option, value in ((arena_max, 1), (mmap_threshold, 32 * 2**20), (trim_threshold, 512 * 2**20)):
+            libc.mallopt(option, value)
 
 
 def _exit_now(code: int) -> NoReturn:

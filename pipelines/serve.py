@@ -229,6 +229,7 @@ class Server:
     def __init__(self, settings: ServeSettings) -> None:
         self.settings = settings
         self.started = time.time()
+        self._began = time.monotonic()
         self.scans: list[Scan] = []  # running, waiting and the last ones that ended
         self.totals = {"scans": 0, "failed": 0, "refused": 0, "images": 0}
         self.stopping = False
@@ -245,6 +246,10 @@ class Server:
                 f"port {settings.port}: cannot listen on {settings.bind} ({reason}); choose another port or address"
             ) from None
         self.port = int(self._listener.getsockname()[1])
+
+    def uptime(self) -> float:
+        """Seconds that it has served, whatever the wall clock did."""
+        return time.monotonic() - self._began
 
     def waiting(self) -> int:
         """Scans that wait for room."""

@@ -7,7 +7,6 @@ import io
 import ipaddress
 import json
 import threading
-import time
 import urllib.parse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -160,7 +159,7 @@ def page(server: Server, spool: Path | None) -> str:
     totals = server.totals
     waiting = f", {waiting_files(spool)} DICOM files wait for their PACS" if spool is not None else ""
     rows = "".join(_row(scan) for scan in reversed(list(server.scans)))
-    hours = (time.time() - server.started) / 3600
+    hours = server.uptime() / 3600
     return (
         "<!doctype html><html lang=en><meta charset=utf-8><meta http-equiv=refresh content=5>"
         f"<meta name=viewport content='width=device-width'><title>genrecon</title><style>{STYLE}</style>"

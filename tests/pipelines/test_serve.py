@@ -41,6 +41,7 @@ from pipelines.send import send
 from pipelines.serve import Server, ServeSettings
 from pipelines.simulate import SimulationSettings, simulate, write_raw
 from pipelines.status import StatusServer
+from tests.gadgets.pacs_servers import Scp, free_port
 
 SCAN = SimulationSettings(
     matrix=(32, 32, 1), coils=4, slices=3, sampling="uniform", acceleration=2, calibration_lines=12
@@ -657,3 +658,61 @@ def test_the_commands(raw: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", [*shipped_chains(), "genrecon_cg_sense.xml", "a-b_c.1"])
 def test_names_of_chains(name: str) -> None:
     assert plain_name(name)
+
+
+JUMPING = """
+import sys, time
+from pathlib import Path
+real, days = time.time, Path(sys.argv.pop(1))
+time.time = lambda: real() + 86400 * float(days.read_text())
+from pipelines.cli import main
+main()
+"""
+
+
+def test_the_wall_clock_jumps(raw: Path, tmp_path: Path) -> None:
+    """Ten years on, then twenty back, with a scan running and files waiting: all are delivered once, nothing hangs."""
+    clock = tmp_path / "clock"
+
+    def jump(days: int) -> None:
+        clock.with_suffix(".new").write_text(str(days))
+        clock.with_suffix(".new").replace(clock)
+
+    jump(0)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    port, status_port, pacs_port = free_port(), free_port(), free_port()
+    command = [sys.executable, "-c", JUMPING, str(clock), "serve", "--port", str(port), "--warm", ""]
+    command += ["--status-port", str(status_port), "--spool", str(tmp_path / "spool")]
+    command += ["--pacs", f"dicom://PACS@127.0.0.1:{pacs_port}"]
+    content = stream(raw)
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        until(lambda: answers(port), 60)
+        try:
+            with socket.create_connection(("127.0.0.1", port), timeout=60) as sock:
+                sock.sendall(content[: len(content) // 2])
+                jump(3650)
+                time.sleep(0.3)
+                sock.sendall(content[len(content) // 2 :])
+                assert answer(sock).endswith(CLOSE)
+            jump(-7300)
+            assert send(raw, "svd_wkgm", f"127.0.0.1:{port}", timeout=60).images == SCAN.slices
+            with urllib.request.urlopen(f"http://127.0.0.1:{status_port}/", timeout=10) as page:
+                assert b"In 0.0 h: 2 scans, 0 of them failed" in page.read()
+            with Scp(port=pacs_port) as pacs:
+                until(lambda: len(pacs.received) >= 2 * SCAN.slices, 60)
+                jump(3650)
+                time.sleep(1.5)
+                found = list(pacs.received)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.stderr.read()
+    assert process.returncode == 0
+    assert len(found) == len(set(found)) == 2 * SCAN.slices
+    assert not list((tmp_path / "spool").glob("*/*.dcm"))
+
+
+def answers(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
