@@ -8,16 +8,16 @@ from typing import Any
 
 import ismrmrd
 
-from gadgets.acquisition import calibration_mode, is_for_images
+from gadgets.acquisition import BucketToBufferGadget, calibration_mode, is_for_images
 from gadgets.finish import adjustment_steps
-from gadgets.stream import ReconError
+from gadgets.stream import ReconError, read_parameters
 from pipelines.chain import Chain
 
 # As `python -m benchmarks.serve memory` compares them with what a server takes.
 COPIES = 8  # of a slice or volume that a chain holds at its most: buffers, calibration, maps, images
 NETWORK_BYTES = 1280  # a pixel of a plane, for the work of a network
 CONSTANT_BYTES = 300 * 2**20  # queues between the gadgets, buffers of libraries
-BUFFERS = "BucketToBufferGadget"
+BUFFERS = BucketToBufferGadget.__name__
 ITEM_BYTES = 2048  # of a line or waveform beside its samples: its header and Python's objects
 
 
@@ -56,6 +56,7 @@ class MemoryCheck:
     ------
     ReconError
         Also when it is called: the memory needed is above the limit, or the fields of view are out of all proportion.
+        And for a property of that gadget that it cannot have.
     """
 
     def __init__(self, header: Any, limit_gib: float, chain: Chain) -> None:
@@ -137,7 +138,8 @@ def _counters_together(chain: Chain) -> set[str]:
     names = set()
     for node in chain.nodes:
         if node.classname == BUFFERS:
-            names |= {node.properties.get(f"{axis}_dimension", "none") for axis in "NS"}
-            if node.properties.get("split_slices", "").lower() not in {"true", "1", "yes"}:
+            parameters = read_parameters(BucketToBufferGadget.Parameters, node.properties, BUFFERS)
+            names |= {parameters.N_dimension, parameters.S_dimension}
+            if not parameters.split_slices:
                 names.add("slice")
     return {"average" if name == "segment" else name for name in names} - {"none", ""}

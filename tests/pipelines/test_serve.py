@@ -395,6 +395,13 @@ def test_memory_is_not_taken_for_what_header_or_lines_claim(
         works(server, raw)
 
 
+def test_a_dimension_that_is_none_is_told(raw: Path, server: Server) -> None:
+    xml = read_chain("cg_sense").to_xml().replace(b'value="contrast"', b'value="contra|t"')
+    found = exchanged(server, stream(raw, text(constants.GADGET_MESSAGE_CONFIG, xml)))
+    assert "property 'N_dimension' is 'contra|t'" in error_of(found)
+    works(server, raw)
+
+
 def test_lines_that_wait_for_their_image_count_as_memory() -> None:
     simulation = simulate(replace(SCAN, slices=2))
     chain, lines = read_chain("cg_sense"), list(simulation.acquisitions())
@@ -501,9 +508,11 @@ def test_clients_that_die_anywhere_leave_the_server_whole(raw: Path) -> None:
 
 def test_many_scans_leave_nothing_behind(raw: Path) -> None:
     with serving(scans=2, waiting=8) as server:
+        threads = threading.active_count()
         works(server, raw)
+        until(lambda: threading.active_count() <= threads)
         process = psutil.Process()
-        before = process.num_fds(), threading.active_count()
+        before = process.num_fds(), threads
         results: list[int] = []
 
         def client() -> None:
@@ -588,8 +597,8 @@ def test_ports_that_are_taken() -> None:
 # --- status ----------------------------------------------------------------------------------------------------------
 
 
-def fetched(status: StatusServer, path: str, host: str = "localhost") -> tuple[int, bytes]:
-    request = urllib.request.Request(f"http://127.0.0.1:{status.port}{path}", headers={"Host": host})
+def fetched(port: int, path: str, host: str = "localhost") -> tuple[int, bytes]:
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers={"Host": host})
     try:
         with urllib.request.urlopen(request, timeout=10) as found:
             return found.status, found.read()
@@ -605,20 +614,20 @@ def test_health_metrics_and_page(raw: Path, tmp_path: Path) -> None:
         try:
             works(server, raw)
             exchanged(server, stream(raw, named("<script>")))
-            assert json.loads(fetched(status, "/health")[1]) == {"status": "ok", "running": 0, "waiting": 0}
-            metrics = fetched(status, "/metrics")[1].decode()
+            assert json.loads(fetched(status.port, "/health")[1]) == {"status": "ok", "running": 0, "waiting": 0}
+            metrics = fetched(status.port, "/metrics")[1].decode()
             assert "genrecon_images_total 3.0" in metrics and "genrecon_failed_total 1.0" in metrics
             assert "genrecon_spool_files 1.0" in metrics
-            found = fetched(status, "/")[1].decode()
+            found = fetched(status.port, "/")[1].decode()
             assert "cg_sense" in found and "1 DICOM files wait" in found and "<script>" not in found
-            assert fetched(status, "/scan/1.png")[1].startswith(b"\x89PNG")
+            assert fetched(status.port, "/scan/1.png")[1].startswith(b"\x89PNG")
             for missing in ("/scan/99.png", "/scan/2.png", "/../etc/passwd", "/x"):
-                assert fetched(status, missing)[0] == 404
-            assert fetched(status, "/", "127.0.0.1:9080")[0] == fetched(status, "/", "[::1]:9080")[0] == 200
+                assert fetched(status.port, missing)[0] == 404
+            assert fetched(status.port, "/", "127.0.0.1:9080")[0] == fetched(status.port, "/", "[::1]:9080")[0] == 200
             for stranger in ("attacker.example", "attacker.example:9080", "["):
-                assert fetched(status, "/", stranger)[0] == 403
+                assert fetched(status.port, "/", stranger)[0] == 403
             server.stopping = True
-            assert fetched(status, "/health")[0] == 503
+            assert fetched(status.port, "/health")[0] == 503
         finally:
             status.close()
 
@@ -697,8 +706,8 @@ def test_the_wall_clock_jumps(raw: Path, tmp_path: Path) -> None:
                 assert answer(sock).endswith(CLOSE)
             jump(-7300)
             assert send(raw, "svd_wkgm", f"127.0.0.1:{port}", timeout=60).images == SCAN.slices
-            with urllib.request.urlopen(f"http://127.0.0.1:{status_port}/", timeout=10) as page:
-                assert b"In 0.0 h: 2 scans, 0 of them failed" in page.read()
+            until(lambda: "In 0.0 h: 2 scans, 0 of them failed" in fetched(status_port, "/")[1].decode())
+            assert "In 0.0 h: 2 scans, 0 of them failed" in fetched(status_port, "/")[1].decode()
             with Scp(port=pacs_port) as pacs:
                 until(lambda: len(pacs.received) >= 2 * SCAN.slices, 60)
                 jump(3650)
