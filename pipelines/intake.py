@@ -130,8 +130,13 @@ class Intake:
             raise ReconError(f"a message of kind {message} came where the ISMRMRD header (3) is due")
         header = self._text("header")
         self._header_due = math.inf
+        size = 0
         while (message := self._message()) == constants.GADGET_MESSAGE_TEXT:
-            parameters |= _json_parameters(self._text("text"))
+            text = self._text("text")
+            size += len(text)
+            if size > self._limits.text_mib * MIB:
+                raise ReconError(f"texts of {size} bytes are above the limit of {self._limits.text_mib:g} MiB")
+            parameters |= _json_parameters(text)
         self._next_id = message
         self.of_fire = bool(parameters)
         return Request(config, chain_text, header, parameters)

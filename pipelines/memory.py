@@ -9,6 +9,7 @@ from typing import Any
 import ismrmrd
 
 from gadgets.acquisition import BucketToBufferGadget, calibration_mode, is_for_images
+from gadgets.buffers import slices_come_again
 from gadgets.finish import adjustment_steps
 from gadgets.stream import ReconError, read_parameters
 from pipelines.chain import Chain
@@ -18,6 +19,8 @@ COPIES = 8  # of a slice or volume that a chain holds at its most: buffers, cali
 NETWORK_BYTES = 1280  # a pixel of a plane, for the work of a network
 CONSTANT_BYTES = 300 * 2**20  # queues between the gadgets, buffers of libraries
 BUFFERS = BucketToBufferGadget.__name__
+COUNTERS = ("average", "slice", "contrast", "phase", "repetition", "set", "segment")
+NOISE_COPIES = 4  # of the noise lines, for their covariance
 ITEM_BYTES = 2048  # of a line or waveform beside its samples: its header and Python's objects
 
 
@@ -39,8 +42,9 @@ class _Range:
 class MemoryCheck:
     """Estimates the most memory that a scan needs, from its header and then from its lines.
 
-    That is `COPIES` times the largest slice or volume, with all that share its buffer, the work of a network on a plane
-    of it, and the lines that wait: those that came since the last image went out.
+    That is `COPIES` times the largest slice or volume, with all that share its buffer or are reconstructed with it; the
+    matrices of coils and kernels; the work of a network on a plane; the maps that are kept where slices come again; and
+    what came since the last image went out: lines, and a buffer for each combination of their counters.
 
     Parameters
     ----------
@@ -63,7 +67,14 @@ class MemoryCheck:
         self._header, self._limit = header, limit_gib * 2**30
         system = header.acquisitionSystemInformation
         self._coils = max((system.receiverChannels if system else None) or 1, 1)
+        self._channels = 0  # of any line, noise too
         self._waiting = self._images = self.needed = 0
+        self._buffers: set[tuple[int, ...]] = set()  # that came since the last image
+        self._slices: set[int] = set()
+        self._at_once = _largest_property(chain, ("slices_at_once",), 1)
+        self._samples = _largest_property(chain, ("samples",), 1)
+        self._kernel = _largest_property(chain, ("kernel", "kernel_3d", "window"), 6)
+        self._kept_maps = _largest_property(chain, ("map_sets",), 1) if slices_come_again(header) else 0
         self._blocks = [(_Range(), _Range(), _Range()) for _ in header.encoding]  # RO, E1, E2 of separate calibration
         self._counters = {name: _Range() for name in _counters_together(chain)}
         for name, counter in self._counters.items():
@@ -78,9 +89,14 @@ class MemoryCheck:
         """Take an acquisition that agrees with the header, or a waveform, into account; so many images went out."""
         if images != self._images:
             self._images, self._waiting = images, 0
+            self._buffers.clear()
         self._waiting += item.data.nbytes + ITEM_BYTES
+        before = self._extent()
+        if isinstance(item, ismrmrd.Acquisition):
+            self._channels = max(self._channels, item.active_channels)
+            if item.is_flag_set(ismrmrd.ACQ_IS_NOISE_MEASUREMENT):
+                self._waiting += NOISE_COPIES * item.data.nbytes
         if isinstance(item, ismrmrd.Acquisition) and is_for_images(item):
-            before = self._extent()
             self._coils = max(self._coils, item.active_channels)
             for name, counter in self._counters.items():
                 counter.add(int(getattr(item.idx, name)))
@@ -90,16 +106,22 @@ class MemoryCheck:
                 for axis, value in zip(self._blocks[space], sizes, strict=True):
                     axis.add(int(value))
                 self._blocks[space][0].add(0)
-            if self._extent() != before:
-                self._largest = max(self._largest, self._estimate())
+            others = [int(getattr(item.idx, name)) for name in COUNTERS if name not in self._counters]
+            self._buffers.add((space, *others))
+            self._slices.add(int(item.idx.slice))
+        if self._extent() != before:
+            self._largest = self._estimate()
         self._check()
 
     def _extent(self) -> tuple[int, ...]:
         blocks = [axis.count() for block in self._blocks for axis in block]
-        return self._coils, *blocks, *(counter.count() for counter in self._counters.values())
+        counts = [counter.count() for counter in self._counters.values()]
+        return self._coils, self._channels, len(self._buffers), len(self._slices), *blocks, *counts
 
     def _estimate(self) -> int:
-        """Bytes that the largest slice or volume needs."""
+        """Bytes that are needed besides the lines."""
+        channels = max(self._channels, self._coils)
+        matrices = COPIES * 16 * channels**2 + 2 * 16 * (self._kernel**2 * self._coils) ** 2
         together = math.prod(counter.count() for counter in self._counters.values())
         largest = 0
         for number, (encoding, block) in enumerate(zip(self._header.encoding, self._blocks, strict=True)):
@@ -116,9 +138,11 @@ class MemoryCheck:
                 ) from None
             on_the_way = max(map(math.prod, [*steps, recon[0]]))  # an image before its field of view is cut
             plane = max(math.prod(sorted(size)[1:]) for size in (encoded[0], recon[0]))
-            array = COPIES * 8 * (pixels * self._coils + on_the_way) * together
-            largest = max(largest, array + NETWORK_BYTES * plane)
-        return CONSTANT_BYTES + largest
+            buffer = 8 * pixels * self._coils * together
+            arrays = COPIES * (buffer + 8 * on_the_way * together) + 16 * self._samples * pixels
+            kept = len(self._buffers) * buffer + len(self._slices) * self._kept_maps * 8 * pixels * self._coils
+            largest = max(largest, self._at_once * (arrays + NETWORK_BYTES * plane) + kept)
+        return CONSTANT_BYTES + matrices + largest
 
     def _check(self) -> None:
         self.needed = max(self.needed, self._largest + self._waiting)
@@ -127,6 +151,16 @@ class MemoryCheck:
                 f"the scan would need about {self.needed / 2**30:.3g} GiB of memory, the limit is "
                 f"{self._limit / 2**30:g} GiB; raise --memory if it may have that"
             )
+
+
+def _largest_property(chain: Chain, names: tuple[str, ...], default: int) -> int:
+    """The largest number that one of these properties of any gadget has; what is no number is told by the gadget."""
+    found = [default]
+    for node in chain.nodes:
+        for name, text in node.properties.items():
+            if name.rpartition(".")[2] in names and text.strip().isdecimal():
+                found.append(int(text))
+    return max(found)
 
 
 def _xyz(size: Any) -> tuple[Any, Any, Any]:

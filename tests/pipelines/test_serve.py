@@ -360,6 +360,12 @@ def calibration_beyond_the_matrix(_: Any, lines: list[Any]) -> None:
     line.idx.kspace_encode_step_1, line.idx.kspace_encode_step_2 = 65535, 60
 
 
+def noise_of_many_coils(_: Any, lines: list[Any]) -> None:
+    noise = ismrmrd.Acquisition.from_array(np.ones((16000, 2), np.complex64))
+    noise.set_flag(ismrmrd.ACQ_IS_NOISE_MEASUREMENT)
+    lines.insert(0, noise)
+
+
 def field_of_view(millimetres: float) -> Callable[[Any, list[Any]], None]:
     def change(header: Any, _: list[Any]) -> None:
         header.encoding[0].reconSpace.fieldOfView_mm.y = millimetres
@@ -373,6 +379,7 @@ def field_of_view(millimetres: float) -> Callable[[Any, list[Any]], None]:
         (contrast_beyond_the_header, "GiB of memory, the limit is 1 GiB"),
         (contrasts_in_the_header, "GiB of memory, the limit is 1 GiB"),
         (calibration_beyond_the_matrix, "GiB of memory, the limit is 1 GiB"),
+        (noise_of_many_coils, "GiB of memory, the limit is 1 GiB"),
         (field_of_view(1e-3), "GiB of memory, the limit is 1 GiB"),
         (field_of_view(5e-324), "out of all proportion"),
         (field_of_view(float("nan")), "all must be positive"),
@@ -400,6 +407,22 @@ def test_a_dimension_that_is_none_is_told(raw: Path, server: Server) -> None:
     found = exchanged(server, stream(raw, text(constants.GADGET_MESSAGE_CONFIG, xml)))
     assert "property 'N_dimension' is 'contra|t'" in error_of(found)
     works(server, raw)
+
+
+def test_buffers_and_texts_that_pile_up_are_refused(raw: Path) -> None:
+    simulation = simulate(replace(SCAN, matrix=(128, 128, 1)))
+    line = next(simulation.acquisitions())
+    memory = MemoryCheck(simulation.header, 1.0, read_chain("cg_sense"))
+    with pytest.raises(ReconError, match="GiB of memory, the limit is 1 GiB"):
+        for phase in range(1000):  # each has a buffer of its own
+            line.idx.phase = phase
+            memory(line, 0)
+    padding = b'{"parameters": {}}'.ljust(2**20)
+    texts = 3 * text(constants.GADGET_MESSAGE_TEXT, padding)
+    with serving(limits=replace(LIMITS, text_mib=2.0)) as server:
+        head = named("cg_sense") + stream(raw)[1026:].partition(struct.pack("<H", 1008))[0]
+        assert "texts of 3145728 bytes are above the limit of 2 MiB" in error_of(exchanged(server, head + texts))
+        works(server, raw)
 
 
 def test_lines_that_wait_for_their_image_count_as_memory() -> None:
