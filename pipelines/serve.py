@@ -47,6 +47,7 @@ ALLOWED = {
 }
 CONNECTIONS = 64  # at a time, those that run and wait among them
 LONGEST_TEXT = 600
+LONGEST_CHAIN = 64  # gadgets, each a thread
 WAITING_S = 1.0  # between two looks whether a client that waits is still there
 RECENT = 24  # scans that the status page tells of
 
@@ -116,6 +117,8 @@ def chain_of(request: Request, settings: ServeSettings) -> Chain:
     config = renamed if isinstance(renamed, str) and renamed and request.config is not None else request.config
     if request.chain_text is not None:
         chain = Chain(request.chain_text, "the chain that was sent")
+        if len(chain.nodes) > LONGEST_CHAIN:
+            raise ReconError(f"the chain that was sent has {len(chain.nodes)} gadgets; {LONGEST_CHAIN} are allowed")
         for node in chain.nodes:
             _check_node(node)
     else:

@@ -402,6 +402,14 @@ def test_memory_is_not_taken_for_what_header_or_lines_claim(
         works(server, raw)
 
 
+def test_a_chain_of_too_many_gadgets_is_refused(raw: Path, server: Server) -> None:
+    gadget = b"<gadget><dll>gadgetron_mricore</dll><classname>ImageFinishGadget</classname></gadget>"
+    xml = read_chain("cg_sense").to_xml().replace(b"</stream>", 1000 * gadget + b"</stream>")
+    found = exchanged(server, stream(raw, text(constants.GADGET_MESSAGE_CONFIG, xml)))
+    assert "gadgets; 64 are allowed" in error_of(found)
+    works(server, raw)
+
+
 def test_a_dimension_that_is_none_is_told(raw: Path, server: Server) -> None:
     xml = read_chain("cg_sense").to_xml().replace(b'value="contrast"', b'value="contra|t"')
     found = exchanged(server, stream(raw, text(constants.GADGET_MESSAGE_CONFIG, xml)))
