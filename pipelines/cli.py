@@ -284,6 +284,8 @@ def serve_command(
     finally:
         if status is not None:
             status.close()
+    if server.running():  # beyond --grace
+        _exit_now(0)
 
 
 @app.command()
