@@ -297,6 +297,7 @@ class RemoveROOversamplingGadget(Gadget):
 # --- buckets and buffers -------------------------------------------------------------------------------------------
 
 _DIMENSIONS = (*COUNTERS, *(f"user_{index}" for index in range(8)), "n_acquisitions", "none", "")
+BUFFER_COUNTERS = ("average", "slice", "contrast", "phase", "repetition", "set", "segment")  # that sort into buffers
 _BUFFER_DIMENSIONS = ("average", "contrast", "phase", "repetition", "set", "segment", "slice", "none", "")
 
 
@@ -484,8 +485,7 @@ class BucketToBufferGadget(Gadget):
             yield ReconData(bits)
 
     def _key(self, line: ismrmrd.Acquisition) -> tuple[int, ...]:
-        names = ("average", "slice", "contrast", "phase", "repetition", "set", "segment")
-        key = {name: int(getattr(line.idx, name)) for name in names}
+        key = {name: int(getattr(line.idx, name)) for name in BUFFER_COUNTERS}
         for dimension in (self.parameters.N_dimension, self.parameters.S_dimension):
             if dimension in key and dimension != "slice":
                 key[dimension] = 0

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import ismrmrd
 
-from gadgets.acquisition import BucketToBufferGadget, calibration_mode, is_for_images
+from gadgets.acquisition import BUFFER_COUNTERS, BucketToBufferGadget, calibration_mode, is_for_images
 from gadgets.buffers import slices_come_again
 from gadgets.finish import adjustment_steps
 from gadgets.stream import ReconError, read_parameters
@@ -19,7 +19,6 @@ COPIES = 8  # of a slice or volume that a chain holds at its most: buffers, cali
 NETWORK_BYTES = 1280  # a pixel of a plane, for the work of a network
 CONSTANT_BYTES = 300 * 2**20  # queues between the gadgets, buffers of libraries
 BUFFERS = BucketToBufferGadget.__name__
-COUNTERS = ("average", "slice", "contrast", "phase", "repetition", "set", "segment")
 NOISE_COPIES = 4  # of the noise lines, for their covariance
 ITEM_BYTES = 2048  # of a line or waveform beside its samples: its header and Python's objects
 
@@ -37,6 +36,17 @@ class _Range:
 
     def count(self) -> int:
         return 1 if self.low is None else self.high - self.low + 1
+
+
+@dataclass
+class _Space:
+    """Of an encoding space: pixels of an array, of an image before its field of view is cut, and of a plane."""
+
+    pixels: int
+    on_the_way: int
+    plane: int
+    separate: bool  # whether its calibration lines are a block of their own
+    block: tuple[_Range, _Range, _Range] = field(default_factory=lambda: (_Range(), _Range(), _Range()))  # RO, E1, E2
 
 
 class MemoryCheck:
@@ -64,7 +74,7 @@ class MemoryCheck:
     """
 
     def __init__(self, header: Any, limit_gib: float, chain: Chain) -> None:
-        self._header, self._limit = header, limit_gib * 2**30
+        self._limit = limit_gib * 2**30
         system = header.acquisitionSystemInformation
         self._coils = max((system.receiverChannels if system else None) or 1, 1)
         self._channels = 0  # of any line, noise too
@@ -75,7 +85,7 @@ class MemoryCheck:
         self._samples = _largest_property(chain, ("samples",), 1)
         self._kernel = _largest_property(chain, ("kernel", "kernel_3d", "window"), 6)
         self._kept_maps = _largest_property(chain, ("map_sets",), 1) if slices_come_again(header) else 0
-        self._blocks = [(_Range(), _Range(), _Range()) for _ in header.encoding]  # RO, E1, E2 of separate calibration
+        self._spaces = [_space_of(number, encoding) for number, encoding in enumerate(header.encoding)]
         self._counters = {name: _Range() for name in _counters_together(chain)}
         for name, counter in self._counters.items():
             for encoding in header.encoding:
@@ -100,21 +110,21 @@ class MemoryCheck:
             self._coils = max(self._coils, item.active_channels)
             for name, counter in self._counters.items():
                 counter.add(int(getattr(item.idx, name)))
-            space = item.encoding_space_ref
-            if calibration_mode(self._header.encoding[space]) in {"separate", "external"}:
-                sizes = item.number_of_samples - 1, item.idx.kspace_encode_step_1, item.idx.kspace_encode_step_2
-                for axis, value in zip(self._blocks[space], sizes, strict=True):
-                    axis.add(int(value))
-                self._blocks[space][0].add(0)
-            others = [int(getattr(item.idx, name)) for name in COUNTERS if name not in self._counters]
-            self._buffers.add((space, *others))
+            space = self._spaces[item.encoding_space_ref]
+            if space.separate:
+                samples, lines, partitions = space.block
+                samples.add(0, item.number_of_samples - 1)
+                lines.add(int(item.idx.kspace_encode_step_1))
+                partitions.add(int(item.idx.kspace_encode_step_2))
+            others = [int(getattr(item.idx, name)) for name in BUFFER_COUNTERS if name not in self._counters]
+            self._buffers.add((item.encoding_space_ref, *others))
             self._slices.add(int(item.idx.slice))
         if self._extent() != before:
             self._largest = self._estimate()
         self._check()
 
     def _extent(self) -> tuple[int, ...]:
-        blocks = [axis.count() for block in self._blocks for axis in block]
+        blocks = [axis.count() for space in self._spaces for axis in space.block]
         counts = [counter.count() for counter in self._counters.values()]
         return self._coils, self._channels, len(self._buffers), len(self._slices), *blocks, *counts
 
@@ -124,24 +134,12 @@ class MemoryCheck:
         matrices = COPIES * 16 * channels**2 + 2 * 16 * (self._kernel**2 * self._coils) ** 2
         together = math.prod(counter.count() for counter in self._counters.values())
         largest = 0
-        for number, (encoding, block) in enumerate(zip(self._header.encoding, self._blocks, strict=True)):
-            encoded, recon = (
-                (_xyz(space.matrixSize), _xyz(space.fieldOfView_mm))
-                for space in (encoding.encodedSpace, encoding.reconSpace)
-            )
-            pixels = max(math.prod(encoded[0]), math.prod(recon[0]), math.prod(axis.count() for axis in block))
-            try:
-                steps = adjustment_steps((recon[0][0], *encoded[0][1:]), encoded[1], recon[1], recon[0])
-            except ArithmeticError:
-                raise ReconError(
-                    f"the scan: the fields of view of encoding {number} are out of all proportion; correct the header"
-                ) from None
-            on_the_way = max(map(math.prod, [*steps, recon[0]]))  # an image before its field of view is cut
-            plane = max(math.prod(sorted(size)[1:]) for size in (encoded[0], recon[0]))
+        for space in self._spaces:
+            pixels = max(space.pixels, math.prod(axis.count() for axis in space.block))
             buffer = 8 * pixels * self._coils * together
-            arrays = COPIES * (buffer + 8 * on_the_way * together) + 16 * self._samples * pixels
+            arrays = COPIES * (buffer + 8 * space.on_the_way * together) + 16 * self._samples * pixels
             kept = len(self._buffers) * buffer + len(self._slices) * self._kept_maps * 8 * pixels * self._coils
-            largest = max(largest, self._at_once * (arrays + NETWORK_BYTES * plane) + kept)
+            largest = max(largest, self._at_once * (arrays + NETWORK_BYTES * space.plane) + kept)
         return CONSTANT_BYTES + matrices + largest
 
     def _check(self) -> None:
@@ -151,6 +149,25 @@ class MemoryCheck:
                 f"the scan would need about {self.needed / 2**30:.3g} GiB of memory, the limit is "
                 f"{self._limit / 2**30:g} GiB; raise --memory if it may have that"
             )
+
+
+def _space_of(number: int, encoding: Any) -> _Space:
+    """Raises ReconError for fields of view out of all proportion."""
+    encoded, recon = encoding.encodedSpace, encoding.reconSpace
+    matrices = _xyz(encoded.matrixSize), _xyz(recon.matrixSize)
+    shape = (matrices[1][0], *matrices[0][1:])  # the readout's oversampling is gone by then
+    try:
+        steps = adjustment_steps(shape, _xyz(encoded.fieldOfView_mm), _xyz(recon.fieldOfView_mm), matrices[1])
+    except ArithmeticError:
+        raise ReconError(
+            f"the scan: the fields of view of encoding {number} are out of all proportion; correct the header"
+        ) from None
+    return _Space(
+        pixels=max(map(math.prod, matrices)),
+        on_the_way=max(map(math.prod, [*steps, matrices[1]])),
+        plane=max(math.prod(sorted(matrix)[1:]) for matrix in matrices),
+        separate=calibration_mode(encoding) in {"separate", "external"},
+    )
 
 
 def _largest_property(chain: Chain, names: tuple[str, ...], default: int) -> int:

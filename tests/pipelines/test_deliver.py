@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
-from pynetdicom import AE, evt
 from typer.testing import CliRunner
 
 from gadgets.pacs import Destination
@@ -24,6 +23,7 @@ from gadgets.spool import add_to_spool
 from gadgets.stream import ReconError
 from pipelines import cli
 from pipelines.cli import app
+from tests.gadgets.pacs_servers import Scp
 
 NOWHERE = "dicom://PACS@127.0.0.1:1"
 
@@ -45,30 +45,6 @@ def fill(spool: Path, url: str, count: int = 2) -> None:
         add_to_spool(spool, Destination(url, timeout_s=5), mr_file(number))
 
 
-class Pacs:
-    """An SCP that takes everything, or refuses it with a status."""
-
-    def __init__(self, status: int = 0) -> None:
-        self.received: list[str] = []
-        self.arrived = threading.Event()
-        entity = AE("PACS")
-        entity.add_supported_context(MRImageStorage)
-
-        def store(event: Any) -> int:
-            self.received.append(str(event.request.AffectedSOPInstanceUID))
-            self.arrived.set()
-            return status
-
-        self.server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, store)])
-        self.url = f"dicom://PACS@127.0.0.1:{self.server.server_address[1]}"
-
-    def __enter__(self) -> Pacs:
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self.server.shutdown()
-
-
 @pytest.fixture(autouse=True)
 def log_as_it_was() -> Any:
     logger = logging.getLogger("genrecon")
@@ -87,7 +63,7 @@ def run(*arguments: Any) -> str:
 
 
 def test_once_delivers_and_says_what_is_left(tmp_path: Path) -> None:
-    with Pacs() as pacs:
+    with Scp() as pacs:
         fill(tmp_path / "spool", pacs.url)
         run("--spool", tmp_path / "spool", "--once")
     assert pacs.received == ["1.2.3.0", "1.2.3.1"]
@@ -107,7 +83,7 @@ def test_status_shows_the_queues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_refused_files_are_put_back(tmp_path: Path) -> None:
-    with Pacs(status=0xA900) as pacs:
+    with Scp(lambda _: 0xA900) as pacs:
         fill(tmp_path, pacs.url, 1)
         for _ in range(9):
             with pytest.raises(ReconError):
@@ -129,9 +105,10 @@ def test_the_service_delivers_what_comes_and_stops_in_good_order(tmp_path: Path)
     command = [sys.executable, "-m", "pipelines.cli", "deliver", "--spool", str(tmp_path / "spool")]
     service = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
-        with Pacs() as pacs:
+        arrived = threading.Event()
+        with Scp(lambda _: arrived.set() or 0) as pacs:
             fill(tmp_path / "spool", pacs.url, 1)
-            assert pacs.arrived.wait(60)
+            assert arrived.wait(60)
             service.send_signal(signal.SIGTERM)
             _, log = service.communicate(timeout=60)
     finally:
