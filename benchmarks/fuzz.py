@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import collections
 import contextlib
+import os
 import random
 import socket
 import struct
@@ -19,15 +20,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import psutil
 from gadgetron.external import writers
 
 from gadgets.stream import PeerGone, ReconError
 from pipelines.chain import read_chain
-from pipelines.intake import Intake, Limits
+from pipelines.heap import memory_of
+from pipelines.intake import Intake
 from pipelines.memory import MemoryCheck
 from pipelines.raw import RawScan
-from pipelines.serve import Scan, Server, ServeSettings, chain_of, checked, header_of
+from pipelines.scan_worker import chain_of, checked, header_of
+from pipelines.serve import Server
+from pipelines.serve_settings import Limits, ServeSettings
 from pipelines.simulate import SimulationSettings, simulate, write_raw
 
 LIMITS = Limits(text_mib=0.5, message_mib=1.0, scan_gib=0.05, memory_gib=0.5, idle_s=2.0, scan_s=20.0)
@@ -133,7 +136,7 @@ def outcome(content: bytes) -> str:
             header = header_of(request.header_text)
             memory = MemoryCheck(header, LIMITS.memory_gib, chain)
             intake.start()
-            for _ in checked(header, intake, memory, Scan(0, "")):
+            for _ in checked(header, intake, memory, lambda: 0):
                 pass
             return "read"
         except PeerGone:
@@ -152,18 +155,16 @@ def fuzz_server(streams: int, seed: int = 0) -> dict[str, int]:
     Raises
     ------
     AssertionError
-        A stream took too long, or memory grew above its limit.
+        A stream took too long, memory grew above its limit, or a process of the server did not survive it.
     Exception
         Whatever else a stream caused.
     """
     generator = random.Random(seed)
     good = good_streams()
     counts: collections.Counter[str] = collections.Counter()
-    process = psutil.Process()
     server = Server(ServeSettings(port=0, limits=LIMITS, scans=2, grace_s=5.0))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
-    before = process.memory_info().rss
     try:
         for number in range(streams):
             content = mutated(generator.choice(good), generator)
@@ -174,9 +175,11 @@ def fuzz_server(streams: int, seed: int = 0) -> dict[str, int]:
             else:
                 counts[outcome(content)] += 1
             assert time.monotonic() - start < SLOWEST_S, f"stream {number} of seed {seed} took too long"
-            grown = (process.memory_info().rss - before) / 2**20
-            assert grown < MEMORY_MIB, f"memory grew by {grown:.0f} MiB by stream {number} of seed {seed}"
+            for pid in (os.getpid(), *server.processes()):
+                found = memory_of(pid) / 2**20
+                assert found < MEMORY_MIB, f"a process has {found:.0f} MiB after stream {number} of seed {seed}"
         _to_server(server, good[0], images=True)
+        assert not server.totals["replaced"], f"a process did not survive a stream of seed {seed}"
     finally:
         server.stop()
         thread.join(5)

@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipelines.chain import shipped_chain
-from pipelines.cli import settle_allocator
+from pipelines.heap import memory_of, settle_allocator
 from pipelines.memory import MemoryCheck
 from pipelines.raw import RawScan
 from pipelines.replay import DICOM_MODULE, configured_chain
@@ -50,6 +50,19 @@ class ServeProcess:
                 break
         self._reader = threading.Thread(target=self.process.stderr.read, daemon=True)
         self._reader.start()
+
+    def tree(self) -> list[psutil.Process]:
+        """The server and its processes."""
+        process = psutil.Process(self.process.pid)
+        return [process, *process.children(recursive=True)]
+
+    def memory(self) -> int:
+        """Bytes that they have to themselves."""
+        found = 0
+        for process in self.tree():
+            with contextlib.suppress(OSError):  # one that has just ended
+                found += memory_of(process.pid)
+        return found
 
     def close(self) -> None:
         """Stop it."""
@@ -144,7 +157,7 @@ def latency(raw: Path, config: str, gadgetron: str | None, repeats: int) -> None
 
 def memory() -> None:
     """Table of a scan's memory: as the server estimates it, and what its process had more at the scan's peak."""
-    table = Table(title="memory of a scan [MiB]: estimated before it is taken, and the server's process at its peak")
+    table = Table(title="memory of a scan [MiB]: estimated before it is taken, and what the server has at its peak")
     for heading in ("scan", "chain", "estimated", "peak above idle"):
         table.add_column(heading)
     base = SimulationSettings(coils=16, sampling="uniform", acceleration=2, calibration_lines=24)
@@ -173,12 +186,11 @@ def memory() -> None:
                         check(line, int(index // lines_a_slice) if early else 0)
                 server = ServeProcess("--warm", "cg_sense,svd_wkgm")
                 try:
-                    process = psutil.Process(server.process.pid)
-                    idle = peak = process.memory_info().rss
+                    idle = peak = server.memory()
                     client = threading.Thread(target=lambda: send(raw, config, server.address))  # noqa: B023
                     client.start()
                     while client.is_alive():
-                        peak = max(peak, process.memory_info().rss)
+                        peak = max(peak, server.memory())
                         time.sleep(0.01)
                 finally:
                     server.close()
@@ -189,7 +201,6 @@ def memory() -> None:
 def load(scans: int, clients: int) -> None:
     """Many scans from several clients at a time: images, memory, descriptors, threads."""
     server = ServeProcess("--warm", "", "--scans", "2", "--waiting", "64")
-    process = psutil.Process(server.process.pid)
     try:
         with tempfile.TemporaryDirectory() as folder:
             raw = Path(folder) / "scan.h5"
@@ -199,7 +210,7 @@ def load(scans: int, clients: int) -> None:
             write_raw(raw, simulate(settings))
             for _ in range(8):
                 send(raw, "cg_sense", server.address)
-            before = _state(process)
+            before = _state(server)
             counts: list[int] = []
             lock = threading.Lock()
             todo = iter(range(scans))
@@ -221,16 +232,22 @@ def load(scans: int, clients: int) -> None:
                 thread.join()
             seconds = time.perf_counter() - start
             time.sleep(2)
-            after = _state(process)
+            after = _state(server)
     finally:
         server.close()
     console.print(f"{len(counts)} of {scans} scans, {sum(counts)} of {4 * scans} images in {seconds:.0f} s")
-    for name, one, other in zip(("memory [MiB]", "file descriptors", "threads"), before, after, strict=True):
-        console.print(f"{name}: {one} before, {other} after")
+    for name, one in before.items():
+        console.print(f"{name}: {one} before, {after[name]} after")
 
 
-def _state(process: psutil.Process) -> tuple[int, int, int]:
-    return process.memory_info().rss // 2**20, process.num_fds(), process.num_threads()
+def _state(server: ServeProcess) -> dict[str, int]:
+    tree = server.tree()
+    return {
+        "memory [MiB]": server.memory() // 2**20,
+        "processes": len(tree),
+        "file descriptors": sum(one.num_fds() for one in tree),
+        "threads": sum(one.num_threads() for one in tree),
+    }
 
 
 def main() -> None:

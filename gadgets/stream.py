@@ -268,6 +268,10 @@ class StageTiming:
 Stage = Callable[[Iterator[Any]], Iterator[Any]]
 
 
+class StageThread(threading.Thread):
+    """A thread of `run_stages`, by which one can tell whether any still computes."""
+
+
 class _Meter:
     """Takes the time a stage waits for its input off its working time."""
 
@@ -340,9 +344,9 @@ def run_stages(
         finally:
             meter.busy += time.perf_counter() - start
 
-    threads = [threading.Thread(target=feed, name="source", daemon=True)]
+    threads = [StageThread(target=feed, name="source", daemon=True)]
     threads += [
-        threading.Thread(target=work, args=(index,), name=name, daemon=True) for index, (name, _) in enumerate(stages)
+        StageThread(target=work, args=(index,), name=name, daemon=True) for index, (name, _) in enumerate(stages)
     ]
     for thread in threads:
         thread.start()

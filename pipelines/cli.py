@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import datetime
 import io
 import json
@@ -24,6 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from gadgets.stream import ReconError, one_line
+from pipelines.heap import settle_allocator
 
 DEFAULT_CONFIG = "cg_sense"  # linear: no prior decides what is seen
 
@@ -62,14 +62,20 @@ def _options(
         logger.addHandler(logging.NullHandler())  # warnings stand in each run's summary
 
 
-class _JsonLines(logging.Formatter):
+class JsonLines(logging.Formatter):
     """One JSON object a line."""
 
     def format(self, record: logging.LogRecord) -> str:
         when = datetime.datetime.fromtimestamp(record.created, datetime.timezone.utc).isoformat(timespec="milliseconds")
-        table = {"time": when, "level": record.levelname.lower(), "message": " ".join(record.getMessage().split())}
+        table: dict[str, Any] = {
+            "time": when,
+            "level": record.levelname.lower(),
+            "message": " ".join(record.getMessage().split()),
+        }
         if record.exc_info and record.exc_info[1] is not None:
             table["exception"] = type(record.exc_info[1]).__name__
+        if (scan := getattr(record, "scan", None)) is not None:
+            table["scan"] = scan
         return json.dumps(table)
 
 
@@ -77,7 +83,7 @@ def _log_to_stderr(json_lines: bool = False) -> None:
     logger = logging.getLogger("genrecon")
     logger.setLevel(logging.INFO)
     handler = logging.StreamHandler()
-    handler.setFormatter(_JsonLines() if json_lines else logging.Formatter("%(levelname)s %(message)s"))
+    handler.setFormatter(JsonLines() if json_lines else logging.Formatter("%(levelname)s %(message)s"))
     logger.addHandler(handler)
 
 
@@ -220,16 +226,21 @@ def serve_command(
     chains: Annotated[
         Path | None, typer.Option(exists=True, file_okay=False, help="Folder of chains beside the shipped ones.")
     ] = None,
-    scans: Annotated[int, typer.Option(min=1, max=64, help="Scans that run at a time.")] = 1,
+    scans: Annotated[int, typer.Option(min=1, max=64, help="Scans that run at a time, a process each.")] = 1,
     waiting: Annotated[int, typer.Option(min=0, max=1000, help="Scans that wait; more are told to come later.")] = 8,
     dicom: Annotated[Path | None, typer.Option(help="Folder for the chains' DICOM files; none without it.")] = None,
-    time_budget: Annotated[float, typer.Option(min=0.0, help="time_budget_s of generative scans; 0: none.")] = 0.0,
-    memory: Annotated[float, typer.Option(min=0.5, help="GiB that a scan may need, by estimate.")] = 16.0,
+    time_budget: Annotated[
+        float, typer.Option(min=0.0, help="time_budget_s of generative scans; 0: nine tenths of --longest.")
+    ] = 0.0,
+    memory: Annotated[float, typer.Option(min=0.5, help="GiB of memory that a scan may need.")] = 16.0,
     scan_size: Annotated[float, typer.Option(min=0.001, help="GiB that a scan may have.")] = 64.0,
+    read_ahead: Annotated[
+        float, typer.Option(min=0.0, help="GiB of each scan that waits which are kept in a temporary file.")
+    ] = 1.0,
     idle: Annotated[
-        float, typer.Option(min=0.1, help="Seconds without a byte after which a client is given up.")
+        float, typer.Option(min=0.1, help="Seconds after which a client that neither sends nor takes is given up.")
     ] = 60.0,
-    longest: Annotated[float, typer.Option(min=1.0, help="Seconds that a scan may take.")] = 3600.0,
+    longest: Annotated[float, typer.Option(min=1.0, help="Seconds that a scan may take, or wait.")] = 3600.0,
     grace: Annotated[float, typer.Option(min=0.0, help="Seconds that running scans have at the server's end.")] = 60.0,
     status_port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="HTTP port of /health, /metrics and the status page.")
@@ -240,7 +251,7 @@ def serve_command(
         typer.Option(help="PACS that DICOM goes to: dicom://AE@host:port, dicom-tls://... or https://host/dicom-web."),
     ] = "",
     spool: Annotated[
-        Path | None, typer.Option(help="Folder where DICOM waits for the PACS; the status counts its files.")
+        Path | None, typer.Option(help="Folder where DICOM waits for the PACS.  [default with --pacs: dicom-spool]")
     ] = None,
     warm: Annotated[str, typer.Option(help="Methods made ready before the first scan; empty: none.")] = "svd_wkgm",
     json_logs: Annotated[bool, typer.Option("--json-logs", help="Log lines as JSON.")] = False,
@@ -250,18 +261,21 @@ def serve_command(
     Chains by name are the shipped ones and those of --chains; chains that clients send may have the gadgets of the
     shipped ones only. SIGTERM and Ctrl-C stop it: running scans are finished, new ones refused.
     """
-    from pipelines.intake import Limits
-    from pipelines.serve import Server, ServeSettings, warm_up
+    from pipelines.serve import Server, prepare
+    from pipelines.serve_settings import Limits, ServeSettings
     from pipelines.status import StatusServer
 
+    prepare()
     _log_to_stderr(json_logs)
-    limits = Limits(memory_gib=memory, scan_gib=scan_size, idle_s=idle, scan_s=longest)
+    spool = spool or (Path("dicom-spool") if pacs else None)
+    limits = Limits(memory_gib=memory, scan_gib=scan_size, ahead_gib=read_ahead, idle_s=idle, scan_s=longest)
     settings = ServeSettings(
         bind=bind,
         port=port,
         chains=chains,
         scans=scans,
         waiting=waiting,
+        warm=tuple(filter(None, (name.strip() for name in warm.split(",")))),
         limits=limits,
         time_budget_s=time_budget,
         dicom=dicom,
@@ -270,22 +284,18 @@ def serve_command(
         grace_s=grace,
     )
     server = Server(settings)
-    methods = tuple(filter(None, (name.strip() for name in warm.split(","))))
     status = None
     try:
-        warm_up(methods)
         if status_port is not None:
             status = StatusServer(server, status_port, status_bind, spool)
             logging.getLogger("genrecon").info("status on http://%s:%d/", status_bind, status.port)
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, lambda *_: threading.Thread(target=server.stop, daemon=True).start())
         server.run()
-        server.stop()
     finally:
+        server.stop()
         if status is not None:
             status.close()
-    if server.running():  # beyond --grace
-        _exit_now(0)
 
 
 @app.command()
@@ -979,18 +989,6 @@ def main() -> None:
     except Exception as error:
         _print_error(error)
         _exit_now(1)
-
-
-def settle_allocator() -> None:
-    """Let glibc have one heap for all threads, and keep what is freed there, up to 512 MiB.
-
-    Otherwise it maps the arrays of every slice anew, which costs a tenth of the time of a scan.
-    """
-    arena_max, mmap_threshold, trim_threshold = -8, -3, -1
-    with contextlib.suppress(OSError, AttributeError):  # another libc
-        libc = ctypes.CDLL("libc.so.6")
-        for option, value in ((arena_max, 1), (mmap_threshold, 32 * 2**20), (trim_threshold, 512 * 2**20)):
-            libc.mallopt(option, value)
 
 
 def _exit_now(code: int) -> NoReturn:

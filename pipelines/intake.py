@@ -1,55 +1,33 @@
-"""What a server reads from a client: MRD messages within limits that are checked before memory is taken."""
+"""A server's end of a connection: MRD messages within limits that are checked before memory is taken, and answers."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import json
 import math
-import re
 import select
 import socket
 import struct
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from types import TracebackType
+from typing import IO, Any
 
 import ismrmrd
 import numpy as np
 from gadgetron.external import constants
 
-from gadgets.stream import Aborted, BoundedQueue, PeerGone, ReconError, one_line
-from pipelines.chain import INSTALLED_PREFIX
+from gadgets.stream import ERROR_MESSAGE, Aborted, BoundedQueue, PeerGone, ReconError, one_line
+from pipelines.serve_settings import Limits
 
 MIB = 2**20
 PAUSE_S = 1.0
-NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a client may send; more is refused before it is read.
-
-    Parameters
-    ----------
-    text_mib : of a chain, a header or a text
-    message_mib : of one acquisition or waveform
-    scan_gib : of all messages of a scan
-    memory_gib : that a scan may need, as `pipelines.memory` estimates it
-    handshake_s : for chain and header, from the connection on
-    idle_s : without a byte of a message that is due
-    scan_s : for the whole scan, from its first message on
-    """
-
-    text_mib: float = 4.0
-    message_mib: float = 64.0
-    scan_gib: float = 64.0
-    memory_gib: float = 16.0
-    handshake_s: float = 10.0
-    idle_s: float = 60.0
-    scan_s: float = 3600.0
+CLOSE = constants.GADGET_MESSAGE_CLOSE.to_bytes(2, "little")
 
 
 @dataclass(frozen=True)
@@ -61,13 +39,28 @@ class Request:
     config : name of a chain, or None
     chain_text : a chain, where it was sent itself
     header_text : ISMRMRD header
-    parameters : of the JSON text that a FIRE client sends after the header, or instead of a chain
+    texts : that a FIRE client sends after the header, or instead of a chain
+    next_message : id of the message that follows, read already
     """
 
     config: str | None
     chain_text: bytes | None
     header_text: bytes
-    parameters: dict[str, Any]
+    texts: tuple[bytes, ...]
+    next_message: int
+
+    @property
+    def of_fire(self) -> bool:
+        """Whether the client is FIRE's, by its texts."""
+        return bool(self.texts)
+
+    @functools.cached_property
+    def parameters(self) -> dict[str, Any]:
+        """The `parameters` of FIRE's JSON; nothing of other texts."""
+        found: dict[str, Any] = {}
+        for text in self.texts:
+            found |= _json_parameters(text)
+        return found
 
 
 class Intake:
@@ -77,6 +70,8 @@ class Intake:
     ----------
     sock : connected socket
     limits : see there
+    next_message : id of a message that was read from the socket already
+    ahead : file of what else was read from it already, closed when it is at its end
 
     Raises
     ------
@@ -86,16 +81,18 @@ class Intake:
         By all methods, for what is no MRD stream, is above a limit, or does not come in time.
     """
 
-    def __init__(self, sock: socket.socket, limits: Limits) -> None:
+    def __init__(
+        self, sock: socket.socket, limits: Limits, next_message: int | None = None, ahead: IO[bytes] | None = None
+    ) -> None:
         self._socket, self._limits = sock, limits
         self._deadline = time.monotonic() + limits.scan_s
         self._header_due = time.monotonic() + limits.handshake_s
-        self._bytes = 0
+        self._bytes = self._text_bytes = 0
         self._queue = BoundedQueue(items=512)
         self._failure: ReconError | None = None
-        self._next_id: int | None = None
+        self._next_id = next_message
+        self._ahead = ahead
         self._reader: threading.Thread | None = None
-        self.of_fire = False  # whether the client sent parameters as FIRE does
 
     # --- the request
 
@@ -112,39 +109,45 @@ class Intake:
         return message
 
     def request(self) -> Request | None:
-        """Chain, header and parameters; None when the client closes the stream before a header."""
+        """What the client asks for; None when it closes the stream before a header."""
         config: str | None = None
         chain_text: bytes | None = None
-        message = self._message()
-        if message == constants.GADGET_MESSAGE_FILENAME:
+        texts: list[bytes] = []
+        if self._message() == constants.GADGET_MESSAGE_FILENAME:
             config = bytes(self._read(1024)).partition(b"\0")[0].decode("ascii", "replace")
         else:
-            chain_text = self._text("chain")
-        parameters: dict[str, Any] = {}
+            chain_text = self._request_text("chain")
         if chain_text is not None and chain_text.lstrip().startswith(b"{"):  # FIRE's client sends its JSON so, too
-            config, parameters, chain_text = "", _json_parameters(chain_text), None
+            texts.append(chain_text)
+            config, chain_text = "", None
         message = self._message()
         if message == constants.GADGET_MESSAGE_CLOSE:
             return None
         if message != constants.GADGET_MESSAGE_HEADER:
             raise ReconError(f"a message of kind {message} came where the ISMRMRD header (3) is due")
-        header = self._text("header")
+        header = self._request_text("header")
         self._header_due = math.inf
-        size = 0
         while (message := self._message()) == constants.GADGET_MESSAGE_TEXT:
-            text = self._text("text")
-            size += len(text)
-            if size > self._limits.text_mib * MIB:
-                raise ReconError(f"texts of {size} bytes are above the limit of {self._limits.text_mib:g} MiB")
-            parameters |= _json_parameters(text)
+            texts.append(self._request_text("text"))
         self._next_id = message
-        self.of_fire = bool(parameters)
-        return Request(config, chain_text, header, parameters)
+        return Request(config, chain_text, header, tuple(texts), message)
+
+    def _request_text(self, what: str) -> bytes:
+        """A text that is kept until its scan begins."""
+        text = self._text(what)
+        self._text_bytes += len(text)
+        if self._text_bytes > self._limits.text_mib * MIB:
+            raise ReconError(
+                f"chain, header and texts of {self._text_bytes} bytes are above the limit of "
+                f"{self._limits.text_mib:g} MiB"
+            )
+        return text
 
     # --- the data
 
     def start(self) -> None:
-        """Read the data ahead."""
+        """Read the data."""
+        self._header_due = math.inf
         self._reader = threading.Thread(target=self._read_all, name="intake", daemon=True)
         self._reader.start()
 
@@ -153,14 +156,6 @@ class Intake:
         yield from self._queue
         if self._failure is not None:
             raise self._failure
-
-    def client_gone(self) -> bool:
-        """Whether the client is known to have left before its data were complete."""
-        if isinstance(self._failure, PeerGone):
-            return True
-        poller = select.poll()
-        poller.register(self._socket, 0)  # errors and hang-ups are always told
-        return bool(poller.poll(0))
 
     def drop(self) -> None:
         """Nobody wants the data any more: what still comes is read and dropped."""
@@ -171,7 +166,7 @@ class Intake:
         if self._reader is not None:
             self._reader.join()
         else:
-            self._discard()
+            discard(self._socket, self._seconds_left())
 
     def stop(self) -> None:
         """End the reading; the connection can still be written to."""
@@ -198,17 +193,11 @@ class Intake:
             text = str(error) if isinstance(error, ReconError) else f"a message cannot be read ({one_line(error)})"
             self._failure = ReconError(text)
             self._queue.close()
-            self._discard()
+            discard(self._socket, self._seconds_left())
         self._queue.close()
 
-    def _discard(self) -> None:
-        """Drop what still comes, until the client pauses: one that still sends does not read what it is told."""
-        end = min(self._deadline, time.monotonic() + self._limits.idle_s)
-        poller = select.poll()  # the socket's own time-out is the writer's, too
-        poller.register(self._socket, select.POLLIN)
-        with contextlib.suppress(OSError):
-            while time.monotonic() < end and poller.poll(1000 * PAUSE_S) and self._socket.recv(MIB):
-                pass
+    def _seconds_left(self) -> float:
+        return min(self._deadline - time.monotonic(), self._limits.idle_s)
 
     def _item(self, message: int) -> Any:
         if message == constants.GADGET_MESSAGE_ISMRMRD_ACQUISITION:
@@ -259,6 +248,12 @@ class Intake:
             raise ReconError(f"the scan is above the limit of {self._limits.scan_gib:g} GiB")
         chunks = bytearray()
         while len(chunks) < count:
+            if self._ahead is not None:
+                if chunk := self._ahead.read(min(count - len(chunks), MIB)):
+                    chunks += chunk
+                    continue
+                self._ahead.close()
+                self._ahead = None
             left = min(self._deadline, self._header_due) - time.monotonic()
             if left <= 0 and self._header_due < self._deadline:
                 raise ReconError(f"chain and header did not come within {self._limits.handshake_s:g} s")
@@ -292,12 +287,119 @@ def _json_parameters(text: bytes) -> dict[str, Any]:
     return parameters if isinstance(parameters, dict) else {}
 
 
-def plain_name(config: str) -> str:
-    """Name of a chain as a client gives it: without `.xml`, and without what installed chains have in front.
+# --- a client that waits ---------------------------------------------------------------------------------------------
 
-    Raises ReconError for what is no name: a path, say.
+
+class ReadAhead:
+    """Reads what a client sends while its scan waits into a file without a name, so that its leaving is noticed.
+
+    Parameters
+    ----------
+    sock : connected socket
+    next_message : id of a message that was read from it already
+    limit_gib : most that is read; the client waits with the rest, as it does when there is no room for the file
+
+    Attributes
+    ----------
+    file : what was read, None if that is nothing
     """
-    name = config.strip().removesuffix(".xml").removeprefix(INSTALLED_PREFIX)
-    if not NAME.fullmatch(name):
-        raise ReconError("the name of the configuration has letters that no name of a chain has")
-    return name
+
+    def __init__(self, sock: socket.socket, next_message: int, limit_gib: float) -> None:
+        self._socket = sock
+        self._left = int(limit_gib * 2**30)
+        self._end = next_message.to_bytes(2, "little")
+        self.file: IO[bytes] | None = None
+
+    def wait(self, event: int, seconds: float) -> bool:
+        """Read until there is something to read from the descriptor `event`; False when there was not in `seconds`.
+
+        Raises PeerGone when the client left before its scan was complete.
+        """
+        deadline = time.monotonic() + seconds
+        poller = select.poll()
+        poller.register(event, select.POLLIN)
+        poller.register(self._socket, select.POLLIN if self._left > 0 else 0)  # errors are always told
+        while (left := deadline - time.monotonic()) > 0:
+            found = dict(poller.poll(1000 * left))
+            if event in found:
+                return True
+            if found and self._left > 0:
+                self._read()
+            elif found:
+                raise PeerGone("the client is gone")
+            poller.modify(self._socket, select.POLLIN if self._left > 0 else 0)
+        return False
+
+    def _read(self) -> None:
+        try:
+            # It is taken from the socket once it is in the file.
+            chunk = self._socket.recv(min(self._left, MIB), socket.MSG_PEEK)
+        except OSError as error:
+            raise PeerGone(f"the client is gone ({error.strerror or one_line(error)})") from None
+        if not chunk:
+            self._left = 0
+            if self._end != CLOSE:  # a client that has sent all of its scan may end its half of the connection
+                raise PeerGone("the client closed the connection before its CLOSE message")
+            return
+        try:
+            if self.file is None:
+                self.file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
+            written = self.file.write(chunk)
+        except OSError:  # no room
+            self._left = 0
+            return
+        self._socket.recv(written)
+        self._left -= written
+        self._end = (self._end + chunk[:written])[-2:]
+
+    def __enter__(self) -> ReadAhead:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.file is not None:
+            self.file.close()
+
+
+# --- answers ---------------------------------------------------------------------------------------------------------
+
+
+class Outlet:
+    """Writes to a client that must take something every `idle_s` seconds; what gadgetron-python's writers write to.
+
+    Raises PeerGone when the client is gone or takes nothing.
+    """
+
+    def __init__(self, sock: socket.socket, idle_s: float) -> None:
+        self._socket, self._idle_s = sock, idle_s
+
+    def write(self, data: Any) -> None:
+        """Send all of the data."""
+        rest = memoryview(bytes(data))
+        self._socket.settimeout(self._idle_s)
+        try:
+            while rest:
+                rest = rest[self._socket.send(rest[:MIB]) :]
+        except TimeoutError:
+            raise PeerGone(f"the client took nothing for {self._idle_s:g} s") from None
+        except OSError as error:
+            raise PeerGone(f"the client is gone ({error.strerror or one_line(error)})") from None
+
+    def error(self, text: str, of_fire: bool) -> None:
+        """An ERROR, and CLOSE."""
+        encoded = text.encode(errors="replace")
+        if of_fire:  # its client knows no ERROR, but shows log lines
+            line = b"ERROR    " + encoded + b"\0"
+            self.write(struct.pack("<HI", constants.GADGET_MESSAGE_TEXT, len(line)) + line)
+        self.write(ERROR_MESSAGE.pack(constants.GADGET_MESSAGE_ERROR, len(encoded)) + encoded + CLOSE)
+
+
+def discard(sock: socket.socket, seconds: float) -> None:
+    """Drop what still comes, until the client pauses: one that still sends does not read what it is told."""
+    end = time.monotonic() + seconds
+    poller = select.poll()  # the socket's own time-out is the writer's, too
+    poller.register(sock, select.POLLIN)
+    with contextlib.suppress(OSError):
+        while time.monotonic() < end and poller.poll(1000 * PAUSE_S) and sock.recv(MIB):
+            pass

@@ -205,7 +205,8 @@ def check_header(path: Path | str, header: Any) -> None:
     if not header.encoding:
         raise ReconError(f"{path}: header has no encoding section; convert the raw data again")
     for number, encoding in enumerate(header.encoding):
-        trajectory = getattr(encoding.trajectory, "value", encoding.trajectory)
+        # A text that is none of the standard's is not quoted: nobody knows what is in it.
+        trajectory = getattr(encoding.trajectory, "value", "unknown")
         if trajectory != "cartesian":
             raise ReconError(
                 f"{path}: the trajectory of encoding {number} is {trajectory}; only cartesian ones can be reconstructed"

@@ -43,6 +43,7 @@ class _Metrics:
             ("failed", "Scans that failed"),
             ("refused", "Connections that were refused"),
             ("images", "Images sent"),
+            ("replaced", "Processes that had to be replaced"),
         ):
             yield CounterMetricFamily(f"genrecon_{name}", text, value=totals[name])
         yield GaugeMetricFamily("genrecon_running", "Scans that run", value=self._server.running())
@@ -83,9 +84,9 @@ class StatusServer:
                 if own_only and not _is_own(self.headers.get("Host", "")):
                     self._answer(403, "text/plain", b"ask for localhost or for an address\n")
                 elif path == "/health":
-                    state = "stopping" if server.stopping else "ok"
+                    state = "stopping" if server.stopping else "ok" if server.processes() else "not ready"
                     body = {"status": state, "running": server.running(), "waiting": server.waiting()}
-                    self._answer(503 if server.stopping else 200, "application/json", json.dumps(body).encode())
+                    self._answer(200 if state == "ok" else 503, "application/json", json.dumps(body).encode())
                 elif path == "/metrics":
                     self._answer(200, CONTENT_TYPE_LATEST, generate_latest(registry))
                 elif path == "/":

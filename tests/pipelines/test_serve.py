@@ -5,17 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import random
 import re
 import signal
 import socket
 import struct
 import subprocess
 import sys
-import threading
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +18,6 @@ from typing import Any
 
 import ismrmrd
 import numpy as np
-import psutil
 import pytest
 from gadgetron.external import constants, writers
 from typer.testing import CliRunner
@@ -33,116 +27,47 @@ from gadgets.finish import meta_of, meta_values
 from gadgets.stream import ReconError
 from pipelines.chain import read_chain, shipped_chains
 from pipelines.cli import app
-from pipelines.intake import Limits, plain_name
+from pipelines.intake import Request
 from pipelines.memory import ITEM_BYTES, MemoryCheck
 from pipelines.raw import RawScan
 from pipelines.replay import read_images, replay
+from pipelines.scan_worker import chain_of, plain_name
 from pipelines.send import send
-from pipelines.serve import Server, ServeSettings
-from pipelines.simulate import SimulationSettings, simulate, write_raw
+from pipelines.serve import Server
+from pipelines.serve_settings import Limits, ServeSettings
+from pipelines.simulate import simulate
 from pipelines.status import StatusServer
-from tests.gadgets.pacs_servers import Scp, free_port
-
-SCAN = SimulationSettings(
-    matrix=(32, 32, 1), coils=4, slices=3, sampling="uniform", acceleration=2, calibration_lines=12
+from tests.pipelines.serving import (
+    CLOSE,
+    LIMITS,
+    SCAN,
+    address,
+    answer,
+    connected,
+    error_of,
+    exchanged,
+    fetched,
+    fire_error_of,
+    memory,
+    message,
+    named,
+    serving,
+    stream,
+    text,
+    works,
+    write_scan,
 )
-LIMITS = Limits(idle_s=5.0, scan_s=60.0)
 
 
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("serve") / "scan.h5"
-    write_raw(path, simulate(SCAN))
-    return path
+    return write_scan(tmp_path_factory.mktemp("serve"))
 
 
-@contextlib.contextmanager
-def serving(**changes: Any) -> Iterator[Server]:
-    server = Server(ServeSettings(**({"port": 0, "limits": LIMITS, "grace_s": 10.0} | changes)))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.stop()
-        thread.join(5)
-        assert not thread.is_alive()
-
-
-@pytest.fixture
+@pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
     with serving() as one:
         yield one
-
-
-def address(server: Server) -> str:
-    return f"127.0.0.1:{server.port}"
-
-
-def connected(server: Server) -> socket.socket:
-    sock = socket.create_connection(("127.0.0.1", server.port), timeout=20)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return sock
-
-
-def message(number: int, body: bytes = b"") -> bytes:
-    return struct.pack("<H", number) + body
-
-
-def text(number: int, body: bytes) -> bytes:
-    return message(number, struct.pack("<I", len(body)) + body)
-
-
-def named(name: str) -> bytes:
-    return message(constants.GADGET_MESSAGE_FILENAME, name.encode().ljust(1024, b"\0"))
-
-
-CLOSE = message(constants.GADGET_MESSAGE_CLOSE)
-
-
-def stream(raw: Path, config: bytes = b"", parameters: bytes = b"") -> bytes:
-    """A whole scan as a client sends it."""
-    wire = Recorded()
-    with RawScan(raw) as scan:
-        wire.data = config or named("cg_sense")
-        wire.data += text(constants.GADGET_MESSAGE_HEADER, scan.header_xml)
-        if parameters:
-            wire.data += text(constants.GADGET_MESSAGE_TEXT, parameters)
-        for line in scan.acquisitions():
-            writers.write_acquisition(wire, line)
-    return wire.data + CLOSE
-
-
-def answer(sock: socket.socket) -> bytes:
-    """All that comes until the server closes."""
-    found = b""
-    with contextlib.suppress(ConnectionError):
-        while chunk := sock.recv(1 << 20):
-            found += chunk
-    return found
-
-
-def error_of(found: bytes) -> str:
-    number, size = struct.unpack("<HQ", found[:10])
-    assert number == constants.GADGET_MESSAGE_ERROR
-    assert found[10 + size :] == CLOSE
-    return found[10 : 10 + size].decode()
-
-
-def exchanged(server: Server, content: bytes) -> bytes:
-    with connected(server) as sock:
-        sock.sendall(content)
-        return answer(sock)
-
-
-def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.01)
-
-
-def works(server: Server, raw: Path) -> None:
-    assert send(raw, "cg_sense", address(server), timeout=30).images == SCAN.slices
 
 
 # --- the same images -------------------------------------------------------------------------------------------------
@@ -194,7 +119,7 @@ def test_fire_parameters_instead_of_a_chain(raw: Path, server: Server) -> None:
     found = exchanged(server, stream(raw, text(constants.GADGET_MESSAGE_CONFIG, parameters)))
     assert found[:2] == message(constants.GADGET_MESSAGE_ISMRMRD_IMAGE) and found.endswith(CLOSE)
     found = exchanged(server, stream(raw, text(constants.GADGET_MESSAGE_CONFIG, b"{}")))
-    assert "letters that no name of a chain has" in error_of(found)
+    assert "letters that no name of a chain has" in fire_error_of(found)
 
 
 def test_own_chains_and_a_time_budget(raw: Path, tmp_path: Path) -> None:
@@ -259,10 +184,32 @@ EXTERNAL = '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]><configuration
     ],
 )
 def test_chains_that_are_refused(config: bytes, match: str, raw: Path, server: Server) -> None:
-    imported = set(sys.modules)
     found = error_of(exchanged(server, stream(raw, config)))
     assert match in found and "\n" not in found
-    assert not {"os.path.passwd", "ctypes.wintypes"} & (set(sys.modules) - imported)
+
+
+def test_chains_that_are_sent_import_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "not_for_clients.py").write_text("class Reconstruction: pass")
+    monkeypatch.syspath_prepend(tmp_path)
+    chain = read_chain("cg_sense").to_xml().replace(b'"gadgets.reconstruction"', b'"not_for_clients"')
+    with pytest.raises(ReconError, match="external not_for_clients Reconstruction is not among those"):
+        chain_of(Request(None, chain, b"", (), 4), ServeSettings())
+    assert "not_for_clients" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("own", "of_the_server", "expected"),
+    [("", 0.0, 90.0), ("", 20.0, 20.0), ("", 200.0, 90.0), ("30", 20.0, 30.0), ("0", 20.0, 90.0), ("1e9", 0.0, 90.0)],
+)
+def test_time_budgets_end_before_the_longest_scan(own: str, of_the_server: float, expected: float) -> None:
+    parameters = {"generative_recon.time_budget_s": own} if own else {}
+    text = json.dumps({"parameters": parameters}).encode()
+    settings = ServeSettings(time_budget_s=of_the_server, limits=Limits(scan_s=100.0))
+    chain = chain_of(Request("svd_wkgm", None, b"", (text,), 4), settings)
+    (found,) = [value for node in chain.nodes for name, value in node.properties.items() if "time_budget" in name]
+    assert float(found) == expected
+    linear = chain_of(Request("cg_sense", None, b"", (), 4), settings)
+    assert not [name for node in linear.nodes for name in node.properties if "time_budget" in name]
 
 
 def test_errors_are_one_printable_line(raw: Path, server: Server) -> None:
@@ -292,9 +239,7 @@ def test_dicom_folders_of_clients_do_not_count(raw: Path, tmp_path: Path) -> Non
 def test_parameters_that_are_refused(parameters: dict[str, Any], match: str, raw: Path, server: Server) -> None:
     content = stream(raw, parameters=json.dumps({"parameters": parameters}).encode())
     found = exchanged(server, content)
-    number, size = struct.unpack("<HI", found[:6])
-    assert number == constants.GADGET_MESSAGE_TEXT and found[6 : 6 + size].startswith(b"ERROR    ")
-    assert match in error_of(found[6 + size :])
+    assert match in fire_error_of(found)
 
 
 @pytest.mark.parametrize("body", [b"not json", b"[1]", b'{"parameters": 3}', b"[" * 100000, b"\xff"])
@@ -340,9 +285,9 @@ def huge_text(number: int) -> bytes:
     ],
 )  # fmt: skip
 def test_streams_that_are_refused(content: Callable[[Path], bytes], match: str, raw: Path, server: Server) -> None:
-    before = psutil.Process().memory_info().rss
+    before = memory(server)
     assert match in error_of(exchanged(server, content(raw)))
-    assert psutil.Process().memory_info().rss - before < 300e6
+    assert memory(server) - before < 300e6
     works(server, raw)
 
 
@@ -396,9 +341,9 @@ def test_memory_is_not_taken_for_what_header_or_lines_claim(
     for line in lines:
         writers.write_acquisition(wire, line)
     with serving(limits=replace(LIMITS, memory_gib=1.0)) as server:
-        before = psutil.Process().memory_info().rss
+        before = memory(server)
         assert match in error_of(exchanged(server, wire.data + CLOSE))
-        assert psutil.Process().memory_info().rss - before < 300e6
+        assert memory(server) - before < 300e6
         works(server, raw)
 
 
@@ -426,15 +371,15 @@ def test_buffers_and_texts_that_pile_up_are_refused(raw: Path) -> None:
             line.idx.phase = phase
             memory(line, 0)
     padding = b'{"parameters": {}}'.ljust(2**20)
-    texts = 3 * text(constants.GADGET_MESSAGE_TEXT, padding)
+    texts = 2 * text(constants.GADGET_MESSAGE_TEXT, padding)  # each of them, and both, would do without the header
     with serving(limits=replace(LIMITS, text_mib=2.0)) as server:
         head = named("cg_sense") + stream(raw)[1026:].partition(struct.pack("<H", 1008))[0]
-        assert "texts of 3145728 bytes are above the limit of 2 MiB" in error_of(exchanged(server, head + texts))
+        assert " bytes are above the limit of 2 MiB" in error_of(exchanged(server, head + texts))
         works(server, raw)
 
 
 def test_lines_that_wait_for_their_image_count_as_memory() -> None:
-    simulation = simulate(replace(SCAN, slices=2))
+    simulation = simulate(replace(SCAN, matrix=(512, 32, 1), slices=2))
     chain, lines = read_chain("cg_sense"), list(simulation.acquisitions())
     memory = MemoryCheck(simulation.header, 1.0, chain)
     each = lines[0].data.nbytes + ITEM_BYTES
@@ -477,164 +422,7 @@ def test_what_is_no_mrd_client_costs_one_line(
     assert match in line
 
 
-# --- trouble ---------------------------------------------------------------------------------------------------------
-
-
-def test_half_open_connections_end(raw: Path) -> None:
-    with serving(limits=replace(LIMITS, idle_s=0.3)) as server:
-        for begun in (b"", b"\x01", named("cg_sense"), stream(raw)[:5000]):
-            with connected(server) as sock:
-                sock.sendall(begun)
-                found = answer(sock)
-                assert not found or "nothing came for 0.3 s" in error_of(found)
-        works(server, raw)
-
-
-@pytest.mark.parametrize("begun", [message(1), named("cg_sense")], ids=["two bytes", "a chain"])
-def test_a_client_without_a_header_holds_no_place(begun: bytes, raw: Path) -> None:
-    with serving(scans=1, waiting=0) as server, connected(server) as sock:
-        sock.sendall(begun)
-        works(server, raw)
-
-
-def test_bytes_now_and_then_do_not_prolong_the_handshake() -> None:
-    with serving(limits=replace(LIMITS, handshake_s=0.5)) as server, connected(server) as sock:
-        sock.sendall(message(1))
-        with contextlib.suppress(OSError):
-            for _ in range(20):
-                sock.sendall(b"c")
-                time.sleep(0.1)
-        assert "chain and header did not come within 0.5 s" in error_of(answer(sock))
-
-
-def test_scans_that_take_too_long_end(raw: Path) -> None:
-    with serving(limits=replace(LIMITS, scan_s=1.0)) as server, connected(server) as sock:
-        sock.sendall(stream(raw)[:3000])
-        sock.settimeout(10)
-        stop = time.monotonic() + 5
-        with contextlib.suppress(OSError):
-            while time.monotonic() < stop:  # a byte now and then keeps it from being idle
-                sock.sendall(b"\0")
-                time.sleep(0.2)
-        assert time.monotonic() < stop
-
-
-def test_clients_that_die_anywhere_leave_the_server_whole(raw: Path) -> None:
-    content = stream(raw)
-    generator = random.Random(0)
-    with serving(scans=2, waiting=60) as server:
-        works(server, raw)
-        process = psutil.Process()
-        before = process.num_fds()
-        for place in sorted(generator.randrange(1, len(content)) for _ in range(50)):
-            sock = connected(server)
-            sock.sendall(content[:place])
-            if place % 2:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset
-            sock.close()
-        works(server, raw)
-        until(lambda: not server.running() and process.num_fds() <= before)
-        assert process.num_fds() <= before and server.running() == 0
-
-
-def test_many_scans_leave_nothing_behind(raw: Path) -> None:
-    with serving(scans=2, waiting=8) as server:
-        threads = threading.active_count()
-        works(server, raw)
-        until(lambda: threading.active_count() <= threads)
-        process = psutil.Process()
-        before = process.num_fds(), threads
-        results: list[int] = []
-
-        def client() -> None:
-            for _ in range(4):
-                results.append(send(raw, "cg_sense", address(server), timeout=60).images)
-
-        clients = [threading.Thread(target=client) for _ in range(4)]
-        for one in clients:
-            one.start()
-        for one in clients:
-            one.join()
-        assert results == 16 * [SCAN.slices]
-        until(lambda: process.num_fds() <= before[0] and threading.active_count() <= before[1])
-        assert process.num_fds() <= before[0] and threading.active_count() <= before[1]
-        assert server.totals == {"scans": 17, "failed": 0, "refused": 0, "images": 17 * SCAN.slices}
-
-
-def test_a_full_queue_says_so(raw: Path) -> None:
-    with serving(scans=1, waiting=1) as server:
-        held = [connected(server), connected(server)]  # one runs, one waits
-        try:
-            for sock in held:
-                sock.sendall(stream(raw)[: -len(CLOSE)])
-                until(lambda sock=sock: len(server.scans) > held.index(sock))
-            with pytest.raises(ReconError, match="busy: 1 scans wait already; send the scan again later"):
-                send(raw, "cg_sense", address(server), timeout=30)
-        finally:
-            for sock in held:
-                sock.close()
-        until(lambda: not server.running())
-        works(server, raw)
-
-
-def test_a_client_that_leaves_while_it_waits_frees_its_place(raw: Path) -> None:
-    unfinished = stream(raw)[: -len(CLOSE)]
-    with serving(scans=1, waiting=1) as server, connected(server) as running:
-        running.sendall(unfinished)
-        until(lambda: server.running() == 1)
-        with connected(server) as waiting:
-            waiting.sendall(unfinished)
-            until(lambda: server.waiting() == 1)
-        until(lambda: not server.waiting())
-        assert server.waiting() == 0
-        assert server.running() == 1
-        running.sendall(CLOSE)
-        assert answer(running).endswith(CLOSE)
-        works(server, raw)
-
-
-def test_errors_are_told_while_the_client_still_sends(raw: Path) -> None:
-    with serving() as server, connected(server) as sock:
-        sock.sendall(stream(raw, config=named("no_such"))[:20000])
-        told = sock.recv(12)
-        sock.sendall(stream(raw, config=named("no_such"))[20000:])
-        assert "there is no chain 'no_such'" in error_of(told + answer(sock))
-        works(server, raw)
-
-
-def test_stopping_finishes_what_runs_and_refuses_the_rest(raw: Path) -> None:
-    content = stream(raw)
-    with serving() as server, connected(server) as running:
-        running.sendall(content[:20000])
-        until(lambda: server.running() == 1)
-        stopper = threading.Thread(target=server.stop)
-        stopper.start()
-        while not server.stopping:
-            time.sleep(0.01)
-        time.sleep(0.1)
-        with pytest.raises(ReconError, match="no Gadgetron answers there"):
-            send(raw, "cg_sense", address(server), timeout=5)
-        running.sendall(content[20000:])
-        assert answer(running).endswith(CLOSE)
-        stopper.join(10)
-        assert not stopper.is_alive()
-
-
-def test_ports_that_are_taken() -> None:
-    with serving() as server, pytest.raises(ReconError, match=r"cannot listen on 127\.0\.0\.1"):
-        Server(ServeSettings(port=server.port))
-
-
 # --- status ----------------------------------------------------------------------------------------------------------
-
-
-def fetched(port: int, path: str, host: str = "localhost") -> tuple[int, bytes]:
-    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers={"Host": host})
-    try:
-        with urllib.request.urlopen(request, timeout=10) as found:
-            return found.status, found.read()
-    except urllib.error.HTTPError as error:
-        return error.code, error.read()
 
 
 def test_health_metrics_and_page(raw: Path, tmp_path: Path) -> None:
@@ -698,61 +486,3 @@ def test_the_commands(raw: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", [*shipped_chains(), "genrecon_cg_sense.xml", "a-b_c.1"])
 def test_names_of_chains(name: str) -> None:
     assert plain_name(name)
-
-
-JUMPING = """
-import sys, time
-from pathlib import Path
-real, days = time.time, Path(sys.argv.pop(1))
-time.time = lambda: real() + 86400 * float(days.read_text())
-from pipelines.cli import main
-main()
-"""
-
-
-def test_the_wall_clock_jumps(raw: Path, tmp_path: Path) -> None:
-    """Ten years on, then twenty back, with a scan running and files waiting: all are delivered once, nothing hangs."""
-    clock = tmp_path / "clock"
-
-    def jump(days: int) -> None:
-        clock.with_suffix(".new").write_text(str(days))
-        clock.with_suffix(".new").replace(clock)
-
-    jump(0)
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    port, status_port, pacs_port = free_port(), free_port(), free_port()
-    command = [sys.executable, "-c", JUMPING, str(clock), "serve", "--port", str(port), "--warm", ""]
-    command += ["--status-port", str(status_port), "--spool", str(tmp_path / "spool")]
-    command += ["--pacs", f"dicom://PACS@127.0.0.1:{pacs_port}"]
-    content = stream(raw)
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        until(lambda: answers(port), 60)
-        try:
-            with socket.create_connection(("127.0.0.1", port), timeout=60) as sock:
-                sock.sendall(content[: len(content) // 2])
-                jump(3650)
-                time.sleep(0.3)
-                sock.sendall(content[len(content) // 2 :])
-                assert answer(sock).endswith(CLOSE)
-            jump(-7300)
-            assert send(raw, "svd_wkgm", f"127.0.0.1:{port}", timeout=60).images == SCAN.slices
-            until(lambda: "In 0.0 h: 2 scans, 0 of them failed" in fetched(status_port, "/")[1].decode())
-            assert "In 0.0 h: 2 scans, 0 of them failed" in fetched(status_port, "/")[1].decode()
-            with Scp(port=pacs_port) as pacs:
-                until(lambda: len(pacs.received) >= 2 * SCAN.slices, 60)
-                jump(3650)
-                time.sleep(1.5)
-                found = list(pacs.received)
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.stderr.read()
-    assert process.returncode == 0
-    assert len(found) == len(set(found)) == 2 * SCAN.slices
-    assert not list((tmp_path / "spool").glob("*/*.dcm"))
-
-
-def answers(port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-        return True
-    return False
