@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 import ismrmrd
 import numpy as np
@@ -40,7 +40,7 @@ from pipelines.intake import CLOSE, Intake, Outlet, Request
 from pipelines.memory import MemoryCheck
 from pipelines.raw import AcquisitionChecker, check_header, parse_header
 from pipelines.replay import DICOM_MODULE
-from pipelines.serve_settings import ServeSettings
+from pipelines.serve_settings import Ended, ServeSettings
 
 log = logging.getLogger("genrecon")
 
@@ -195,14 +195,6 @@ def checked(header: Any, items: Iterable[Any], memory: MemoryCheck, images: Call
             check(index, item)
         memory(item, images())
         yield item
-
-
-class Ended(NamedTuple):
-    """How a scan ended: what to log of an error, whether the client just left, whether the process goes on."""
-
-    error: str = ""
-    client_left: bool = False
-    goes_on: bool = True
 
 
 class ScanRun:

@@ -1,9 +1,10 @@
-"""How to serve, and what clients may take of a server."""
+"""How to serve, what clients may take of a server, and how a scan ends: what it and its processes both know."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 
 @dataclass(frozen=True)
@@ -63,3 +64,11 @@ class ServeSettings:
     pacs: str = ""
     spool: Path | None = None
     grace_s: float = 60.0
+
+
+class Ended(NamedTuple):
+    """How a scan ended: what to log of an error, whether the client just left, whether the process goes on."""
+
+    error: str = ""
+    client_left: bool = False
+    goes_on: bool = True

@@ -464,6 +464,7 @@ def test_the_commands(raw: Path, tmp_path: Path) -> None:
         arguments = ["send", str(raw), "--host", "127.0.0.1", "--port", port, "--timeout", "30"]
         sent = CliRunner().invoke(app, [*arguments, "-o", str(tmp_path / "out")])
         assert sent.exit_code == 0 and sent.output.startswith("3 images, the first after "), sent.output
+        assert "torch" not in Path(f"/proc/{process.pid}/maps").read_text()  # its processes have that
         failed = CliRunner().invoke(app, [*arguments, "-c", "nothing"])
         assert isinstance(failed.exception, ReconError) and "there is no chain 'nothing'" in str(failed.exception)
         with RawScan(raw) as scan:  # what cannot be converted is not told: it may be of the patient

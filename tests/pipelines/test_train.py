@@ -131,6 +131,7 @@ def test_two_processes_learn_together(array: Path, tmp_path: Path) -> None:
     out = tmp_path / "p.safetensors"
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command = [*launcher, "-m", "pipelines.cli", "train", "wkgm", "--data", str(array), "-o", str(out), *TINY]
+    command += ["--device", "cpu"]  # each process would want a GPU of its own
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
     subprocess.run(command, env=environment, check=True, capture_output=True, timeout=110)
     assert load_checkpoint(out)[1].steps == 20
