@@ -24,9 +24,10 @@ from gadgetron.external import writers
 
 from gadgets.stream import PeerGone, ReconError
 from pipelines.chain import read_chain
-from pipelines.heap import memory_of
 from pipelines.intake import Intake
 from pipelines.memory import MemoryCheck
+from pipelines.nursery import Nursery
+from pipelines.processes import memory_of
 from pipelines.raw import RawScan
 from pipelines.scan_worker import chain_of, checked, header_of
 from pipelines.serve import Server
@@ -162,27 +163,28 @@ def fuzz_server(streams: int, seed: int = 0) -> dict[str, int]:
     generator = random.Random(seed)
     good = good_streams()
     counts: collections.Counter[str] = collections.Counter()
-    server = Server(ServeSettings(port=0, limits=LIMITS, scans=2, grace_s=5.0))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    try:
-        for number in range(streams):
-            content = mutated(generator.choice(good), generator)
-            start = time.monotonic()
-            if number % WHOLE == 0:
-                _to_server(server, content)
-                counts["to the server"] += 1
-            else:
-                counts[outcome(content)] += 1
-            assert time.monotonic() - start < SLOWEST_S, f"stream {number} of seed {seed} took too long"
-            for pid in (os.getpid(), *server.processes()):
-                found = memory_of(pid) / 2**20
-                assert found < MEMORY_MIB, f"a process has {found:.0f} MiB after stream {number} of seed {seed}"
-        _to_server(server, good[0], images=True)
-        assert not server.totals["replaced"], f"a process did not survive a stream of seed {seed}"
-    finally:
-        server.stop()
-        thread.join(5)
+    with Nursery() as nursery:
+        server = Server(ServeSettings(port=0, limits=LIMITS, scans=2, grace_s=5.0), nursery)
+        thread = threading.Thread(target=server.run, daemon=True)
+        thread.start()
+        try:
+            for number in range(streams):
+                content = mutated(generator.choice(good), generator)
+                start = time.monotonic()
+                if number % WHOLE == 0:
+                    _to_server(server, content)
+                    counts["to the server"] += 1
+                else:
+                    counts[outcome(content)] += 1
+                assert time.monotonic() - start < SLOWEST_S, f"stream {number} of seed {seed} took too long"
+                for pid in (os.getpid(), *server.processes()):
+                    found = memory_of(pid) / 2**20
+                    assert found < MEMORY_MIB, f"a process has {found:.0f} MiB after stream {number} of seed {seed}"
+            _to_server(server, good[0], images=True)
+            assert not server.totals["replaced"], f"a process did not survive a stream of seed {seed}"
+        finally:
+            server.stop()
+            thread.join(5)
     return dict(counts)
 
 

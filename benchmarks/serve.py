@@ -27,8 +27,8 @@ from rich.console import Console
 from rich.table import Table
 
 from pipelines.chain import shipped_chain
-from pipelines.heap import memory_of, settle_allocator
 from pipelines.memory import MemoryCheck
+from pipelines.processes import memory_of, settle_allocator
 from pipelines.raw import RawScan
 from pipelines.replay import DICOM_MODULE, configured_chain
 from pipelines.send import SendResult, send

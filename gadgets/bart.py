@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import tempfile
 from pathlib import Path
@@ -59,7 +60,9 @@ def _slice(kspace: Tensor, maps: Tensor, regularisation: float, iterations: int)
         folder = Path(name)
         write_cfl(folder / "kspace", kspace.cpu().numpy().transpose(1, 2, 0)[:, :, None, :])
         write_cfl(folder / "maps", maps.cpu().numpy().transpose(2, 3, 1, 0)[:, :, None])
-        command = ["bart", "pics", "-S", "-d0", f"-i{iterations}", f"-RW:3:0:{regularisation:g}"]
+        # With setpriv it does not outlive a process that is killed.
+        command = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
+        command += ["bart", "pics", "-S", "-d0", f"-i{iterations}", f"-RW:3:0:{regularisation:g}"]
         try:
             done = subprocess.run([*command, "kspace", "maps", "image"], cwd=folder, capture_output=True, text=True)
         except OSError as error:

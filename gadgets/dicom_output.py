@@ -145,6 +145,9 @@ class DicomParameters:
         "", "PEM file of the client certificate's key, where it is not in the same file", local=True
     )
     token_file: str = parameter("", "file with a bearer token for STOW-RS", local=True)
+    deliver: bool = parameter(
+        True, "send to the PACS; false: `genrecon deliver` or `genrecon serve` does that, from the spool", local=True
+    )
     pacs_timeout_s: float = parameter(60.0, "seconds of silence after which an attempt is given up", minimum=1)
     pacs_wait_s: float = parameter(
         2.0, "longest a scan's end waits for what is still being sent; the spool keeps the rest", minimum=0, maximum=600
@@ -1023,7 +1026,7 @@ class DicomOutput(Gadget):
         self._spool, self._destination = _spool_and_destination(self.parameters)
         if self._destination:
             folder = queue_folder(self._spool, self._destination)
-            if folder.is_dir():
+            if folder.is_dir() and self.parameters.deliver:
                 deliver_in_background(folder)
 
     def process(self, items: Iterator[Any]) -> Iterator[Any]:
@@ -1041,27 +1044,29 @@ class DicomOutput(Gadget):
             if isinstance(item, ismrmrd.Image):
                 datasets = dicom_datasets(item, self.header, self.parameters, warn_once)
                 contents = [_encoded(ds) for ds in datasets]
-                count += len(contents)
                 if self._destination:
-                    spooled += self._deliver(contents, self._destination, warn_once)
+                    spooled += self._spool_files(contents, self._destination, warn_once)
                 try:
                     if self.parameters.folder.strip() or not self._destination:
-                        _write_folder(datasets, contents, self.parameters)
+                        count += len(_write_folder(datasets, contents, self.parameters))
                 except ReconError as error:
                     if not self._destination:
                         raise
                     warn_once(str(error).removeprefix(f"{self.name}: "))
             yield item
-        if self._destination and spooled:
+        if self._destination and spooled and self.parameters.deliver:
             sender = deliver_in_background(queue_folder(self._spool, self._destination))
             if left := sender.wait(spooled, self.parameters.pacs_wait_s):
                 warn_once(
                     f"{left} of {len(spooled)} files wait in the spool for {self._destination.pacs}; the next scan or "
                     f"genrecon deliver --spool {self._spool} sends them"
                 )
-        log.info("%s: %d files in %s", self.name, count, self.parameters.folder or self._spool)
+        if count or not self._destination:
+            log.info("%s: %d files in %s", self.name, count, self.parameters.folder)
+        if self._destination:
+            log.info("%s: %d files in the spool %s", self.name, len(spooled), self._spool)
 
-    def _deliver(self, contents: list[bytes], destination: Destination, warn: Warn) -> list[Path]:
+    def _spool_files(self, contents: list[bytes], destination: Destination, warn: Warn) -> list[Path]:
         """Put files into the spool and have them sent; those that could be written there."""
         paths = []
         for content in contents:
@@ -1072,7 +1077,7 @@ class DicomOutput(Gadget):
                     f"images cannot be written to the spool '{self._spool}' ({_reason(error)}) and do not "
                     "reach the PACS; free disk space there or set the property 'spool' to another folder"
                 )
-        if paths:
+        if paths and self.parameters.deliver:
             deliver_in_background(paths[0].parent)
         return paths
 

@@ -19,7 +19,7 @@ from typing import Any, Protocol, cast
 from pydicom import Dataset, dcmread
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, MRImageStorage
 
-from gadgets.stream import ReconError, one_line
+from gadgets.stream import ReconError, reason_of
 
 TLS_SCHEMES = ("dicom-tls", "https")
 DUPLICATE_INSTANCE = 0x0111
@@ -124,7 +124,7 @@ class Destination:
         try:
             context = ssl.create_default_context(cafile=self.ca_file or None)
         except OSError as error:
-            raise _wrong("ca_file", self.ca_file, f"it cannot be used ({_why(error)}); name a PEM file") from None
+            raise _wrong("ca_file", self.ca_file, f"it cannot be used ({reason_of(error)}); name a PEM file") from None
         if self.certificate_file:
             try:
                 context.load_cert_chain(self.certificate_file, self.key_file or None, password="")
@@ -132,7 +132,8 @@ class Destination:
                 raise _wrong(
                     "certificate_file",
                     self.certificate_file,
-                    f"it and 'key_file' cannot be used ({_why(error)}); name PEM files, the key without a password",
+                    f"it and 'key_file' cannot be used ({reason_of(error)}); name PEM files, "
+                    "the key without a password",
                 ) from None
         return context
 
@@ -143,7 +144,7 @@ class Destination:
         try:
             token = Path(self.token_file).read_text().strip()
         except (OSError, ValueError) as error:
-            raise _wrong("token_file", self.token_file, f"it cannot be read ({_why(error)})") from None
+            raise _wrong("token_file", self.token_file, f"it cannot be read ({reason_of(error)})") from None
         if not re.fullmatch(r"[\x21-\x7e]+", token):
             raise _wrong("token_file", self.token_file, "it must hold one token, without blanks")
         return token
@@ -167,10 +168,6 @@ def _check_ae(name: str, title: str) -> None:
         raise _wrong(
             name, title, "an AE title has 1 to 16 ASCII characters and no backslash, for instance dicom://AE@host:port"
         )
-
-
-def _why(error: Exception) -> str:
-    return getattr(error, "strerror", None) or one_line(error)
 
 
 # --- answers ---------------------------------------------------------------------------------------------------------
@@ -280,7 +277,7 @@ class CStore:
                 tls_args=(context, host) if context else None,
             )
         except OSError as error:
-            raise PacsError(f"it cannot be reached ({_why(error)})") from None
+            raise PacsError(f"it cannot be reached ({reason_of(error)})") from None
         finally:
             for logger in loggers:
                 logger.removeHandler(reasons)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from gadgets.prior_cache import PriorCache, default_folder
-from gadgets.stream import one_line
+from gadgets.stream import one_line, reason_of
 from priors.checkpoints import FORMAT, ModelCard
 from priors.generative import GenerativeSettings
 from priors.self_calibration import SelfCalibration, self_calibrated
@@ -178,7 +178,7 @@ class SelfTraining:
             log.warning(
                 "training_cache: %s cannot be written to (%s); the next scan learns anew",
                 self._cache.folder,
-                error.strerror or one_line(error),
+                reason_of(error),
             )
 
 

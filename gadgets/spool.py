@@ -130,7 +130,7 @@ def _files(folder: Path) -> list[Path]:
     """Files that wait in a folder, the oldest first."""
     found = []
     for path in folder.glob("*.dcm"):
-        with contextlib.suppress(FileNotFoundError):  # another process has just delivered it
+        with contextlib.suppress(OSError):  # another process has just delivered it, or it cannot be read now
             found.append((path.stat().st_mtime_ns, path))
     return [path for _, path in sorted(found)]
 
@@ -291,7 +291,11 @@ class Sender:
             self._wake.set()
             if self._thread is None and not self._stopping:
                 self._thread = threading.Thread(target=self._run, name="delivery", daemon=True)
-                self._thread.start()
+                try:
+                    self._thread.start()
+                except RuntimeError:  # no memory for another thread
+                    self._thread = None
+                    raise
 
     def stop(self, grace_s: float = 0.0) -> None:
         """End after the file that is being sent; wait `grace_s` for that."""

@@ -49,6 +49,11 @@ def one_line(error: BaseException) -> str:
     )
 
 
+def reason_of(error: BaseException) -> str:
+    """Why something failed: the system's own words for an error of the system, else the text on one line."""
+    return getattr(error, "strerror", None) or one_line(error)
+
+
 class _Collector(logging.Handler):
     def __init__(self, lines: list[str]) -> None:
         super().__init__(logging.WARNING)

@@ -22,8 +22,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from gadgets.stream import ReconError, one_line
-from pipelines.heap import settle_allocator
+from gadgets.stream import ReconError, one_line, reason_of
+from pipelines.processes import settle_allocator
 
 DEFAULT_CONFIG = "cg_sense"  # linear: no prior decides what is seen
 
@@ -261,11 +261,13 @@ def serve_command(
     Chains by name are the shipped ones and those of --chains; chains that clients send may have the gadgets of the
     shipped ones only. SIGTERM and Ctrl-C stop it: running scans are finished, new ones refused.
     """
-    from pipelines.serve import Server, prepare
+    from pipelines.nursery import Nursery
+    from pipelines.processes import allow_descriptors
+    from pipelines.serve import Server
     from pipelines.serve_settings import Limits, ServeSettings
     from pipelines.status import StatusServer
 
-    prepare()
+    allow_descriptors()
     _log_to_stderr(json_logs)
     spool = spool or (Path("dicom-spool") if pacs else None)
     limits = Limits(memory_gib=memory, scan_gib=scan_size, ahead_gib=read_ahead, idle_s=idle, scan_s=longest)
@@ -283,19 +285,17 @@ def serve_command(
         spool=spool,
         grace_s=grace,
     )
-    server = Server(settings)
-    status = None
-    try:
+    with Nursery() as nursery, contextlib.ExitStack() as stack:
+        nursery.start()  # it loads while the server does
+        server = Server(settings, nursery)
+        stack.callback(server.stop)
         if status_port is not None:
             status = StatusServer(server, status_port, status_bind, spool)
+            stack.callback(status.close)
             logging.getLogger("genrecon").info("status on http://%s:%d/", status_bind, status.port)
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, lambda *_: threading.Thread(target=server.stop, daemon=True).start())
         server.run()
-    finally:
-        server.stop()
-        if status is not None:
-            status.close()
 
 
 @app.command()
@@ -962,7 +962,7 @@ def _print_error(error: Exception) -> None:
     if isinstance(error, ReconError):
         text = one_line(error)
     elif isinstance(error, OSError) and not gadget:
-        text = f"{error.filename or 'system'}: {error.strerror or one_line(error)}"
+        text = f"{error.filename or 'system'}: {reason_of(error)}"
     else:
         logging.getLogger("genrecon").info("traceback", exc_info=error)
         text = f"{gadget}{one_line(error)} (unexpected; run with --verbose for the traceback)"

@@ -7,13 +7,14 @@ import ctypes
 import functools
 import json
 import math
+import os
 import select
 import socket
 import struct
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import IO, Any
@@ -22,7 +23,7 @@ import ismrmrd
 import numpy as np
 from gadgetron.external import constants
 
-from gadgets.stream import ERROR_MESSAGE, Aborted, BoundedQueue, PeerGone, ReconError, one_line
+from gadgets.stream import ERROR_MESSAGE, Aborted, BoundedQueue, PeerGone, ReconError, one_line, reason_of
 from pipelines.serve_settings import Limits
 
 MIB = 2**20
@@ -72,6 +73,11 @@ class Intake:
     limits : see there
     next_message : id of a message that was read from the socket already
     ahead : file of what else was read from it already, closed when it is at its end
+    gone : called when the client resets the connection after its CLOSE
+
+    Attributes
+    ----------
+    complete : whether all of the scan's data came
 
     Raises
     ------
@@ -82,17 +88,27 @@ class Intake:
     """
 
     def __init__(
-        self, sock: socket.socket, limits: Limits, next_message: int | None = None, ahead: IO[bytes] | None = None
+        self,
+        sock: socket.socket,
+        limits: Limits,
+        next_message: int | None = None,
+        ahead: IO[bytes] | None = None,
+        gone: Callable[[], None] = lambda: None,
     ) -> None:
-        self._socket, self._limits = sock, limits
+        self._socket, self._limits, self._gone = sock, limits, gone
         self._deadline = time.monotonic() + limits.scan_s
-        self._header_due = time.monotonic() + limits.handshake_s
+        self._due = time.monotonic() + limits.handshake_s
+        self._late = f"chain and header did not come within {limits.handshake_s:g} s"
         self._bytes = self._text_bytes = 0
         self._queue = BoundedQueue(items=512)
         self._failure: ReconError | None = None
         self._next_id = next_message
         self._ahead = ahead
         self._reader: threading.Thread | None = None
+        self._stopped: int | None = None  # descriptor that has something to read when the reader is to end
+        self._poller = select.poll()
+        self._poller.register(sock, select.POLLIN)
+        self.complete = False
 
     # --- the request
 
@@ -126,7 +142,8 @@ class Intake:
         if message != constants.GADGET_MESSAGE_HEADER:
             raise ReconError(f"a message of kind {message} came where the ISMRMRD header (3) is due")
         header = self._request_text("header")
-        self._header_due = math.inf
+        self._due = time.monotonic() + self._limits.idle_s
+        self._late = f"no data came within {self._limits.idle_s:g} s after the header"
         while (message := self._message()) == constants.GADGET_MESSAGE_TEXT:
             texts.append(self._request_text("text"))
         self._next_id = message
@@ -147,7 +164,9 @@ class Intake:
 
     def start(self) -> None:
         """Read the data."""
-        self._header_due = math.inf
+        self._due = math.inf
+        self._stopped = os.eventfd(0)
+        self._poller.register(self._stopped, select.POLLIN)
         self._reader = threading.Thread(target=self._read_all, name="intake", daemon=True)
         self._reader.start()
 
@@ -157,47 +176,37 @@ class Intake:
         if self._failure is not None:
             raise self._failure
 
-    def drop(self) -> None:
-        """Nobody wants the data any more: what still comes is read and dropped."""
-        self._queue.abort()
-
-    def drain(self) -> None:
-        """Wait until the client has sent all it wants to, as long as the time-outs let it."""
-        if self._reader is not None:
-            self._reader.join()
-        else:
-            discard(self._socket, self._seconds_left())
-
     def stop(self) -> None:
-        """End the reading; the connection can still be written to."""
+        """End the reading; what the client still sends is left in the connection, which can be written to."""
         self._queue.abort()
-        with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RD)
-        if self._reader is not None:
-            self._reader.join()  # the socket's number may be another's once it is closed
+        if self._stopped is not None and self._reader is not None:
+            os.eventfd_write(self._stopped, 1)
+            self._reader.join()
+            os.close(self._stopped)
+            self._stopped = None
 
     def _read_all(self) -> None:
-        dropped = False
         try:
             while (message := self._message()) != constants.GADGET_MESSAGE_CLOSE:
                 item = self._item(message)
-                if item is None or dropped:
-                    continue
-                try:
+                if item is not None:
                     self._queue.put(item)
-                except Aborted:
-                    dropped = True
-        except PeerGone as error:
+            self.complete = True
+        except Aborted:
+            return
+        except ReconError as error:
             self._failure = error
         except Exception as error:
-            text = str(error) if isinstance(error, ReconError) else f"a message cannot be read ({one_line(error)})"
-            self._failure = ReconError(text)
-            self._queue.close()
-            discard(self._socket, self._seconds_left())
+            self._failure = ReconError(f"a message cannot be read ({one_line(error)})")
         self._queue.close()
+        if self.complete:
+            self._watch()
 
-    def _seconds_left(self) -> float:
-        return min(self._deadline - time.monotonic(), self._limits.idle_s)
+    def _watch(self) -> None:
+        """Notice that the client resets the connection. A client that ends its half of it may still read."""
+        self._poller.modify(self._socket, 0)
+        if self._stopped not in dict(self._poller.poll()):
+            self._gone()
 
     def _item(self, message: int) -> Any:
         if message == constants.GADGET_MESSAGE_ISMRMRD_ACQUISITION:
@@ -254,24 +263,33 @@ class Intake:
                     continue
                 self._ahead.close()
                 self._ahead = None
-            left = min(self._deadline, self._header_due) - time.monotonic()
-            if left <= 0 and self._header_due < self._deadline:
-                raise ReconError(f"chain and header did not come within {self._limits.handshake_s:g} s")
+            left = min(self._deadline, self._due) - time.monotonic()
+            if left <= 0 and self._due < self._deadline:
+                raise ReconError(self._late)
             if left <= 0:
                 raise ReconError(f"the scan took longer than {self._limits.scan_s:g} s")
-            self._socket.settimeout(min(left, self._limits.idle_s))
-            try:
-                chunk = self._socket.recv(min(count - len(chunks), MIB))
-            except TimeoutError:
+            found = dict(self._poller.poll(milliseconds(min(left, self._limits.idle_s))))
+            if self._stopped in found:
+                raise Aborted
+            if not found:
                 if left > self._limits.idle_s:
-                    raise ReconError(f"nothing came for {self._limits.idle_s:g} s") from None
+                    raise ReconError(f"nothing came for {self._limits.idle_s:g} s")
+                continue
+            try:
+                chunk = self._socket.recv(min(count - len(chunks), MIB), socket.MSG_DONTWAIT)
+            except BlockingIOError:
                 continue
             except OSError as error:
-                raise PeerGone(f"the client is gone ({error.strerror or one_line(error)})") from None
+                raise PeerGone(f"the client is gone ({reason_of(error)})") from None
             if not chunk:
                 raise PeerGone("the client closed the connection before its CLOSE message")
             chunks += chunk
         return chunks
+
+
+def milliseconds(seconds: float) -> float:
+    """Time for `poll`, which takes 24 days at most."""
+    return min(1000 * seconds, 2.0**31 - 1)
 
 
 _HTTP = {b"GE", b"PO", b"HE", b"OP", b"PU", b"DE", b"CO", b"TR", b"PA"}
@@ -320,7 +338,7 @@ class ReadAhead:
         poller.register(event, select.POLLIN)
         poller.register(self._socket, select.POLLIN if self._left > 0 else 0)  # errors are always told
         while (left := deadline - time.monotonic()) > 0:
-            found = dict(poller.poll(1000 * left))
+            found = dict(poller.poll(milliseconds(left)))
             if event in found:
                 return True
             if found and self._left > 0:
@@ -333,9 +351,11 @@ class ReadAhead:
     def _read(self) -> None:
         try:
             # It is taken from the socket once it is in the file.
-            chunk = self._socket.recv(min(self._left, MIB), socket.MSG_PEEK)
+            chunk = self._socket.recv(min(self._left, MIB), socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return
         except OSError as error:
-            raise PeerGone(f"the client is gone ({error.strerror or one_line(error)})") from None
+            raise PeerGone(f"the client is gone ({reason_of(error)})") from None
         if not chunk:
             self._left = 0
             if self._end != CLOSE:  # a client that has sent all of its scan may end its half of the connection
@@ -384,7 +404,7 @@ class Outlet:
         except TimeoutError:
             raise PeerGone(f"the client took nothing for {self._idle_s:g} s") from None
         except OSError as error:
-            raise PeerGone(f"the client is gone ({error.strerror or one_line(error)})") from None
+            raise PeerGone(f"the client is gone ({reason_of(error)})") from None
 
     def error(self, text: str, of_fire: bool) -> None:
         """An ERROR, and CLOSE."""
@@ -398,8 +418,8 @@ class Outlet:
 def discard(sock: socket.socket, seconds: float) -> None:
     """Drop what still comes, until the client pauses: one that still sends does not read what it is told."""
     end = time.monotonic() + seconds
-    poller = select.poll()  # the socket's own time-out is the writer's, too
+    poller = select.poll()
     poller.register(sock, select.POLLIN)
     with contextlib.suppress(OSError):
-        while time.monotonic() < end and poller.poll(1000 * PAUSE_S) and sock.recv(MIB):
+        while time.monotonic() < end and poller.poll(1000 * PAUSE_S) and sock.recv(MIB, socket.MSG_DONTWAIT):
             pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from dataclasses import dataclass, field
 from typing import Any
@@ -175,8 +176,9 @@ def _largest_property(chain: Chain, names: tuple[str, ...], default: int) -> int
     found = [default]
     for node in chain.nodes:
         for name, text in node.properties.items():
-            if name.rpartition(".")[2] in names and text.strip().isdecimal():
-                found.append(int(text))
+            if name.rpartition(".")[2] in names:
+                with contextlib.suppress(ValueError):
+                    found.append(int(text))
     return max(found)
 
 

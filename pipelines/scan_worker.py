@@ -7,8 +7,8 @@ import logging
 import os
 import queue
 import re
-import signal
 import socket
+import tempfile
 import threading
 import time
 import traceback
@@ -35,9 +35,9 @@ from gadgets.stream import (
     one_line,
 )
 from pipelines.chain import INSTALLED_PREFIX, TWINS, Chain, Node, shipped_chain, shipped_chains
-from pipelines.heap import KEPT_BYTES, memory_of, settle_allocator, trim_heap
 from pipelines.intake import CLOSE, Intake, Outlet, Request
 from pipelines.memory import MemoryCheck
+from pipelines.processes import KEPT_BYTES, memory_of, settle_allocator, trim_heap
 from pipelines.raw import AcquisitionChecker, check_header, parse_header
 from pipelines.replay import DICOM_MODULE
 from pipelines.serve_settings import Ended, ServeSettings
@@ -163,7 +163,7 @@ def _as_the_server_wants(chain: Chain, settings: ServeSettings) -> Chain:
             if settings.pacs:
                 node.properties["pacs"] = settings.pacs
             if settings.spool is not None:
-                node.properties["spool"] = str(settings.spool)
+                node.properties |= {"spool": str(settings.spool), "deliver": "false"}  # the server does
         for prefix in ("", "generative_recon."):
             if node.properties.get(f"{prefix}method") in GENERATIVE:
                 budget = f"{prefix}time_budget_s"
@@ -190,9 +190,11 @@ def header_of(text: bytes) -> Any:
 def checked(header: Any, items: Iterable[Any], memory: MemoryCheck, images: Callable[[], int]) -> Iterator[Any]:
     """The lines and waveforms of a scan. Raises ReconError for what disagrees with the header or is too much."""
     check = AcquisitionChecker("the scan", header)
-    for index, item in enumerate(items):
+    lines = 0
+    for item in items:
         if isinstance(item, ismrmrd.Acquisition):
-            check(index, item)
+            check(lines, item)
+            lines += 1
         memory(item, images())
         yield item
 
@@ -214,51 +216,50 @@ class ScanRun:
         self, sock: socket.socket, request: Request, ahead: IO[bytes] | None, settings: ServeSettings, tell: Tell
     ) -> None:
         self._request, self._settings, self._tell = request, settings, tell
-        self._intake = Intake(sock, settings.limits, request.next_message, ahead)
-        self._sending = sock.dup()  # with a time-out of its own
-        self._outlet = Outlet(self._sending, settings.limits.idle_s)
+        self._intake = Intake(sock, settings.limits, request.next_message, ahead, self._reset)
+        self._outlet = Outlet(sock, settings.limits.idle_s)
         self._results = BoundedQueue(items=64)
-        self._images = 0
+        self._items = self._images = 0
+        self._keeps_files = False  # whether the scan is worth it without its client
+        self._left = ""  # how its client did
 
     def run(self) -> Ended:
-        """Reconstruct it; errors are told to the client."""
+        """Reconstruct it. Images go to the client; an error is for the server to tell."""
         limit = self._settings.limits.scan_s
         timer = threading.Timer(limit, self._results.abort)
         timer.daemon = True
         worker: threading.Thread | None = None
         try:
-            self._intake.start()
             timer.start()
+            self._intake.start()
             chain = chain_of(self._request, self._settings)
+            self._keeps_files = chain.external(DICOM_MODULE) is not None
             self._tell("chain", chain.name)
             header = header_of(self._request.header_text)
             memory = MemoryCheck(header, self._settings.limits.memory_gib, chain)
-            items = checked(header, self._intake, memory, lambda: self._images)
+            items = self._counted(checked(header, self._intake, memory, lambda: self._images))
             worker = threading.Thread(target=self._work, args=(chain, header, items), daemon=True)
             worker.start()
             self._send()
-            self._outlet.write(CLOSE)
-            ended = Ended()
+            ended = self._done()
         except PeerGone as error:
-            ended = Ended(str(error), client_left=True)
+            ended = Ended(str(error))
         except Aborted:
-            ended = self._failed(f"it took longer than {limit:g} s")
+            text = self._left or f"it took longer than {limit:g} s"
+            ended = Ended(text, "" if self._left else text)
         except Exception as error:
-            ended = self._failed(printable(error), "" if isinstance(error, ReconError) else places_of(error))
+            text = printable(error)
+            ended = Ended(text if isinstance(error, ReconError) else f"unexpected {places_of(error)}", text)
         finally:
             timer.cancel()
             self._results.abort()
             self._intake.stop()
-            self._sending.close()
         return ended._replace(goes_on=_has_ended(worker))
 
-    def _failed(self, text: str, for_log: str = "") -> Ended:
-        """Tell the client, and wait until it has sent all it wants to: else it may lose what it is told."""
-        self._intake.drop()
-        with contextlib.suppress(PeerGone):
-            self._outlet.error(text, self._request.of_fire)
-            self._intake.drain()
-        return Ended(for_log or text)
+    def _counted(self, items: Iterator[Any]) -> Iterator[Any]:
+        for item in items:
+            self._items += 1
+            yield item
 
     def _work(self, chain: Chain, header: Any, data: Iterator[Any]) -> None:
         """Run the chain."""
@@ -280,12 +281,36 @@ class ScanRun:
         for item in self._results:
             if isinstance(item, BaseException):
                 raise item
-            if isinstance(item, ismrmrd.Image):
-                image = with_geometry(item, windows)
-                self._tell("sending", None)
+            if not isinstance(item, ismrmrd.Image):
+                continue
+            self._images += 1
+            if self._left:
+                continue
+            image = with_geometry(item, windows)
+            self._tell("sending", None)
+            try:
                 writers.write_image(self._outlet, image)
-                self._images += 1
+            except PeerGone as error:
+                if not (self._intake.complete and self._keeps_files):
+                    raise
+                self._left = str(error)
+            else:
                 self._tell("image", thumbnail(image))
+
+    def _reset(self) -> None:
+        """The client is gone after it has sent all of the scan."""
+        self._left = "the client is gone"
+        if not self._keeps_files:
+            self._results.abort()
+
+    def _done(self) -> Ended:
+        if self._items and not self._images:
+            text = f"its {self._items} lines gave no image; look at their flags and at the gadgets of the chain"
+            return Ended(text, text)
+        if self._left:
+            return Ended(f"{self._left}; {self._images} images went to files only")
+        self._outlet.write(CLOSE)
+        return Ended()
 
 
 def _has_ended(worker: threading.Thread | None) -> bool:
@@ -310,7 +335,7 @@ def places_of(error: BaseException) -> str:
     """
     frames = reversed(traceback.extract_tb(error.__traceback__)[-PLACES:])
     places = " < ".join(f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames)
-    return f"unexpected {type(error).__name__} at {places}" if places else f"unexpected {type(error).__name__}"
+    return f"{type(error).__name__} at {places}" if places else type(error).__name__
 
 
 # --- the process -----------------------------------------------------------------------------------------------------
@@ -334,6 +359,7 @@ class _ToServer(logging.Handler):
     def __init__(self, link: Connection) -> None:
         super().__init__()
         self._link = link
+        self.in_scan = False
 
     def tell(self, what: str, about: Any) -> None:
         """Tell the server; without one the process ends."""
@@ -347,28 +373,33 @@ class _ToServer(logging.Handler):
         values = dict(record.__dict__, msg=record.getMessage(), args=None, exc_info=None, exc_text=None)
         if record.exc_info and record.exc_info[1] is not None:
             values["msg"] += f": {places_of(record.exc_info[1])}"
-        self.tell("log", values)
+        self.tell("log", (values, self.in_scan))
 
 
-def work(link: Connection, settings: ServeSettings, level: int) -> None:
+def _log_thread_error(about: threading.ExceptHookArgs) -> None:
+    """Python would print the error's text, which may quote a header."""
+    if about.exc_value is not None:
+        log.error("a thread ended: %s", places_of(about.exc_value))
+
+
+def work(link: Connection) -> None:
     """Reconstruct the scans that come over the link, until it is closed or a scan has left threads behind.
 
     Parameters
     ----------
-    link : to the server. It sends (request, whether there is a file of what was read ahead), then the descriptors of
-        the client's socket and of that file. It hears (what, about): `ready`, or `failed` and why; `log` and a record;
-        of a scan what `ScanRun` tells, and `ended` with `Ended`
-    settings : of the server
-    level : of its log
+    link : to the server. It sends (settings, level of the log, folder for temporary files), then of each scan
+        (request, whether there is a file of what was read ahead) and the descriptors of the client's socket and of that
+        file. It hears (what, about): `ready`, or `failed` and why; `log` and a record; of a scan what `ScanRun` tells,
+        and `ended` with `Ended`
     """
-    for name in (signal.SIGINT, signal.SIGTERM):  # those are for the server, which closes the link
-        signal.signal(name, signal.SIG_IGN)
     with contextlib.suppress(OSError):  # rather this process than the server, where memory runs out
         Path("/proc/self/oom_score_adj").write_text("500")
+    settings, level, tempfile.tempdir = link.recv()
     settle_allocator()
     server = _ToServer(link)
     log.handlers, log.propagate = [server], False
     log.setLevel(level)
+    threading.excepthook = _log_thread_error
     try:
         warm_up(settings.warm)
     except ReconError as error:
@@ -380,10 +411,12 @@ def work(link: Connection, settings: ServeSettings, level: int) -> None:
     server.tell("ready", None)
     while True:
         request, sock, ahead = jobs.get()
+        server.in_scan = True
         with sock:
             ended = ScanRun(sock, request, ahead, settings, server.tell).run()
         if ahead is not None:
             ahead.close()
+        server.in_scan = False
         server.tell("ended", ended)
         if not ended.goes_on:
             os._exit(0)  # the threads would not let it end otherwise

@@ -6,10 +6,11 @@ import contextlib
 import logging
 import math
 import multiprocessing
-import multiprocessing.forkserver
 import os
+import shutil
 import signal
 import socket
+import tempfile
 import threading
 import time
 from collections import deque
@@ -19,10 +20,11 @@ from multiprocessing.reduction import send_handle
 from typing import Any
 
 from gadgets.spool import deliver
-from gadgets.stream import PeerGone, ReconError, one_line
-from pipelines.heap import memory_of
+from gadgets.stream import PeerGone, ReconError, reason_of
 from pipelines.intake import CLOSE, Intake, Outlet, ReadAhead, Request, discard
-from pipelines.serve_settings import ServeSettings
+from pipelines.nursery import Nursery, ScanProcess
+from pipelines.processes import memory_of
+from pipelines.serve_settings import Ended, ServeSettings
 
 log = logging.getLogger("genrecon")
 
@@ -32,27 +34,12 @@ SILENT_S = (60, 10, 6)  # a client's host is asked after so long a silence, agai
 WATCH_S = 0.05  # between two looks at a scan's memory
 LATE_S = 10.0  # that a scan may end later than its limit by itself
 START_S = 300.0  # that a process may take to be ready
-STOPPING_S = 2.0  # that connections have to end after the scans, when the server stops
+DEATH_S = 10.0  # that a process may take to end once it is killed
+STOPPING_S = 5.0  # that connections and threads have to end after the scans, when the server stops
 PAUSES_S = (0.0, 1.0, 5.0, 30.0)  # before a process that did not get ready is started again
 
-PROCESSES = multiprocessing.get_context("forkserver")
-_starting = threading.Lock()  # multiprocessing's own lists of processes have none
 
-
-def prepare() -> None:
-    """Begin to load what processes of scans need, in a process that these are then made from."""
-    PROCESSES.set_forkserver_preload(["pipelines.scan_worker", "pipelines.serve"])
-    with _starting:
-        multiprocessing.forkserver.ensure_running()
-
-
-def _work(link: Connection, settings: ServeSettings, level: int) -> None:
-    from pipelines.scan_worker import work
-
-    work(link, settings, level)
-
-
-@dataclass
+@dataclass(eq=False)
 class Scan:
     """What is known of a scan, without anything of the patient."""
 
@@ -71,6 +58,10 @@ class Scan:
         """Seconds that it runs, or waits."""
         return self.seconds or time.monotonic() - self.began
 
+    def log(self, level: int, text: str) -> None:
+        """Write a line about it."""
+        log.log(level, "scan %d: %s", self.number, text, extra={"scan": self.number})
+
 
 class Ticket:
     """A client's scan on its way through the server: it waits for a place, then for its end.
@@ -78,20 +69,20 @@ class Ticket:
     Attributes
     ----------
     scan : what is known of it
-    turn : descriptor that has something to read once it has a place
     place : where it is reconstructed
     done : set at its end
     sending : whether the client may have a part of an image, so that nothing else can be told to it
-    fate : what its process could not tell the client
+    told : what the client is to be told
+    turn : descriptor that has something to read when its waiting for a place is over
     """
 
     def __init__(self, scan: Scan) -> None:
         self.scan = scan
-        self.turn = os.eventfd(0)
         self.place: Place | None = None
         self.done = threading.Event()
         self.sending = False
-        self.fate = ""
+        self.told = ""
+        self.turn = os.eventfd(0)
 
     def call(self, place: Place) -> None:
         """It is its turn."""
@@ -102,12 +93,6 @@ class Ticket:
     def wake(self) -> None:
         """End its waiting."""
         os.eventfd_write(self.turn, 1)
-
-    def __enter__(self) -> Ticket:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self.turn)
 
 
 # --- where scans are reconstructed -----------------------------------------------------------------------------------
@@ -131,9 +116,10 @@ class Place:
         self.settled = threading.Event()
         self.failure = ""
         self.thread = threading.Thread(target=self._run, name="place", daemon=True)
-        self._lock = threading.Lock()  # of process and link
-        self._process: Any = None
+        self._process: ScanProcess | None = None
+        self._giving = threading.Lock()  # held while something is sent over the link
         self._link: Connection | None = None
+        self._scratch: str | None = None
         self._due = math.inf  # when it must be ready
         self._idle_bytes = 0
 
@@ -141,24 +127,28 @@ class Place:
     def process_id(self) -> int:
         """Of its process; 0 without one."""
         process = self._process
-        return 0 if process is None else int(process.pid)
+        return 0 if process is None else process.pid
 
     def give(self, ticket: Ticket, request: Request, sock: socket.socket, ahead: ReadAhead) -> None:
-        """Hand the scan of its ticket over to the process. One that has just ended is told of by the ticket."""
-        with self._lock, contextlib.suppress(OSError):
-            if self.ticket is ticket and self._link is not None:
+        """Hand the scan of its ticket over to the process."""
+        with self._giving:
+            if self.ticket is not ticket or self._link is None:
+                return  # the process has just ended, and the ticket says so
+            try:
                 self._link.send((request, ahead.file is not None))
                 send_handle(self._link, sock.fileno(), None)
                 if ahead.file is not None:
                     send_handle(self._link, ahead.file.fileno(), None)
+            except OSError as error:  # it cannot go on with half of that
+                self.kill(f"it could not be handed over ({reason_of(error)}); send the scan again")
 
     def kill(self, why: str) -> None:
-        """End the process at once."""
-        if self.ticket is not None:
-            self.ticket.fate = why
-        with self._lock:
-            if self._process is not None:
-                self._process.kill()
+        """End the process at once; its client is told why."""
+        ticket, process = self.ticket, self._process
+        if ticket is not None:
+            ticket.told = ticket.told or why
+        if process is not None:
+            process.kill()
 
     def _run(self) -> None:
         attempts = 0
@@ -167,8 +157,8 @@ class Place:
             try:
                 self._start()
                 self._follow()
-            except OSError as error:  # no descriptors or memory for another process
-                self.failure = f"a process for scans cannot be started ({one_line(error)})"
+            except Exception as error:  # no descriptors or memory for another process, for instance
+                self.failure = f"a process for scans cannot be started ({reason_of(error)})"
             self._end()
             if self.failure and self.settled.is_set():
                 log.error("%s; it is tried again", self.failure)
@@ -179,28 +169,32 @@ class Place:
 
     def _start(self) -> None:
         self._due = time.monotonic() + START_S
-        ours, theirs = PROCESSES.Pipe()
-        with self._lock, theirs, _starting:
-            self._link = ours
-            process = PROCESSES.Process(
-                target=_work, args=(theirs, self._settings, log.getEffectiveLevel()), daemon=True
-            )
-            process.start()
-            self._process = process
+        with contextlib.suppress(OSError):  # on a full disk there is none
+            self._scratch = tempfile.mkdtemp(prefix="genrecon-")
+        self._link, theirs = multiprocessing.Pipe()
+        with theirs:
+            self._process = self._server.nursery.make(theirs)
+        with self._giving:
+            self._link.send((self._settings, log.getEffectiveLevel(), self._scratch))
 
     def _follow(self) -> None:
         """Hear what the process tells, until it ends."""
         assert self._link is not None
-        with contextlib.suppress(EOFError, ConnectionError):
-            while self.ticket is not None or not self._server.stopping:
-                if self._link.poll(1.0 if self.ticket is None else WATCH_S):
-                    self._heard(*self._link.recv())
-                self._watch()
+        while self.ticket is not None or not self._server.stopping:
+            try:
+                heard = self._link.recv() if self._link.poll(1.0 if self.ticket is None else WATCH_S) else None
+            except (EOFError, OSError):
+                return
+            if heard is not None:
+                self._heard(*heard)
+            self._watch()
 
     def _heard(self, what: str, about: Any) -> None:
         ticket = self.ticket
         if what == "log":
-            log.handle(logging.makeLogRecord(about | {"scan": ticket.scan.number if ticket else None}))
+            values, in_scan = about
+            number = ticket.scan.number if ticket is not None and in_scan else None
+            log.handle(logging.makeLogRecord(values | {"scan": number}))
         elif what == "ready":
             self._idle_bytes = memory_of(self.process_id)
             self._due = math.inf
@@ -215,7 +209,7 @@ class Place:
         scan = ticket.scan
         if what == "chain":
             scan.chain = about
-            log.info("scan %d: chain %s from %s", scan.number, scan.chain, scan.peer)
+            scan.log(logging.INFO, f"chain {scan.chain} from {scan.peer}")
         elif what == "sending":
             ticket.sending = True
         elif what == "image":
@@ -225,17 +219,15 @@ class Place:
             scan.first_image_s = scan.first_image_s or scan.elapsed()
             self._server.count("images")
         elif what == "ended":
-            ticket.fate = ""  # it told the client itself
-            level = logging.WARNING if about.client_left else logging.ERROR
             if not about.goes_on:
-                log.info("scan %d: its computation goes on, so its process is replaced", scan.number)
-            self._server.ended(self, about.error, level, about.goes_on)
+                scan.log(logging.INFO, "its computation goes on, so its process is replaced")
+            self._server.ended(self, ticket, about)
 
     def _watch(self) -> None:
         """Kill a process that takes more memory or time than it may."""
-        limits = self._settings.limits
-        if self.ticket is not None:
-            if self.ticket.scan.elapsed() > limits.scan_s + LATE_S:
+        limits, ticket = self._settings.limits, self.ticket
+        if ticket is not None:
+            if ticket.scan.elapsed() > limits.scan_s + LATE_S:
                 self.kill(f"it took longer than {limits.scan_s:g} s")
             with contextlib.suppress(OSError):  # it has just ended
                 if memory_of(self.process_id) - self._idle_bytes > limits.memory_gib * 2**30:
@@ -246,34 +238,44 @@ class Place:
 
     def _end(self) -> None:
         """Make sure that the process has ended, and tell of what it leaves."""
-        with self._lock, _starting:
-            code: int | None = None
+        was_ready, was_due = self.ready, self._due
+        self._server.is_closed(self)
+        code: int | None = None
+        if self._process is not None:
+            self._process.kill()
+            if self._process.wait(DEATH_S):
+                code = self._server.nursery.exit_code(self._process.pid)
+            else:
+                log.error("process %d does not end, though it was killed; look at it", self._process.pid)
+            self._process.close()
+            self._process = None
+        with self._giving:
             if self._link is not None:
                 self._link.close()
-            if self._process is not None:
-                self._process.kill()
-                self._process.join()
-                code = self._process.exitcode
-                self._process.close()
-            self._link = self._process = None
-        was_ready = self._server.is_closed(self)
-        if self.ticket is not None:
-            self.ticket.fate = self.ticket.fate or f"its process ended ({_ending(code)}); send the scan again"
-            self._server.ended(self, self.ticket.fate, logging.ERROR, goes_on=False)
+                self._link = None
+        if self._scratch is not None:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+            self._scratch = None
+        ticket = self.ticket
+        if ticket is not None:
+            text = ticket.told or f"its process ended{_ending(code)}; send the scan again"
+            self._server.ended(self, ticket, Ended(text, text, goes_on=False))
         elif self._server.stopping:
             return
-        elif self._due < math.inf:
-            self.failure = self.failure or f"a process for scans ended before it was ready ({_ending(code)})"
+        elif was_due < math.inf:
+            self.failure = self.failure or f"a process for scans ended before it was ready{_ending(code)}"
         elif was_ready:
             self._server.count("replaced")
-            log.warning("a process for scans ended (%s); another one is started", _ending(code))
+            log.warning("a process for scans ended%s; another one is started", _ending(code))
 
 
 def _ending(code: int | None) -> str:
-    if code is not None and code < 0:
+    if code is None:
+        return ""
+    if code < 0:
         with contextlib.suppress(ValueError):
-            return signal.Signals(-code).name
-    return f"exit code {code}"
+            return f" ({signal.Signals(-code).name})"
+    return f" (exit code {code})"
 
 
 # --- the server ------------------------------------------------------------------------------------------------------
@@ -281,6 +283,11 @@ def _ending(code: int | None) -> str:
 
 class Server:
     """Serves scans until it is stopped: a thread a connection, `settings.scans` processes that reconstruct.
+
+    Parameters
+    ----------
+    settings : see there
+    nursery : makes these processes; it may make those of other servers, too
 
     Attributes
     ----------
@@ -295,8 +302,8 @@ class Server:
         The port cannot be opened; by `run` also a process that does not get ready.
     """
 
-    def __init__(self, settings: ServeSettings) -> None:
-        self.settings = settings
+    def __init__(self, settings: ServeSettings, nursery: Nursery) -> None:
+        self.settings, self.nursery = settings, nursery
         self.started = time.time()
         self._began = time.monotonic()
         self.scans: list[Scan] = []
@@ -311,7 +318,7 @@ class Server:
         try:
             self._listener = socket.create_server((settings.bind, settings.port))
         except (OSError, OverflowError) as error:
-            reason = (getattr(error, "strerror", None) or str(error)).partition(" (")[0]
+            reason = reason_of(error).partition(" (")[0]
             raise ReconError(
                 f"port {settings.port}: cannot listen on {settings.bind} ({reason}); choose another port or address"
             ) from None
@@ -336,24 +343,24 @@ class Server:
         return [place.process_id for place in self._places if place.ready]
 
     def run(self) -> None:
-        """Serve until `stop`."""
-        prepare()
+        """Serve until `stop`, to its end."""
         for place in self._places:
             place.thread.start()
         if self.settings.spool is not None:
             self._delivery.start()
         for place in self._places:
             place.settled.wait()
-            if place.failure:
+            if place.failure and not self.stopping:
                 self.stop()
                 raise ReconError(place.failure)
-        log.info("serving on %s port %d", self.settings.bind, self.port)
+        if not self.stopping:
+            log.info("serving on %s port %d", self.settings.bind, self.port)
         while True:
             try:
                 conn, address = self._listener.accept()
-            except OSError:  # closed by stop
-                if self.stopping:
-                    return
+            except OSError:
+                if self.stopping:  # that closed it
+                    return self.stop()
                 time.sleep(0.1)  # no file descriptors left, say
                 continue
             self._accepted(conn, f"{address[0]}:{address[1]}")
@@ -371,8 +378,8 @@ class Server:
             except RuntimeError as error:  # no memory for another thread
                 reason = str(error)
                 self._forget(conn)
-        conn.close()
         self._refused(peer, reason)
+        conn.close()
 
     def stop(self) -> None:
         """Take no more scans, wait `grace_s` for those that run, and end all processes."""
@@ -396,9 +403,15 @@ class Server:
             for conn in self._connections:
                 with contextlib.suppress(OSError):
                     conn.shutdown(socket.SHUT_RDWR)
-        for thread in (*(place.thread for place in self._places), self._delivery):
-            if thread.ident is not None:
-                thread.join()
+        threads = [*(place.thread for place in self._places), self._delivery]
+        threads = [thread for thread in threads if thread.ident is not None]
+        for patience in (STOPPING_S, DEATH_S + STOPPING_S):
+            deadline = time.monotonic() + patience
+            for thread in threads:
+                thread.join(max(deadline - time.monotonic(), 0.0))
+            if not any(thread.is_alive() for thread in threads):
+                break
+            self.nursery.kill()  # it does not answer
 
     def _deliver(self) -> None:
         """Deliver what earlier processes left in the spool, and what scans add to it."""
@@ -406,8 +419,8 @@ class Server:
         while not self.stopping:
             try:
                 deliver(self.settings.spool, self.stopped)
-            except ReconError as error:
-                log.error("%s", error)
+            except Exception as error:  # its next attempt may do better
+                log.error("%s", error if isinstance(error, ReconError) else f"delivery: {type(error).__name__}")
                 self.stopped.wait(PAUSES_S[-1])
 
     # --- places
@@ -424,38 +437,36 @@ class Server:
                 place.ticket = self._queue.popleft()
                 place.ticket.call(place)
 
-    def is_closed(self, place: Place) -> bool:
-        """The place's process has ended; whether it could have taken a scan. It gets none from here on."""
+    def is_closed(self, place: Place) -> None:
+        """The place's process takes no scan from here on."""
         with self._lock:
-            was_ready, place.ready = place.ready, False
-            return was_ready
+            place.ready = False
 
     def count(self, what: str) -> None:
         """Count one more in `totals`."""
         with self._lock:
             self.totals[what] += 1
 
-    def ended(self, place: Place, error: str, level: int, goes_on: bool) -> None:
+    def ended(self, place: Place, ticket: Ticket, how: Ended) -> None:
         """The scan of a place has ended."""
-        ticket = place.ticket
-        assert ticket is not None
         scan = ticket.scan
-        scan.seconds, scan.error = scan.elapsed(), error
-        if error:
-            log.log(level, "scan %d: %s", scan.number, error)
+        scan.seconds, scan.error = scan.elapsed(), how.error
+        if how.error:
+            scan.log(logging.ERROR if how.told else logging.WARNING, how.error)
         else:
-            log.info("scan %d: %d images in %.2f s", scan.number, scan.images, scan.seconds)
+            scan.log(logging.INFO, f"{scan.images} images in {scan.seconds:.2f} s")
         with self._lock:
-            scan.state = "failed" if error else "done"
+            scan.state = "failed" if how.error else "done"
             self.totals["scans"] += 1
-            self.totals["failed"] += bool(error)
-            self.totals["replaced"] += not goes_on
+            self.totals["failed"] += bool(how.error)
+            self.totals["replaced"] += not how.goes_on
             ended = [one for one in self.scans if one.state in ("done", "failed")]
             for old in ended[:-RECENT]:
                 self.scans.remove(old)
-            place.ready, place.ticket = goes_on, None
+            place.ready, place.ticket = how.goes_on, None
             self._call_next()
             self._changed.notify_all()
+        ticket.told = how.told
         ticket.done.set()
 
     # --- one connection
@@ -482,19 +493,39 @@ class Server:
         if request is None:
             return
         of_fire = request.of_fire
-        ahead_gib = self.settings.limits.ahead_gib
-        with Ticket(Scan(peer)) as ticket, ReadAhead(conn, request.next_message, ahead_gib) as ahead:
-            reason = self._admit(ticket, ahead)
-            if reason:
-                self._refused(peer, reason)
-                self._tell(conn, f"busy: {reason}; send the scan again later", of_fire)
-                return
-            assert ticket.place is not None
-            ticket.place.give(ticket, request, conn, ahead)
-            del request
-            ticket.done.wait()
-            if ticket.fate and not ticket.sending:
-                self._tell(conn, ticket.fate, of_fire)
+        try:
+            ticket = Ticket(Scan(peer))
+            reason = self._place_for(ticket, request, conn)
+        except OSError as error:  # no descriptors left
+            reason = reason_of(error)
+        if reason:
+            self._refused(peer, reason)
+            self._tell(conn, f"busy: {reason}; send the scan again later", of_fire)
+            return
+        del request
+        ticket.done.wait()
+        if ticket.told and not ticket.sending:
+            self._tell(conn, ticket.told, of_fire)
+
+    def _place_for(self, ticket: Ticket, request: Request, conn: socket.socket) -> str:
+        """Wait for a place and hand the scan over to it; or why it gets none."""
+        try:
+            with ReadAhead(conn, request.next_message, self.settings.limits.ahead_gib) as ahead:
+                reason = self._wait(ticket, ahead)
+                if ticket.place is not None:
+                    ticket.place.give(ticket, request, conn, ahead)
+                return reason
+        except BaseException:
+            if ticket.place is not None:
+                ticket.place.kill("it could not be handed over; send the scan again")
+            raise
+        finally:
+            with self._lock:
+                if ticket in self._queue:
+                    self._queue.remove(ticket)
+                if ticket.place is None and ticket.scan in self.scans:
+                    self.scans.remove(ticket.scan)
+                os.close(ticket.turn)
 
     def _request(self, conn: socket.socket, peer: str) -> Request | None:
         """What the client asks for; None when it asks for nothing, left, or was refused."""
@@ -517,8 +548,7 @@ class Server:
                 Outlet(conn, self.settings.limits.idle_s).write(CLOSE)
         return request
 
-    def _admit(self, ticket: Ticket, ahead: ReadAhead) -> str:
-        """Wait until the scan has a place; why it gets none."""
+    def _wait(self, ticket: Ticket, ahead: ReadAhead) -> str:
         settings, scan = self.settings, ticket.scan
         with self._lock:
             if self.stopping:
@@ -537,11 +567,8 @@ class Server:
         except PeerGone:
             reason = "it left while it waited"
         with self._lock:
-            if ticket.place is not None:
-                return ""  # a client that has left is noticed by the place
-            self._queue.remove(ticket)
-            self.scans.remove(scan)
-        return reason
+            # A client that has left is noticed by its place.
+            return reason if ticket.place is None else ""
 
     def _tell(self, conn: socket.socket, text: str, of_fire: bool) -> None:
         """Send an ERROR, and close only when the client has sent all it wants to: else it may lose that."""

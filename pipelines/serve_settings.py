@@ -67,8 +67,15 @@ class ServeSettings:
 
 
 class Ended(NamedTuple):
-    """How a scan ended: what to log of an error, whether the client just left, whether the process goes on."""
+    """How a scan ended.
+
+    Parameters
+    ----------
+    error : for the log, if it failed
+    told : for the client, if that can still be told something
+    goes_on : whether the process can take another scan
+    """
 
     error: str = ""
-    client_left: bool = False
+    told: str = ""
     goes_on: bool = True

@@ -18,9 +18,10 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from gadgets.spool import waiting_files
-from gadgets.stream import ReconError
+from gadgets.stream import ReconError, reason_of
 from pipelines.serve import Scan, Server
 
+REQUESTS = 16  # at a time
 STYLE = (
     "body{font:15px/1.4 system-ui,sans-serif;margin:1.5rem;max-width:70rem;color:#1a1a1a;background:#fff}"
     "table{border-collapse:collapse;width:100%}td,th{text-align:left;padding:.3rem .7rem .3rem 0;vertical-align:middle;"
@@ -111,11 +112,11 @@ class StatusServer:
                 """Requests are not worth a line."""
 
         try:
-            self._http = ThreadingHTTPServer((bind, port), Handler)
+            self._http = _HttpServer((bind, port), Handler)
         except (OSError, OverflowError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
-            raise ReconError(f"status port {port}: cannot listen on {bind} ({reason}); choose another one") from None
-        self._http.daemon_threads = True
+            raise ReconError(
+                f"status port {port}: cannot listen on {bind} ({reason_of(error)}); choose another one"
+            ) from None
         threading.Thread(target=self._http.serve_forever, name="status", daemon=True).start()
 
     @property
@@ -127,6 +128,37 @@ class StatusServer:
         """End it."""
         self._http.shutdown()
         self._http.server_close()
+
+
+class _HttpServer(ThreadingHTTPServer):
+    """Answers so many requests at a time; the connections of others are closed."""
+
+    daemon_threads = True
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._room = threading.BoundedSemaphore(REQUESTS)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer in a thread of its own, where there is room."""
+        if not self._room.acquire(blocking=False):
+            self.shutdown_request(request)
+            return
+        try:
+            super().process_request(request, client_address)
+        except BaseException:
+            self._room.release()
+            raise
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """That thread."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._room.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that leaves is worth no lines."""
 
 
 def _is_loopback(bind: str) -> bool:

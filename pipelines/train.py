@@ -18,7 +18,7 @@ from gadgets.buffers import kspace_problems, maps_of, maps_problems, sampled
 from gadgets.coil_compression import CoilCompression
 from gadgets.espirit import Espirit
 from gadgets.generative_recon import filled
-from gadgets.stream import ReconError, one_line
+from gadgets.stream import ReconError, one_line, reason_of
 from pipelines.arrays import check_fully_sampled, read_npy, scan_bits
 from priors.checkpoints import ModelCard, images_sha256, save_checkpoint
 from priors.espirit import calibration_region, espirit_maps
@@ -259,7 +259,7 @@ def _train(job: PriorTraining, lesson: Callable[[], _Lesson], progress: Progress
         raise ReconError(one_line(ReconError(str(error)))) from None
     except OSError as error:
         raise ReconError(
-            f"{error.filename or job.out}: cannot be read or written ({error.strerror or one_line(error)}); free "
+            f"{error.filename or job.out}: cannot be read or written ({reason_of(error)}); free "
             "space or choose another place"
         ) from None
     finally:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import socket
 import struct
@@ -11,7 +10,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import ismrmrd
@@ -21,6 +19,7 @@ from gadgetron.types.image_array import read_image_array, write_image_array
 from gadgetron.types.recon_data import read_recon_data, write_recon_data
 
 from gadgets.stream import PeerGone, ReconError, for_wire, from_wire, one_line, read_exactly
+from pipelines.processes import child_environment
 
 MESSAGE_DICOM = 1018
 _ID = constants.GadgetMessageIdentifier
@@ -209,11 +208,8 @@ def external_process(
             server.settimeout(60.0)
             port = server.getsockname()[1]
             command = [sys.executable, "-m", "gadgetron", str(port), module, target]
-            environment = dict(
-                os.environ, GADGETRON_EXTERNAL_LOG_LEVEL=os.environ.get("GADGETRON_EXTERNAL_LOG_LEVEL", "WARNING")
-            )
-            root = str(Path(__file__).resolve().parents[1])
-            environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, environment.get("PYTHONPATH")]))
+            environment = child_environment()
+            environment.setdefault("GADGETRON_EXTERNAL_LOG_LEVEL", "WARNING")
             # A session of its own: Ctrl-C is for this process, which then ends the other by closing its socket.
             process = subprocess.Popen(command, env=environment, start_new_session=True)
 

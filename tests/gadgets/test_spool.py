@@ -601,12 +601,22 @@ def test_a_scan_ends_without_the_pacs_and_a_later_one_delivers(
     assert spooled == sorted(path.read_bytes() for path in (tmp_path / "dicom").rglob("*.dcm")) and len(spooled) == 3
     assert "3 of 3 files wait in the spool" in caplog.text
     with Scp(port=port) as scp:
-        scan(properties, 4)
+        scan(properties | {"series_number_offset": "2000"}, 1)  # another series
         (folder,) = (tmp_path / "spool").iterdir()
         spool_module.deliver_in_background(folder).wait(list(folder.glob("*.dcm")), 30)
         while waiting(folder):
             time.sleep(0.02)
     assert len(scp.received) == len(set(scp.received)) == 4
+
+
+def test_a_scan_may_leave_delivery_to_others(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with Scp() as scp, caplog.at_level("INFO", "genrecon"):
+        for _ in range(2):  # the second time with files in the spool already
+            scan({"folder": "", "spool": str(tmp_path), "pacs": scp.url, "deliver": "false"})
+        assert len(list(tmp_path.glob("*/*.dcm"))) == 3 and not scp.associations
+        assert f"3 files in the spool {tmp_path}" in caplog.text
+        spool_module.deliver_once(tmp_path)
+    assert len(scp.received) == len(set(scp.received)) == 3
 
 
 @pytest.mark.parametrize(

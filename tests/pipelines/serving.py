@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import socket
 import struct
@@ -16,7 +17,8 @@ from typing import Any
 from gadgetron.external import constants, writers
 
 from benchmarks.fuzz import Recorded
-from pipelines.heap import memory_of
+from pipelines.nursery import Nursery
+from pipelines.processes import memory_of
 from pipelines.raw import RawScan
 from pipelines.send import send
 from pipelines.serve import Server
@@ -27,11 +29,13 @@ SCAN = SimulationSettings(
     matrix=(32, 32, 1), coils=4, slices=3, sampling="uniform", acceleration=2, calibration_lines=12
 )
 LIMITS = Limits(idle_s=5.0, scan_s=60.0)
+NURSERY = Nursery()  # of all servers of these tests
+atexit.register(NURSERY.close)
 
 
 @contextlib.contextmanager
-def serving(**changes: Any) -> Iterator[Server]:
-    server = Server(ServeSettings(**({"port": 0, "limits": LIMITS, "grace_s": 10.0} | changes)))
+def serving(nursery: Nursery = NURSERY, **changes: Any) -> Iterator[Server]:
+    server = Server(ServeSettings(**({"port": 0, "limits": LIMITS, "grace_s": 10.0} | changes)), nursery)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     try:
@@ -109,6 +113,7 @@ def fire_error_of(found: bytes) -> str:
 def exchanged(server: Server, content: bytes) -> bytes:
     with connected(server) as sock:
         sock.sendall(content)
+        sock.shutdown(socket.SHUT_WR)  # the server need not wait for more
         return answer(sock)
 
 

@@ -11,6 +11,7 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -36,7 +37,7 @@ from pipelines.send import send
 from pipelines.serve import Server
 from pipelines.serve_settings import Limits, ServeSettings
 from pipelines.simulate import simulate
-from pipelines.status import StatusServer
+from pipelines.status import REQUESTS, StatusServer
 from tests.pipelines.serving import (
     CLOSE,
     LIMITS,
@@ -54,6 +55,7 @@ from tests.pipelines.serving import (
     serving,
     stream,
     text,
+    until,
     works,
     write_scan,
 )
@@ -449,6 +451,25 @@ def test_health_metrics_and_page(raw: Path, tmp_path: Path) -> None:
             assert fetched(status.port, "/health")[0] == 503
         finally:
             status.close()
+
+
+def test_connections_to_the_status_page_are_bounded() -> None:
+    with serving() as server, contextlib.ExitStack() as stack:
+        status = StatusServer(server, 0)
+        stack.callback(status.close)
+        held = [stack.enter_context(socket.create_connection(("127.0.0.1", status.port))) for _ in range(REQUESTS)]
+        for sock in held:
+            sock.sendall(b"GET /health HTTP/1.1\r\n")  # and no more
+        with socket.create_connection(("127.0.0.1", status.port), timeout=5) as sock:
+            assert answer(sock) == b""
+        held[0].sendall(b"Host: localhost\r\n\r\n")
+        assert held[0].recv(12) == b"HTTP/1.0 200"
+        until(lambda: not threads_of_status() >= REQUESTS)
+        assert fetched(status.port, "/health")[0] == 200
+
+
+def threads_of_status() -> int:
+    return sum("process_request_thread" in thread.name for thread in threading.enumerate())
 
 
 # --- commands --------------------------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ from benchmarks.fuzz import Recorded
 from gadgets.stream import PeerGone, ReconError
 from pipelines.cli import JsonLines
 from pipelines.intake import Outlet
+from pipelines.nursery import Nursery
 from pipelines.raw import RawScan
 from pipelines.replay import read_images
 from pipelines.send import send
@@ -40,6 +41,7 @@ from tests.gadgets.pacs_servers import Scp, free_port
 from tests.pipelines.serving import (
     CLOSE,
     LIMITS,
+    NURSERY,
     SCAN,
     address,
     answer,
@@ -177,7 +179,7 @@ def test_stopping_finishes_what_runs_and_refuses_the_rest(raw: Path) -> None:
 
 def test_ports_that_are_taken() -> None:
     with serving() as server, pytest.raises(ReconError, match=r"cannot listen on 127\.0\.0\.1"):
-        Server(ServeSettings(port=server.port))
+        Server(ServeSettings(port=server.port), NURSERY)
 
 
 # --- the queue -------------------------------------------------------------------------------------------------------
@@ -383,6 +385,7 @@ def test_no_thread_for_a_connection(raw: Path, monkeypatch: pytest.MonkeyPatch) 
 # --- processes -------------------------------------------------------------------------------------------------------
 
 LONG = {"parameters": {"config": "svd_wkgm", "generative_recon.method": "sake", "generative_recon.iterations": 5000}}
+SECONDS = {"parameters": {"config": "svd_wkgm", "generative_recon.method": "sake", "generative_recon.iterations": 300}}
 
 
 @pytest.fixture(scope="module")
@@ -487,13 +490,13 @@ def test_a_process_above_its_memory_is_ended(raw: Path, long_scan: bytes) -> Non
 
 
 def test_methods_that_cannot_be_made_ready() -> None:
-    server = Server(ServeSettings(port=0, warm=("magic",)))
+    server = Server(ServeSettings(port=0, warm=("magic",)), NURSERY)
     with pytest.raises(ReconError, match="property 'method' is 'magic'"):
         server.run()
 
 
 def test_a_server_that_stops_before_it_serves() -> None:
-    server = Server(ServeSettings(port=0))
+    server = Server(ServeSettings(port=0), NURSERY)
     server.stop()
     server.run()
     assert not server.processes()
@@ -525,6 +528,132 @@ def test_no_process_outlives_the_server(kind: signal.Signals, raw: Path, long_sc
     assert len(children) >= 2
     _, alive = psutil.wait_procs(children, 10)
     assert not alive
+
+
+# --- the process that makes the others -------------------------------------------------------------------------------
+
+
+def test_without_the_nursery_scans_go_on_and_it_comes_back(raw: Path) -> None:
+    with Nursery() as own, serving(own) as server:
+        os.kill(process_of(own), signal.SIGKILL)
+        works(server, raw)
+        (process,) = server.processes()
+        os.kill(process, signal.SIGKILL)
+        until(lambda: server.processes() not in ([], [process]), 60)
+        works(server, raw)
+        assert server.totals["replaced"] == 1
+
+
+def test_a_nursery_that_does_not_answer_does_not_hold_up_the_end(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.serve.STOPPING_S", 1.0)
+    with Nursery() as own:
+        with serving(own) as server:
+            works(server, raw)
+            (process,) = server.processes()
+            os.kill(process_of(own), signal.SIGSTOP)
+            os.kill(process, signal.SIGKILL)
+            until(lambda: not server.processes())
+        assert not own.pid or not psutil.pid_exists(own.pid)
+
+
+def test_processes_that_cannot_be_made_are_tried_again(
+    raw: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("pipelines.serve.PAUSES_S", (0.0, 0.1))
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    with serving() as server:
+        with monkeypatch.context() as patched:
+            patched.setattr(Nursery, "make", fail)
+            os.kill(*server.processes(), signal.SIGKILL)
+            until(lambda: caplog.text.count("it is tried again") >= 3)
+        assert "a process for scans cannot be started (Resource temporarily unavailable)" in caplog.text
+        works(server, raw)
+    with pytest.raises(ReconError, match="a process for scans cannot be started"):
+        monkeypatch.setattr(Nursery, "make", fail)
+        Server(ServeSettings(port=0), NURSERY).run()
+
+
+def process_of(nursery: Nursery) -> int:
+    assert nursery.pid is not None
+    return nursery.pid
+
+
+# --- clients that leave, and their files -----------------------------------------------------------------------------
+
+
+def reset(sock: socket.socket) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+
+
+def test_a_scan_that_is_complete_goes_to_files_without_its_client(raw: Path, tmp_path: Path) -> None:
+    content = stream(raw, parameters=json.dumps(SECONDS).encode())
+    with serving(dicom=tmp_path / "dicom") as server:
+        sock = connected(server)
+        sock.sendall(content)
+        until(lambda: server.running() == 1 and server.scans[-1].chain != "")
+        time.sleep(0.5)  # all has been read
+        reset(sock)
+        until(lambda: server.totals["scans"] == 1, 30)
+        assert server.scans[-1].error == f"the client is gone; {SCAN.slices} images went to files only"
+        works(server, raw)
+        assert server.totals["replaced"] == 0
+    assert len(list((tmp_path / "dicom").rglob("*.dcm"))) == 2 * SCAN.slices
+
+
+def test_a_scan_without_files_ends_with_its_client(raw: Path) -> None:
+    with serving() as server:
+        sock = connected(server)
+        sock.sendall(stream(raw, parameters=json.dumps(LONG).encode()))
+        until(lambda: server.running() == 1 and server.scans[-1].chain != "")
+        time.sleep(0.5)
+        reset(sock)
+        until(lambda: server.totals["scans"] == 1, 20)
+        assert server.scans[-1].error == "the client is gone"
+        works(server, raw)
+
+
+def test_a_client_that_ends_its_half_of_the_connection_has_its_images(raw: Path) -> None:
+    with serving() as server, connected(server) as sock:
+        sock.sendall(stream(raw))
+        sock.shutdown(socket.SHUT_WR)
+        found = answer(sock)
+    assert found[:2] == message(constants.GADGET_MESSAGE_ISMRMRD_IMAGE) and found.endswith(CLOSE)
+
+
+def test_lines_that_give_no_image_are_an_error(raw: Path) -> None:
+    simulation = simulate(SCAN)
+    wire = Recorded()
+    wire.data = named("cg_sense") + text(constants.GADGET_MESSAGE_HEADER, ismrmrd.xsd.ToXML(simulation.header).encode())
+    lines = list(simulation.acquisitions())
+    for line in lines:
+        line.clear_all_flags()
+        line.set_flag(ismrmrd.ACQ_IS_NAVIGATION_DATA)
+        writers.write_acquisition(wire, line)
+    with serving() as server:
+        assert error_of(exchanged(server, wire.data + CLOSE)).startswith(f"its {len(lines)} lines gave no image; look")
+        works(server, raw)
+
+
+def test_no_data_after_the_header_holds_no_place(raw: Path) -> None:
+    with serving(limits=replace(LIMITS, idle_s=0.5)) as server, connected(server) as sock:
+        sock.sendall(stream(raw).partition(struct.pack("<H", 1008))[0])
+        assert server.running() == 0
+        assert error_of(answer(sock)) == "no data came within 0.5 s after the header"
+
+
+def test_temporary_files_end_with_their_process(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with serving() as server:
+        (folder,) = tmp_path.iterdir()
+        (folder / "left behind").touch()
+        os.kill(*server.processes(), signal.SIGKILL)
+        until(lambda: list(tmp_path.iterdir()) not in ([], [folder]))
+        assert not folder.exists()
+    assert not list(tmp_path.iterdir())
 
 
 # --- clients that are slow -------------------------------------------------------------------------------------------

@@ -1,0 +1,200 @@
+"""A process that has loaded what the reconstruction of scans needs, and makes processes for scans from itself.
+
+Loading takes seconds, a fork milliseconds. multiprocessing's forkserver does the same, but a place for scans was lost
+where that process or its socket in the file system went away.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+from multiprocessing.connection import Connection
+from typing import NoReturn
+
+from pipelines.processes import child_environment
+
+ANSWER_S = 120.0  # that it may take to answer, loading included
+NUMBER = struct.Struct("<q")
+MAKE = 0  # beside a descriptor; any other number asks how the process of that id ended
+
+
+class ScanProcess:
+    """A process that was made by the nursery.
+
+    Parameters
+    ----------
+    pid : its id
+    """
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._lock = threading.Lock()  # of the descriptor, which another file may have after `close`
+        self._descriptor: int | None = os.pidfd_open(pid)
+
+    def kill(self) -> None:
+        """End it at once. Another process that has its id by now is safe."""
+        with self._lock, contextlib.suppress(OSError):
+            if self._descriptor is not None:
+                signal.pidfd_send_signal(self._descriptor, signal.SIGKILL)
+
+    def wait(self, seconds: float) -> bool:
+        """Whether it has ended, or does so soon enough."""
+        descriptor = self._descriptor
+        if descriptor is None:
+            return True
+        poller = select.poll()
+        poller.register(descriptor, select.POLLIN)
+        return bool(poller.poll(1000 * seconds))
+
+    def close(self) -> None:
+        """Forget it."""
+        with self._lock:
+            if self._descriptor is not None:
+                os.close(self._descriptor)
+                self._descriptor = None
+
+
+class Nursery:
+    """The process, started when it is needed, and again when it is gone. As a context manager it ends with that."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._socket: socket.socket | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Id of the process; None when it was not started, or was ended."""
+        process = self._process
+        return None if process is None else process.pid
+
+    def start(self) -> None:
+        """Begin to load. Raises OSError when the process cannot be started."""
+        with self._lock:
+            self._started()
+
+    def make(self, link: Connection) -> ScanProcess:
+        """A process that runs `pipelines.scan_worker.work` with its end of a pipe.
+
+        Raises OSError, also when the nursery ends or does not answer; it is started anew the next time.
+        """
+        return ScanProcess(self._ask(MAKE, link.fileno()))
+
+    def exit_code(self, pid: int) -> int | None:
+        """How a process that has ended did: its exit code, the signal's number less than 0, None if nobody knows."""
+        with contextlib.suppress(OSError, ValueError):
+            return os.waitstatus_to_exitcode(self._ask(pid))
+        return None
+
+    def kill(self) -> None:
+        """End it, whoever waits for its answer."""
+        process = self._process
+        if process is not None:
+            process.kill()
+
+    def close(self) -> None:
+        """End it; the processes that it made go on."""
+        with self._lock:
+            self._end()
+
+    def __enter__(self) -> Nursery:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _started(self) -> socket.socket:
+        if self._socket is not None and self._process is not None and self._process.poll() is None:
+            return self._socket
+        self._end()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            with theirs:
+                # Its warnings may quote headers. In a session of its own Ctrl-C does not reach it.
+                self._process = subprocess.Popen(
+                    [sys.executable, "-W", "ignore", "-m", "pipelines.nursery", str(theirs.fileno())],
+                    pass_fds=[theirs.fileno()],
+                    env=child_environment(),
+                    stdin=subprocess.DEVNULL,
+                    start_new_session=True,
+                )
+        except BaseException:
+            ours.close()
+            raise
+        ours.settimeout(ANSWER_S)
+        self._socket = ours
+        return ours
+
+    def _ask(self, number: int, descriptor: int | None = None) -> int:
+        with self._lock:
+            sock = self._started()
+            try:
+                socket.send_fds(sock, [NUMBER.pack(number)], [] if descriptor is None else [descriptor])
+                found = sock.recv(NUMBER.size)
+            except OSError:
+                self._end()
+                raise
+            if len(found) != NUMBER.size:
+                self._end()
+                raise ConnectionError("the process that makes others ended")
+        (answer,) = NUMBER.unpack(found)
+        if answer < 0:
+            raise OSError(-answer, os.strerror(-answer))
+        return int(answer)
+
+    def _end(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+
+def main(descriptor: int) -> None:
+    """The process: fork for every descriptor that comes, and say how the processes of other numbers ended."""
+    from pipelines.scan_worker import work
+
+    with socket.socket(fileno=descriptor) as sock:
+        while True:
+            message, descriptors, _, _ = socket.recv_fds(sock, NUMBER.size, 1)
+            if not message:
+                return
+            (number,) = NUMBER.unpack(message)
+            try:
+                if descriptors:
+                    number = os.fork()
+                    if not number:
+                        sock.close()
+                        _run(work, descriptors[0])
+                    os.close(descriptors[0])
+                else:
+                    ended, number = os.waitpid(number, os.WNOHANG)
+                    number = number if ended else -errno.EAGAIN
+            except OSError as error:
+                number = -(error.errno or 1)
+            sock.send(NUMBER.pack(number))
+
+
+def _run(work: object, descriptor: int) -> NoReturn:
+    code = 1
+    try:
+        work(Connection(descriptor))  # type: ignore[operator]
+        code = 0
+    except BaseException as error:
+        print(f"a process for scans ended with {type(error).__name__}", file=sys.stderr)
+    finally:
+        os._exit(code)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
