@@ -3,12 +3,14 @@
 python -m benchmarks.serve latency [SCAN.h5] [--chain svd_wkgm] [--gadgetron HOST:PORT]  # no file: 10 slices
 python -m benchmarks.serve load [--scans 200] [--clients 8]
 python -m benchmarks.serve memory
+python -m benchmarks.serve ready [--warm svd_wkgm] [--repeats 5]
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import re
 import signal
@@ -18,6 +20,8 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -44,12 +48,23 @@ class ServeProcess:
         command = [sys.executable, "-m", "pipelines.cli", "serve", "--port", "0", *options]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
         assert self.process.stderr is not None
+        self.status = ""
         for line in self.process.stderr:
+            if found := re.search(r"status on (\S+)", line):
+                self.status = found[1]
             if found := re.search(r"serving on \S+ port (\d+)", line):
                 self.address = f"127.0.0.1:{found[1]}"
                 break
         self._reader = threading.Thread(target=self.process.stderr.read, daemon=True)
         self._reader.start()
+
+    def health(self) -> str:
+        """What /health says; of one with a status port."""
+        try:
+            with urllib.request.urlopen(f"{self.status}health", timeout=10) as answer:
+                return str(json.load(answer)["status"])
+        except urllib.error.HTTPError as error:
+            return str(json.load(error)["status"])
 
     def tree(self) -> list[psutil.Process]:
         """The server and its processes."""
@@ -198,6 +213,30 @@ def memory() -> None:
     console.print(table)
 
 
+def ready(warm: str, repeats: int) -> None:
+    """Seconds until a server can take a scan, from the command on, and after the process for scans was killed."""
+    starts, replacements = [], []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        server = ServeProcess("--warm", warm, "--status-port", "0")  # it serves once a process is ready
+        starts.append(time.perf_counter() - start)
+        try:
+            start = time.perf_counter()
+            os.kill(max(one.pid for one in server.tree()), signal.SIGKILL)
+            while server.health() == "ok":
+                time.sleep(0.001)
+            while server.health() != "ok":
+                time.sleep(0.005)
+            replacements.append(time.perf_counter() - start)
+        finally:
+            server.close()
+    for what, found in {"from the command": starts, "after a process was killed": replacements}.items():
+        console.print(
+            f"ready {what}, warm: {warm or 'nothing'}: median {statistics.median(found):.2f} s of {repeats}, "
+            f"{min(found):.2f} to {max(found):.2f} s"
+        )
+
+
 def load(scans: int, clients: int) -> None:
     """Many scans from several clients at a time: images, memory, descriptors, threads."""
     server = ServeProcess("--warm", "", "--scans", "2", "--waiting", "64")
@@ -262,6 +301,9 @@ def main() -> None:
     of_load.add_argument("--scans", type=int, default=200)
     of_load.add_argument("--clients", type=int, default=8)
     commands.add_parser("memory")
+    of_ready = commands.add_parser("ready")
+    of_ready.add_argument("--warm", default="svd_wkgm")
+    of_ready.add_argument("--repeats", type=int, default=5)
     arguments = parser.parse_args()
     settle_allocator()  # as the command does
     if arguments.command == "latency":
@@ -270,6 +312,8 @@ def main() -> None:
             latency(raw, arguments.chain, arguments.gadgetron, arguments.repeats)
     elif arguments.command == "memory":
         memory()
+    elif arguments.command == "ready":
+        ready(arguments.warm, arguments.repeats)
     else:
         load(arguments.scans, arguments.clients)
 

@@ -34,6 +34,7 @@ from gadgets.stream import (
     local_parameters,
     one_line,
 )
+from pipelines.arrays import ArrayReconstruction
 from pipelines.chain import INSTALLED_PREFIX, TWINS, Chain, Node, shipped_chain, shipped_chains
 from pipelines.intake import CLOSE, Intake, Outlet, Request
 from pipelines.memory import MemoryCheck
@@ -342,14 +343,12 @@ def places_of(error: BaseException) -> str:
 
 
 def warm_up(methods: tuple[str, ...]) -> None:
-    """Load what the methods need and run each once, so that the first scan does not wait for it."""
-    from pipelines.arrays import ArrayReconstruction
-
+    """Load what the methods need and run each for a moment, so that the first scan does not wait for it."""
     generator = np.random.default_rng(0)
     kspace = (generator.standard_normal((4, 64, 64)) + 1j * generator.standard_normal((4, 64, 64))).astype(np.complex64)
     kspace[:, 1:24:2] = kspace[:, 41::2] = 0
     for method in methods:
-        gadgets = ArrayReconstruction({"method": method})
+        gadgets = ArrayReconstruction({"method": method} | ({"steps": "1"} if method in GENERATIVE else {}))
         gadgets(gadgets.with_maps(kspace))
 
 
