@@ -284,7 +284,7 @@ def test_a_refused_association_is_told_and_tried_again(
             port = stack.enter_context(Scp(title="OTHER")).port
         else:
             port = stack.enter_context(Scp(sop_class=CTImageStorage)).port
-        folder = fill(tmp_path, f"dicom://PACS@127.0.0.1:{port}", timeout_s=0.2)
+        folder = fill(tmp_path, f"dicom://PACS@127.0.0.1:{port}", timeout_s=0.2 if kind == "silent" else 20.0)
         assert Sender(folder, QUICK).attempt() is not None
     reasons = {
         "title": "Called AE title not recognised",
@@ -352,7 +352,7 @@ def test_a_pacs_that_stops_reading_does_not_hold_the_sender(tmp_path: Path) -> N
     process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         assert process.stdout and process.stdout.readline() == b"ready\n"
-        folder = fill(tmp_path, f"dicom://PACS@127.0.0.1:{port}", make_files(1, size=3000), timeout_s=0.5)
+        folder = fill(tmp_path, f"dicom://PACS@127.0.0.1:{port}", make_files(1, size=3000), timeout_s=2.0)
         assert Sender(folder, QUICK).attempt() is not None and waiting(folder) == 1
     finally:
         process.kill()
