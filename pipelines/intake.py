@@ -42,6 +42,7 @@ class Request:
     header_text : ISMRMRD header
     texts : that a FIRE client sends after the header, or instead of a chain
     next_message : id of the message that follows, read already
+    of_fire : whether the client is FIRE's: it sends texts, or a NUL behind its header
     """
 
     config: str | None
@@ -49,11 +50,7 @@ class Request:
     header_text: bytes
     texts: tuple[bytes, ...]
     next_message: int
-
-    @property
-    def of_fire(self) -> bool:
-        """Whether the client is FIRE's, by its texts."""
-        return bool(self.texts)
+    of_fire: bool = False
 
     @functools.cached_property
     def parameters(self) -> dict[str, Any]:
@@ -132,7 +129,7 @@ class Intake:
         if self._message() == constants.GADGET_MESSAGE_FILENAME:
             config = bytes(self._read(1024)).partition(b"\0")[0].decode("ascii", "replace")
         else:
-            chain_text = self._request_text("chain")
+            chain_text = self._request_text("chain").rstrip(b"\0")
         if chain_text is not None and chain_text.lstrip().startswith(b"{"):  # FIRE's client sends its JSON so, too
             texts.append(chain_text)
             config, chain_text = "", None
@@ -145,9 +142,10 @@ class Intake:
         self._due = time.monotonic() + self._limits.idle_s
         self._late = f"no data came within {self._limits.idle_s:g} s after the header"
         while (message := self._message()) == constants.GADGET_MESSAGE_TEXT:
-            texts.append(self._request_text("text"))
+            texts.append(self._request_text("text").rstrip(b"\0"))
         self._next_id = message
-        return Request(config, chain_text, header, tuple(texts), message)
+        of_fire = bool(texts) or header.endswith(b"\0")
+        return Request(config, chain_text, header.rstrip(b"\0"), tuple(texts), message, of_fire)
 
     def _request_text(self, what: str) -> bytes:
         """A text that is kept until its scan begins."""
@@ -244,7 +242,7 @@ class Intake:
         (size,) = struct.unpack("<I", self._read(4))
         if size > self._limits.text_mib * MIB:
             raise ReconError(f"a {what} of {size} bytes is above the limit of {self._limits.text_mib:g} MiB")
-        return bytes(self._read(size)).rstrip(b"\0")
+        return bytes(self._read(size))
 
     def _allow(self, size: int, what: str) -> None:
         if size > self._limits.message_mib * MIB:

@@ -397,13 +397,14 @@ def work(link: Connection) -> None:
     settle_allocator()
     server = _ToServer(link)
     log.handlers, log.propagate = [server], False
-    log.setLevel(level)
     threading.excepthook = _log_thread_error
     try:
+        log.setLevel(logging.WARNING)  # what it says of made-up data is of no use
         warm_up(settings.warm)
     except ReconError as error:
         server.tell("failed", str(error))
         return
+    log.setLevel(level)
     jobs: queue.SimpleQueue[tuple[Request, socket.socket, IO[bytes] | None]] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(link, jobs), daemon=True).start()
     most = memory_of(os.getpid()) + KEPT_BYTES

@@ -124,6 +124,13 @@ def test_fire_parameters_instead_of_a_chain(raw: Path, server: Server) -> None:
     assert "letters that no name of a chain has" in fire_error_of(found)
 
 
+def test_a_fire_client_without_parameters_is_told_errors_so_that_it_shows_them(raw: Path, server: Server) -> None:
+    with RawScan(raw) as scan:
+        header = text(constants.GADGET_MESSAGE_HEADER, scan.header_xml + b"\0")
+    found = exchanged(server, named("no_such") + header + CLOSE)
+    assert "there is no chain 'no_such'" in fire_error_of(found)
+
+
 def test_own_chains_and_a_time_budget(raw: Path, tmp_path: Path) -> None:
     chains = tmp_path / "chains"
     chains.mkdir()
