@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import tempfile
 from pathlib import Path
@@ -11,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gadgets.stream import ReconError
+from gadgets.stream import ReconError, ends_with_this
 
 # BART's axes: 0 to 2 space, 3 coils, 4 sets of maps; arrays are stored with the first axis fastest.
 
@@ -60,11 +59,10 @@ def _slice(kspace: Tensor, maps: Tensor, regularisation: float, iterations: int)
         folder = Path(name)
         write_cfl(folder / "kspace", kspace.cpu().numpy().transpose(1, 2, 0)[:, :, None, :])
         write_cfl(folder / "maps", maps.cpu().numpy().transpose(2, 3, 1, 0)[:, :, None])
-        # With setpriv it does not outlive a process that is killed.
-        command = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
-        command += ["bart", "pics", "-S", "-d0", f"-i{iterations}", f"-RW:3:0:{regularisation:g}"]
+        command = ["bart", "pics", "-S", "-d0", f"-i{iterations}", f"-RW:3:0:{regularisation:g}"]
+        command = ends_with_this([*command, "kspace", "maps", "image"])
         try:
-            done = subprocess.run([*command, "kspace", "maps", "image"], cwd=folder, capture_output=True, text=True)
+            done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
         except OSError as error:
             raise ReconError(f"method bart_pics: bart cannot be run ({error.strerror}); install it again") from None
         if done.returncode:

@@ -109,11 +109,13 @@ class DicomParameters:
         False,
         "write no patient, study, institution or device identity, no dates and no free text of the header; "
         "UIDs are replaced, by the same ones at every replay",
+        local=True,
     )
     salt: str = parameter(
         "",
         "secret text that anonymized UIDs and patient IDs are derived with; with it the scans of one patient "
         "keep one pseudonym, without it only those of one study do",
+        local=True,
     )
     series_description: str = parameter("", "SeriesDescription; empty: the header's, followed by the method")
     series_number_offset: int = parameter(
@@ -136,7 +138,7 @@ class DicomParameters:
         "folder where files wait until the PACS confirmed them; scans and processes may share one",
         local=True,
     )
-    calling_ae: str = parameter("GENRECON", "AE title of this side, as the PACS knows it")
+    calling_ae: str = parameter("GENRECON", "AE title of this side, as the PACS knows it", local=True)
     ca_file: str = parameter(
         "", "PEM file of the certificates the PACS's is checked by, with TLS; empty: those of the system", local=True
     )
@@ -148,11 +150,17 @@ class DicomParameters:
     deliver: bool = parameter(
         True, "send to the PACS; false: `genrecon deliver` or `genrecon serve` does that, from the spool", local=True
     )
-    pacs_timeout_s: float = parameter(60.0, "seconds of silence after which an attempt is given up", minimum=1)
-    pacs_wait_s: float = parameter(
-        2.0, "longest a scan's end waits for what is still being sent; the spool keeps the rest", minimum=0, maximum=600
+    pacs_timeout_s: float = parameter(
+        60.0, "seconds of silence after which an attempt is given up", minimum=1, maximum=3600, local=True
     )
-    keep_delivered: bool = parameter(False, "move delivered files to a folder 'delivered' in the spool")
+    pacs_wait_s: float = parameter(
+        2.0,
+        "longest a scan's end waits for what is still being sent; the spool keeps the rest",
+        minimum=0,
+        maximum=600,
+        local=True,
+    )
+    keep_delivered: bool = parameter(False, "move delivered files to a folder 'delivered' in the spool", local=True)
 
 
 # --- text and numbers of a header ---------------------------------------------------------------------------
@@ -806,11 +814,11 @@ def dicom_datasets(
     """MR Image Storage datasets of one ISMRMRD image: one a partition and channel, partitions innermost.
 
     Patient, study, series and frame of reference come from the header; UIDs it does not give are derived from
-    it, so that a replay of a scan gives the same UIDs and another method or setting another series. Pixels
-    are uint16: integers from 0 to 65535 as they are, everything else scaled, with RescaleSlope and
-    RescaleIntercept back to the image's values. When the meta attributes hold an image scale r and offset o
-    (pixel = value r + o) the rescaled values are the true ones, value = (pixel - o) / r; the window is in
-    rescaled values (DICOM PS3.3 C.11.2) and LINEAR_EXACT when narrower than 1, which LINEAR does not allow.
+    it, so that a replay of a scan gives the same UIDs, another method or prior another series, and other pixels
+    another SOP Instance UID. Pixels are uint16: integers from 0 to 65535 as they are, everything else scaled,
+    with RescaleSlope and RescaleIntercept back to the image's values. When the meta attributes hold an image scale
+    r and offset o (pixel = value r + o) the rescaled values are the true ones, value = (pixel - o) / r; the window
+    is in rescaled values (DICOM PS3.3 C.11.2) and LINEAR_EXACT when narrower than 1, which LINEAR does not allow.
 
     Parameters
     ----------
@@ -893,6 +901,7 @@ def dicom_datasets(
             ds.update(common)
             first = geometry.pixel(0, 0, partition)
             frame = pixels.stored[channel, partition]
+            stored = frame.astype("<u2").tobytes()
             ds.ImagePositionPatient = [_ds(round(float(mm), 6)) for mm in first]
             ds.SliceLocation = _ds(round(float(first @ geometry.step), 6))
             ds.InstanceNumber = _instance_number(image, header, channel, partition)
@@ -915,10 +924,11 @@ def dicom_datasets(
                 ),
                 str(channel),
                 str(partition),
+                hashlib.sha256(stored).hexdigest(),  # another image is another instance, whatever setting made it so
             )
             ds.add_new("SmallestImagePixelValue", "US", int(frame.min()))
             ds.add_new("LargestImagePixelValue", "US", int(frame.max()))
-            ds.add_new("PixelData", "OW", frame.astype("<u2").tobytes())
+            ds.add_new("PixelData", "OW", stored)
             meta.MediaStorageSOPClassUID = ds.SOPClassUID
             meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
             meta.TransferSyntaxUID = ExplicitVRLittleEndian
@@ -1023,14 +1033,14 @@ class DicomOutput(Gadget):
     def configure(self, header: Any, properties: Mapping[str, str]) -> None:
         """Take header and properties; what an earlier scan left in the spool is delivered from now on."""
         super().configure(header, properties)
-        self._spool, self._destination = _spool_and_destination(self.parameters)
+        self._spool, self._destination = spool_and_destination(self.parameters)
         if self._destination:
             folder = queue_folder(self._spool, self._destination)
             if folder.is_dir() and self.parameters.deliver:
                 deliver_in_background(folder)
 
     def process(self, items: Iterator[Any]) -> Iterator[Any]:
-        """Write `ismrmrd.Image` items, yield all items. Raises ReconError as `write_dicom`."""
+        """Write `ismrmrd.Image` items, yield all items. Raises ReconError as `write_dicom`, after the last one."""
         seen: set[str] = set()
 
         def warn_once(text: str) -> None:
@@ -1040,19 +1050,21 @@ class DicomOutput(Gadget):
 
         count = 0
         spooled: list[Path] = []
+        lost: list[ReconError] = []  # why files are not where they are meant to be
         for item in items:
             if isinstance(item, ismrmrd.Image):
                 datasets = dicom_datasets(item, self.header, self.parameters, warn_once)
                 contents = [_encoded(ds) for ds in datasets]
                 if self._destination:
-                    spooled += self._spool_files(contents, self._destination, warn_once)
+                    spooled += self._spool_files(contents, self._destination, lost)
                 try:
                     if self.parameters.folder.strip() or not self._destination:
                         count += len(_write_folder(datasets, contents, self.parameters))
                 except ReconError as error:
-                    if not self._destination:
-                        raise
-                    warn_once(str(error).removeprefix(f"{self.name}: "))
+                    if self._destination:
+                        warn_once(str(error).removeprefix(f"{self.name}: "))
+                    else:
+                        lost.append(error)
             yield item
         if self._destination and spooled and self.parameters.deliver:
             sender = deliver_in_background(queue_folder(self._spool, self._destination))
@@ -1065,24 +1077,28 @@ class DicomOutput(Gadget):
             log.info("%s: %d files in %s", self.name, count, self.parameters.folder)
         if self._destination:
             log.info("%s: %d files in the spool %s", self.name, len(spooled), self._spool)
+        if lost:
+            raise lost[0]  # now that nobody behind it lacks an image
 
-    def _spool_files(self, contents: list[bytes], destination: Destination, warn: Warn) -> list[Path]:
+    def _spool_files(self, contents: list[bytes], destination: Destination, lost: list[ReconError]) -> list[Path]:
         """Put files into the spool and have them sent; those that could be written there."""
         paths = []
         for content in contents:
             try:
                 paths.append(add_to_spool(self._spool, destination, content))
             except OSError as error:
-                warn(
-                    f"images cannot be written to the spool '{self._spool}' ({_reason(error)}) and do not "
-                    "reach the PACS; free disk space there or set the property 'spool' to another folder"
+                lost.append(
+                    ReconError(
+                        f"{self.name}: cannot write to the spool '{self._spool}' ({_reason(error)}): images do not "
+                        "reach the PACS; give it a folder that can be written to and has room, and reconstruct again"
+                    )
                 )
         if paths and self.parameters.deliver:
             deliver_in_background(paths[0].parent)
         return paths
 
 
-def _spool_and_destination(parameters: DicomParameters) -> tuple[Path, Destination | None]:
+def spool_and_destination(parameters: DicomParameters) -> tuple[Path, Destination | None]:
     """Absolute path of the spool and where its files go, None without a PACS. Raises ReconError for a bad property."""
     if not parameters.pacs.strip():
         return Path(), None

@@ -92,7 +92,10 @@ class GenerativeRecon(Gadget):
             "", "weights of the generative prior, a .safetensors file; empty: the shipped ones", local=True
         )
         training: str = parameter(
-            "none", "self: hkgm goes on learning from the scan, once a protocol", choices=("none", "self")
+            "none",
+            "self: hkgm goes on learning from the scan, once a protocol",
+            choices=("none", "self"),
+            local=True,  # what is learnt is for later scans, too
         )
         training_budget_s: float = parameter(60.0, "seconds that this may add to the scan", minimum=1.0, maximum=3600.0)
         training_cache: str = parameter(

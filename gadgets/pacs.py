@@ -14,7 +14,7 @@ import threading
 import urllib.parse
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, TypeGuard, cast
 
 from pydicom import Dataset, dcmread
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, MRImageStorage
@@ -383,7 +383,12 @@ class StowRs:
 
 def _cause(error: BaseException) -> str:
     """The innermost reason of an error of requests, whose own text repeats the request."""
-    while isinstance(inner := getattr(error, "reason", None) or next(iter(error.args), None), BaseException):
+    while inner := next((one for one in (getattr(error, "reason", None), *error.args) if _is_error(one)), None):
         error = inner
-    text = re.sub(r"^<[^>]*>: |^HTTPS?Connection\w*\([^)]*\): ", "", " ".join(str(error).split()))
+    text = getattr(error, "strerror", None) or " ".join(str(error).split())
+    text = re.sub(r"^<[^>]*>: |^HTTPS?Connection\w*\([^)]*\): ", "", text)
     return text or type(error).__name__
+
+
+def _is_error(value: Any) -> TypeGuard[BaseException]:
+    return isinstance(value, BaseException)

@@ -44,7 +44,8 @@ ABANDONED_S = 86400.0  # age of temporary files whose process was killed
 class RetryPolicy:
     """When to try again: after `first_s`, then twice as long each time up to `longest_s`, less a random part.
 
-    A file that the PACS itself refused `refusals` times is set aside; every other failure is tried again for ever.
+    A file that the PACS itself refused `refusals` times, and a damaged one, is set aside; every other failure is tried
+    again for ever.
     """
 
     first_s: float = 2.0
@@ -112,26 +113,41 @@ def add_to_spool(spool: Path, destination: Destination, content: bytes) -> Path:
     text = destination.to_json().encode()
     if not about.exists() or about.read_bytes() != text:
         replace_file(about, text)
-    path = folder / f"{hashlib.sha256(content).hexdigest()[:32]}.dcm"
+    path = folder / f"{_name_of(content)}.dcm"
     replace_file(path, content)
     _sync_folder(folder)
     return path
 
 
+def _name_of(content: bytes) -> str:
+    """Name of a file in a queue, which tells later whether it is whole."""
+    return hashlib.sha256(content).hexdigest()[:32]
+
+
 def queue_folders(spool: Path) -> list[Path]:
-    """The queues of a spool. Raises ReconError when it is no folder that can be read."""
+    """The queues of a spool; none while it does not exist. Raises ReconError when one of them cannot be read."""
+    found = []
+    folder = spool.absolute()
     try:
-        return sorted(path.parent for path in spool.absolute().glob(f"*/{DESTINATION_FILE}") if spool.is_dir())
+        names = os.listdir(folder) if folder.exists() else []
+        for folder in map(spool.absolute().joinpath, names):
+            if folder.is_dir() and DESTINATION_FILE in os.listdir(folder):
+                found.append(folder)
     except OSError as error:
-        raise ReconError(f"{spool}: cannot be read ({error.strerror}); run as the user the spool belongs to") from None
+        raise ReconError(
+            f"{folder}: cannot be read ({error.strerror}); give a spool's folder, as the user it belongs to"
+        ) from None
+    return sorted(found)
 
 
 def _files(folder: Path) -> list[Path]:
-    """Files that wait in a folder, the oldest first."""
+    """Files that wait in a folder, the oldest first. Raises OSError when it cannot be read."""
     found = []
-    for path in folder.glob("*.dcm"):
-        with contextlib.suppress(OSError):  # another process has just delivered it, or it cannot be read now
-            found.append((path.stat().st_mtime_ns, path))
+    with contextlib.suppress(FileNotFoundError):
+        for path in map(folder.joinpath, os.listdir(folder)):
+            with contextlib.suppress(FileNotFoundError):  # another process has just delivered it
+                if path.suffix == ".dcm":
+                    found.append((path.stat().st_mtime_ns, path))
     return [path for _, path in sorted(found)]
 
 
@@ -190,11 +206,6 @@ class QueueState:
             raise ValueError(str(error)) from None
 
 
-def waiting_files(spool: Path) -> int:
-    """How many files wait in a spool for their PACS."""
-    return sum(1 for _ in spool.glob("*/*.dcm"))
-
-
 @dataclass(frozen=True)
 class QueueStatus:
     """Of one queue: where it goes to, files in it, what the last attempt met, and when the next one is."""
@@ -206,6 +217,15 @@ class QueueStatus:
     delivered: int
     reason: str
     next_attempt_s: float
+
+    def text(self) -> str:
+        """The same for people, but for where it is."""
+        text = f"{self.waiting} files wait"
+        if self.waiting and self.next_attempt_s:
+            text += f" ({self.reason}; the next attempt is in {self.next_attempt_s:.0f} s)"
+        if self.failed:
+            text += f", {self.failed} were set aside"
+        return f"{text}, {self.delivered} kept after delivery" if self.delivered else text
 
 
 def spool_status(spool: Path) -> list[QueueStatus]:
@@ -261,6 +281,7 @@ class Sender:
         self._policy = policy or RetryPolicy()
         self._state = QueueState()
         self._unsaved = False
+        self._rested = 0.0  # when the next attempt may be made after trouble on this side
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
         self._wake = threading.Event()
@@ -314,18 +335,26 @@ class Sender:
         return len(left)
 
     def _run(self) -> None:
+        surprises = 0
         while True:
             self._wake.clear()
             try:
                 wait = self.attempt()
+                surprises = 0
             except Exception as error:  # the thread must outlive whatever it meets; the text may hold patient data
                 log.error("PACS %s: unexpected %s; it is tried again", self.folder.name, type(error).__name__)
-                wait = self._policy.longest_s
+                surprises += 1
+                wait = self._rest(self._policy.delay(surprises))
             with self._lock:
                 if self._stopping or (wait is None and not self._wake.is_set()):
                     self._thread = None
                     return
             self._wake.wait(POLL_S if wait is None else min(wait, POLL_S))
+
+    def _rest(self, seconds: float) -> float:
+        """Make no attempt for so long, whatever comes meanwhile."""
+        self._rested = time.monotonic() + seconds
+        return seconds
 
     # --- one attempt
 
@@ -338,6 +367,8 @@ class Sender:
         """
         if not _files(self.folder):
             return None
+        if not at_once and (rest := self._rested - time.monotonic()) > 0:
+            return rest
         try:
             with FileLock(self.folder / LOCK_FILE, timeout=0):
                 self._remove_abandoned()
@@ -354,7 +385,7 @@ class Sender:
             return POLL_S
         except OSError as error:  # a full disk has no room for the lock
             log.warning("PACS %s: cannot send from %s (%s)", self.pacs, self.folder, error.strerror)
-            return self._policy.longest_s
+            return self._rest(self._policy.longest_s)
 
     def _session(self, at_once: bool) -> None:
         """Send over one connection, and look for more files before it is closed."""
@@ -400,11 +431,12 @@ class Sender:
     def _store(self, connection: PacsConnection, path: Path, destination: Destination) -> bool:
         """Send one file and do with it as the PACS answers; whether it is delivered."""
         try:
-            answer = connection.store(path)
+            whole = path.stem == _name_of(path.read_bytes())
+            answer = connection.store(path) if whole else Answer(False)
         except FileNotFoundError:  # someone took it out of the queue
             return False
         except InvalidDicomError:
-            answer = Answer(False, "it is no DICOM file")
+            whole, answer = False, Answer(False)
         except Exception as error:  # of any kind: a file that breaks a library must not hold up the others either
             self._file_state(path).breaks += 1
             if isinstance(error, PacsError):
@@ -414,6 +446,9 @@ class Sender:
             log.info("PACS %s: it answers again", destination.pacs)
             self._state.failures, self._state.due, self._state.reason = 0, 0.0, ""
         try:
+            if not whole:
+                self._set_aside(path, f"{path.name} is damaged; look at the spool's disk, then reconstruct it again")
+                return False
             if not answer.stored:
                 self._refused(path, destination, answer.text)
                 return False
@@ -440,11 +475,15 @@ class Sender:
             state.due = time.monotonic() + self._policy.delay(state.refusals)
             log.warning("PACS %s: it refuses %s (%s); it is tried again", destination.pacs, path.name, text)
             return
+        reason = f"it refused {path.name} {state.refusals} times, the last time with {text}"
+        self._set_aside(path, f"{reason}; mend the cause, then: genrecon deliver --retry-failed")
+
+    def _set_aside(self, path: Path, reason: str) -> None:
         aside = self.folder / FAILED_FOLDER / path.name
-        reason = f"PACS {destination.pacs}: it refused this file {state.refusals} times, the last time with {text}"
-        replace_file(aside.with_suffix(".txt"), f"{reason}\n".encode())
+        text = f"PACS {self.pacs}: {reason}"
+        replace_file(aside.with_suffix(".txt"), f"{text}\n".encode())
         os.replace(path, aside)
-        log.error("%s; mend the cause, then: genrecon deliver --retry-failed (%s)", reason, aside)
+        log.error("%s (it is in %s)", text, aside.parent)
 
     def _failed(self, reason: str) -> None:
         state = self._state

@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import select
+import shutil
 import socket
 import struct
 import sys
@@ -19,6 +20,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
+import ismrmrd
 import numpy as np
 from gadgetron.external import constants
 from gadgetron.types import ImageArray, ReconData
@@ -52,6 +54,11 @@ def one_line(error: BaseException) -> str:
 def reason_of(error: BaseException) -> str:
     """Why something failed: the system's own words for an error of the system, else the text on one line."""
     return getattr(error, "strerror", None) or one_line(error)
+
+
+def ends_with_this(command: list[str]) -> list[str]:
+    """The command, so that what it starts is killed when the thread that started it ends, by whatever death."""
+    return ["setpriv", "--pdeathsig", "KILL", *command] if shutil.which("setpriv") else command
 
 
 class _Collector(logging.Handler):
@@ -90,8 +97,8 @@ def parameter(
 ) -> Any:
     """A field of a gadget's frozen `Parameters` dataclass, with what is allowed in it.
 
-    `read_parameters` checks values against `minimum`, `maximum` (inclusive) and `choices`. What names files or hosts of
-    the machine is `local`: chains that come over the network may not set it (`local_parameters`).
+    `read_parameters` checks values against `minimum`, `maximum` (inclusive) and `choices`. What touches files, hosts
+    or later scans of the machine is `local`: chains that come over the network may not set it (`local_parameters`).
     """
     return dataclasses.field(
         default=default,
@@ -105,9 +112,9 @@ def parameter(
     )
 
 
-def local_parameters(kind: type) -> set[str]:
-    """Names of the fields of a `Parameters` dataclass that name files or hosts of the machine."""
-    return {field.name for field in dataclasses.fields(kind) if field.metadata.get("local")}
+def local_parameters(kind: type) -> dict[str, Any]:
+    """Names of the fields of a `Parameters` dataclass that clients of the machine may not set; their defaults."""
+    return {field.name: field.default for field in dataclasses.fields(kind) if field.metadata.get("local")}
 
 
 def _allowed(field: dataclasses.Field[Any], kind: type) -> str:
@@ -178,6 +185,8 @@ class Aborted(Exception):
 def item_bytes(item: Any) -> int:
     """Memory an item of the stream holds, in bytes (arrays only)."""
     data = getattr(item, "data", None)
+    if isinstance(item, ismrmrd.Acquisition):
+        return int(item.data.nbytes + item.traj.nbytes)
     if isinstance(data, np.ndarray):
         return data.nbytes
     if isinstance(item, ReconData):
@@ -200,7 +209,7 @@ class BoundedQueue:
         self._byte_limit = int(megabytes * 2**20)
         self._queue: deque[tuple[Any, int]] = deque()
         self._bytes = 0
-        self._closed = False
+        self._closed = self._failed = False
         self._aborted = False
         self._changed = threading.Condition()
 
@@ -232,11 +241,17 @@ class BoundedQueue:
         self._bytes += size
         self._changed.notify_all()
 
-    def close(self) -> None:
-        """No more items will come; iteration ends after the last one."""
+    def close(self, failed: bool = False) -> None:
+        """No more items will come; iteration ends after the last one, with Aborted if `failed`."""
         with self._changed:
-            self._closed = True
+            self._closed, self._failed = True, failed
             self._changed.notify_all()
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is closed, and all items were taken."""
+        with self._changed:
+            return self._closed and not self._queue
 
     def abort(self) -> None:
         """Wake and end both sides at once and drop what is queued."""
@@ -249,7 +264,7 @@ class BoundedQueue:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._queue or self._closed or self._aborted)
-                if self._aborted:
+                if self._aborted or (self._failed and not self._queue):
                     raise Aborted
                 if not self._queue:
                     return
@@ -306,7 +321,8 @@ def run_stages(
 
     Slices overlap: a stage works on one item while the next works on the item before. The first error in any
     stage ends all of them and is raised here, its `stage` attribute naming the stage (of stages within stages the
-    innermost). Closing the generator early ends all threads; one that computes ends when it next reads or yields.
+    innermost); what a stage yielded that fails after the end of its input still comes before that. Closing the
+    generator early ends all threads; one that computes ends when it next reads or yields.
     """
     queues = [BoundedQueue() for _ in range(len(stages) + 1)]
     meters = [StageTiming(name) for name, _ in stages]
@@ -315,11 +331,14 @@ def run_stages(
     failures: list[BaseException] = []
     lock = threading.Lock()
 
-    def fail(error: BaseException, name: str) -> None:
+    def fail(error: BaseException, name: str, index: int | None = None) -> None:
         with lock:
             if not isinstance(error, Aborted) and not failures:
                 error.stage = getattr(error, "stage", name)  # type: ignore[attr-defined]
                 failures.append(error)
+        if index is not None and queues[index].ended:
+            queues[index + 1].close(failed=True)
+            return
         for queue in queues:
             queue.abort()
 
@@ -345,7 +364,7 @@ def run_stages(
                 pass
             queues[index + 1].close()
         except BaseException as error:
-            fail(error, name)
+            fail(error, name, index)
         finally:
             meter.busy += time.perf_counter() - start
 
@@ -607,6 +626,22 @@ class _Socket(socket.socket):
         return data
 
 
+def listening_socket(address: str, port: int) -> socket.socket:
+    """A socket that listens; port 0 takes a free one. Raises ReconError when it cannot."""
+    try:
+        return socket.create_server((address, port), family=family_of(address))
+    except (OSError, OverflowError, UnicodeError) as error:
+        reason = reason_of(error).partition(" (")[0]  # without Python's repetition of the address
+        raise ReconError(
+            f"port {port}: cannot listen on {address} ({reason}); choose another port or address"
+        ) from None
+
+
+def family_of(address: str) -> socket.AddressFamily:
+    """Of addresses with colons: IPv6."""
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
 def listen(port: int, make_gadget: Callable[[], Gadget], address: str = "127.0.0.1") -> None:
     """Serve scans that come from Gadgetron's `<connect>`: a fresh gadget and a thread a connection, until stopped.
 
@@ -615,11 +650,7 @@ def listen(port: int, make_gadget: Callable[[], Gadget], address: str = "127.0.0
     """
     from gadgetron.external import Connection
 
-    try:
-        server = socket.create_server((address, port))
-    except OSError as error:
-        reason = (error.strerror or str(error)).partition(" (")[0]  # without Python's repetition of the address
-        raise ReconError(f"port {port}: cannot listen ({reason}); choose another port") from None
+    server = listening_socket(address, port)
 
     def serve(sock: socket.socket) -> None:
         try:

@@ -161,15 +161,18 @@ class Chain:
         for node in self.nodes:
             for name, value in node.properties.items():
                 visited: set[str] = set()
+                same = [(node, name)]  # properties that all have the value which is found at the end
                 while value in known and value not in visited:
                     visited.add(value)
                     source, property_name = known[value]
+                    same.append((source, property_name))
                     value = source.properties[property_name]
                 if value in visited:
                     raise ReconError(
                         f"{self.name}: property '{name}' of {node.names[0]} refers to itself; give a value"
                     )
-                node.properties[name] = value
+                for owner, own_name in same:
+                    owner.properties[own_name] = value
 
     def set(self, gadget: str, name: str, value: str) -> None:
         """Set one property, of a gadget called by class, name or module, or of a member of a composite gadget.

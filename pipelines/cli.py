@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from importlib import metadata
@@ -261,6 +262,7 @@ def serve_command(
     Chains by name are the shipped ones and those of --chains; chains that clients send may have the gadgets of the
     shipped ones only. SIGTERM and Ctrl-C stop it: running scans are finished, new ones refused.
     """
+    from gadgets.dicom_output import DicomParameters, spool_and_destination
     from pipelines.nursery import Nursery
     from pipelines.processes import allow_descriptors
     from pipelines.serve import Server
@@ -269,7 +271,11 @@ def serve_command(
 
     allow_descriptors()
     _log_to_stderr(json_logs)
-    spool = spool or (Path("dicom-spool") if pacs else None)
+    spool = (spool or Path("dicom-spool")).absolute() if spool or pacs else None
+    spool_and_destination(DicomParameters(pacs=pacs, spool=str(spool or "")))
+    for option, folder in {"--spool": spool, "--dicom": dicom}.items():
+        if folder is not None:
+            _check_writable(option, folder)
     limits = Limits(memory_gib=memory, scan_gib=scan_size, ahead_gib=read_ahead, idle_s=idle, scan_s=longest)
     settings = ServeSettings(
         bind=bind,
@@ -298,6 +304,15 @@ def serve_command(
         server.run()
 
 
+def _check_writable(option: str, folder: Path) -> None:
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ReconError(f"{option} {folder}: it cannot be written to ({reason_of(error)}); give another one") from None
+
+
 @app.command()
 def send(
     raw: Annotated[Path, typer.Argument(help="Raw ISMRMRD file (.h5).", show_default=False)],
@@ -322,7 +337,7 @@ def send(
     from pipelines.send import send as run
 
     pairs = [text.partition("=") for text in settings or []]
-    if not all(name and equals for name, equals, _ in pairs):
+    if not all("." in name.strip(".") and equals for name, equals, _ in pairs):
         raise ReconError("--set: give gadget.property=value, for instance generative_recon.method=cg_sense")
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     result = run(raw, config, address, out=out, parameters={name: value for name, _, value in pairs}, timeout=timeout)
@@ -924,25 +939,19 @@ def deliver(
 ) -> None:
     """Send the DICOM files of a spool to their PACS, and those that are added to it, until it is stopped.
 
-    Scans send their files themselves; this sends what they left when the PACS was away. It runs beside them, and as a
-    service.
+    Scans send their files themselves, and `genrecon serve` those of its spool; this sends what they left when the PACS
+    was away. It runs beside them, and as a service.
     """
     from gadgets.spool import deliver as serve
     from gadgets.spool import deliver_once, retry_failed, spool_status
 
-    if (once or status) and not spool.is_dir():
+    if (once or status or retry) and not spool.exists():
         raise ReconError(f"deliver: there is no spool {spool}; give the folder that the property 'spool' names")
     if retry:
         console.print(f"{retry_failed(spool)} files put back", highlight=False)
     if status:
-        table = Table(title=escape(str(spool)), title_justify="left")
-        for column in ("PACS", "waiting", "failed", "delivered", "last trouble", "next attempt", "queue"):
-            table.add_column(column, overflow="fold")
         for queue in spool_status(spool):
-            wait = f"in {queue.next_attempt_s:.0f} s" if queue.waiting and queue.next_attempt_s else ""
-            counts = (str(queue.waiting), str(queue.failed), str(queue.delivered))
-            table.add_row(escape(queue.pacs), *counts, escape(queue.reason), wait, escape(queue.folder.name))
-        console.print(table)
+            console.print(escape(f"{queue.pacs}: {queue.text()} ({queue.folder})"), soft_wrap=True, highlight=False)
         return
     if not logging.getLogger("genrecon").isEnabledFor(logging.INFO):  # --verbose has done it
         _log_to_stderr()
@@ -950,6 +959,8 @@ def deliver(
         if left := deliver_once(spool):
             raise ReconError(f"deliver: {left} files are still in the spool; see the lines above")
         return
+    if not spool.exists():
+        logging.getLogger("genrecon").info("there is no spool %s yet; it is looked for again and again", spool)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # the usual way to stop it
     with contextlib.suppress(KeyboardInterrupt):
         serve(spool, threading.Event())

@@ -40,11 +40,11 @@ def install_configs(home: Path, force: bool = False) -> list[Path]:
     try:
         changed = [path.name for path, text in contents.items() if path.exists() and path.read_bytes() != text]
         if changed and not force:
-            raise ReconError(f"{folder}: {', '.join(changed)} differ from the shipped ones; --force overwrites them")
+            raise ReconError(f"{folder}: not the shipped ones: {', '.join(changed)}; --force overwrites them")
         for path, text in contents.items():
             replace_file(path, text)
     except OSError as error:
-        raise ReconError(f"{error.filename or folder}: cannot be written ({error.strerror}); mend the rights") from None
+        raise ReconError(f"{folder}: cannot be written to ({error.strerror}); mend the rights") from None
     return list(contents)
 
 

@@ -23,11 +23,12 @@ import ismrmrd
 import numpy as np
 from gadgetron.external import constants
 
-from gadgets.stream import ERROR_MESSAGE, Aborted, BoundedQueue, PeerGone, ReconError, one_line, reason_of
+from gadgets.stream import Aborted, BoundedQueue, PeerGone, ReconError, one_line, reason_of
 from pipelines.serve_settings import Limits
 
 MIB = 2**20
 PAUSE_S = 1.0
+LOOK_S = 0.5  # between looks at a connection whose data wait for room
 CLOSE = constants.GADGET_MESSAGE_CLOSE.to_bytes(2, "little")
 
 
@@ -187,8 +188,8 @@ class Intake:
         try:
             while (message := self._message()) != constants.GADGET_MESSAGE_CLOSE:
                 item = self._item(message)
-                if item is not None:
-                    self._queue.put(item)
+                while item is not None and not self._queue.put(item, timeout=LOOK_S):
+                    self._check_connection()
             self.complete = True
         except Aborted:
             return
@@ -199,6 +200,13 @@ class Intake:
         self._queue.close()
         if self.complete:
             self._watch()
+
+    def _check_connection(self) -> None:
+        """Raise PeerGone when the client has reset it. One that ended it is noticed when all before that is read."""
+        poller = select.poll()
+        poller.register(self._socket, 0)
+        if poller.poll(0):
+            raise PeerGone("the client is gone")
 
     def _watch(self) -> None:
         """Notice that the client resets the connection. A client that ends its half of it may still read."""
@@ -405,12 +413,13 @@ class Outlet:
             raise PeerGone(f"the client is gone ({reason_of(error)})") from None
 
     def error(self, text: str, of_fire: bool) -> None:
-        """An ERROR, and CLOSE."""
-        encoded = text.encode(errors="replace")
-        if of_fire:  # its client knows no ERROR, but shows log lines
-            line = b"ERROR    " + encoded + b"\0"
-            self.write(struct.pack("<HI", constants.GADGET_MESSAGE_TEXT, len(line)) + line)
-        self.write(ERROR_MESSAGE.pack(constants.GADGET_MESSAGE_ERROR, len(encoded)) + encoded + CLOSE)
+        """An error as a TEXT message, and CLOSE.
+
+        So Gadgetron tells its clients; neither its own client nor FIRE's knows the message ERROR. FIRE's log lines
+        begin with their level and end with a NUL.
+        """
+        line = (f"ERROR    {text}\0" if of_fire else f"[genrecon] ERROR: {text}").encode(errors="replace")
+        self.write(struct.pack("<HI", constants.GADGET_MESSAGE_TEXT, len(line)) + line + CLOSE)
 
 
 def discard(sock: socket.socket, seconds: float) -> None:

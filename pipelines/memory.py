@@ -12,7 +12,7 @@ import ismrmrd
 from gadgets.acquisition import BUFFER_COUNTERS, BucketToBufferGadget, calibration_mode, is_for_images
 from gadgets.buffers import slices_come_again
 from gadgets.finish import adjustment_steps
-from gadgets.stream import ReconError, read_parameters
+from gadgets.stream import ReconError, item_bytes, read_parameters
 from pipelines.chain import Chain
 
 # As `python -m benchmarks.serve memory` compares them with what a server takes.
@@ -101,7 +101,7 @@ class MemoryCheck:
         if images != self._images:
             self._images, self._waiting = images, 0
             self._buffers.clear()
-        self._waiting += item.data.nbytes + ITEM_BYTES
+        self._waiting += item_bytes(item) + ITEM_BYTES
         before = self._extent()
         if isinstance(item, ismrmrd.Acquisition):
             self._channels = max(self._channels, item.active_channels)

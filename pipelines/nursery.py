@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import resource
 import select
 import signal
 import socket
@@ -16,12 +17,14 @@ import struct
 import subprocess
 import sys
 import threading
+import warnings
 from multiprocessing.connection import Connection
 from typing import NoReturn
 
 from pipelines.processes import child_environment
 
-ANSWER_S = 120.0  # that it may take to answer, loading included
+ANSWER_S = 120.0  # that it may take to make a process, loading included
+TELL_S = 2.0  # that it may take to tell how one ended
 NUMBER = struct.Struct("<q")
 MAKE = 0  # beside a descriptor; any other number asks how the process of that id ended
 
@@ -86,13 +89,24 @@ class Nursery:
 
         Raises OSError, also when the nursery ends or does not answer; it is started anew the next time.
         """
-        return ScanProcess(self._ask(MAKE, link.fileno()))
+        with self._lock:
+            return ScanProcess(self._ask(MAKE, link.fileno()))
 
     def exit_code(self, pid: int) -> int | None:
-        """How a process that has ended did: its exit code, the signal's number less than 0, None if nobody knows."""
-        with contextlib.suppress(OSError, ValueError):
-            return os.waitstatus_to_exitcode(self._ask(pid))
-        return None
+        """How a process that has ended did: its exit code, the signal's number less than 0.
+
+        None if nobody knows, or nobody tells within seconds.
+        """
+        if not self._lock.acquire(timeout=TELL_S):
+            return None
+        try:
+            if self._socket is None:
+                return None
+            return os.waitstatus_to_exitcode(self._ask(pid, seconds=TELL_S))
+        except (OSError, ValueError):
+            return None
+        finally:
+            self._lock.release()
 
     def kill(self) -> None:
         """End it, whoever waits for its answer."""
@@ -118,9 +132,8 @@ class Nursery:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             with theirs:
-                # Its warnings may quote headers. In a session of its own Ctrl-C does not reach it.
-                self._process = subprocess.Popen(
-                    [sys.executable, "-W", "ignore", "-m", "pipelines.nursery", str(theirs.fileno())],
+                self._process = subprocess.Popen(  # in a session of its own Ctrl-C does not reach it
+                    [sys.executable, "-m", "pipelines.nursery", str(theirs.fileno())],
                     pass_fds=[theirs.fileno()],
                     env=child_environment(),
                     stdin=subprocess.DEVNULL,
@@ -129,22 +142,22 @@ class Nursery:
         except BaseException:
             ours.close()
             raise
-        ours.settimeout(ANSWER_S)
         self._socket = ours
         return ours
 
-    def _ask(self, number: int, descriptor: int | None = None) -> int:
-        with self._lock:
-            sock = self._started()
-            try:
-                socket.send_fds(sock, [NUMBER.pack(number)], [] if descriptor is None else [descriptor])
-                found = sock.recv(NUMBER.size)
-            except OSError:
-                self._end()
-                raise
-            if len(found) != NUMBER.size:
-                self._end()
-                raise ConnectionError("the process that makes others ended")
+    def _ask(self, number: int, descriptor: int | None = None, seconds: float = ANSWER_S) -> int:
+        """Its answer. Where there is none it is ended: a late one would be taken for that to the next question."""
+        sock = self._started()
+        sock.settimeout(seconds)
+        try:
+            socket.send_fds(sock, [NUMBER.pack(number)], [] if descriptor is None else [descriptor])
+            found = sock.recv(NUMBER.size)
+        except OSError:
+            self._end()
+            raise
+        if len(found) != NUMBER.size:
+            self._end()
+            raise ConnectionError("the process that makes others ended")
         (answer,) = NUMBER.unpack(found)
         if answer < 0:
             raise OSError(-answer, os.strerror(-answer))
@@ -164,6 +177,9 @@ def main(descriptor: int) -> None:
     """The process: fork for every descriptor that comes, and say how the processes of other numbers ended."""
     from pipelines.scan_worker import work
 
+    warnings.simplefilter("ignore")  # they may quote headers
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # it would hold a scan
+    ended: dict[int, int] = {}
     with socket.socket(fileno=descriptor) as sock:
         while True:
             message, descriptors, _, _ = socket.recv_fds(sock, NUMBER.size, 1)
@@ -178,11 +194,18 @@ def main(descriptor: int) -> None:
                         _run(work, descriptors[0])
                     os.close(descriptors[0])
                 else:
-                    ended, number = os.waitpid(number, os.WNOHANG)
-                    number = number if ended else -errno.EAGAIN
+                    _reap(ended)
+                    number = ended.pop(number, -errno.ECHILD)
             except OSError as error:
                 number = -(error.errno or 1)
             sock.send(NUMBER.pack(number))
+
+
+def _reap(ended: dict[int, int]) -> None:
+    """Note how all processes that have ended did."""
+    with contextlib.suppress(ChildProcessError):  # there is none
+        while (found := os.waitpid(-1, os.WNOHANG))[0]:
+            ended[found[0]] = found[1]
 
 
 def _run(work: object, descriptor: int) -> NoReturn:

@@ -7,6 +7,7 @@ import logging
 import os
 import queue
 import re
+import shutil
 import socket
 import tempfile
 import threading
@@ -16,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 import ismrmrd
 import numpy as np
@@ -53,6 +54,7 @@ ALLOWED = {
     "gadgets.reconstruction": "Reconstruction",
     DICOM_MODULE: "DicomOutput",
 }
+OWN_DICOM = {"folder", "anonymize", "salt"}  # properties of a chain that is sent; the server takes a folder of its own
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 LONGEST_TEXT = 600
 LONGEST_CHAIN = 64  # gadgets, each a thread
@@ -138,17 +140,18 @@ def _check_node(node: Node) -> None:
 
 def _check_properties(node: Node) -> None:
     kind = node.load()
-    for name in node.properties:
-        if (node.module, name) == (DICOM_MODULE, "folder"):
-            continue  # the server has its own
+    for name, value in node.properties.items():
         member, _, own_name = name.rpartition(".")
         owner = getattr(kind, "members", {}).get(member) if member else kind
-        if owner is not None and own_name in local_parameters(owner.Parameters):
+        if owner is None or (node.module == DICOM_MODULE and own_name in OWN_DICOM):
+            continue
+        defaults = local_parameters(owner.Parameters)
+        if own_name in defaults and value != str(defaults[own_name]):
             raise _local(name)
 
 
 def _local(name: str) -> ReconError:
-    return ReconError(f"property '{name}' names files or hosts of the server; only its own chains may set it")
+    return ReconError(f"property '{name}' is for the server's own chains: it touches files, hosts or later scans")
 
 
 def _as_the_server_wants(chain: Chain, settings: ServeSettings) -> Chain:
@@ -244,7 +247,7 @@ class ScanRun:
             self._send()
             ended = self._done()
         except PeerGone as error:
-            ended = Ended(str(error))
+            ended = Ended(str(error), str(error))  # it may have ended its half of the connection only
         except Aborted:
             text = self._left or f"it took longer than {limit:g} s"
             ended = Ended(text, "" if self._left else text)
@@ -355,10 +358,16 @@ def warm_up(methods: tuple[str, ...]) -> None:
 class _ToServer(logging.Handler):
     """What the server hears of the process: what happens, and its log lines."""
 
-    def __init__(self, link: Connection) -> None:
+    def __init__(self, link: Connection, scratch: str | None) -> None:
         super().__init__()
-        self._link = link
+        self._link, self._scratch = link, scratch
         self.in_scan = False
+
+    def end(self) -> NoReturn:
+        """End the process, as its server is gone, whatever it does, and its temporary files."""
+        if self._scratch is not None:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+        os._exit(0)
 
     def tell(self, what: str, about: Any) -> None:
         """Tell the server; without one the process ends."""
@@ -366,7 +375,7 @@ class _ToServer(logging.Handler):
             try:
                 self._link.send((what, about))
             except OSError:
-                os._exit(0)
+                self.end()
 
     def emit(self, record: logging.LogRecord) -> None:
         values = dict(record.__dict__, msg=record.getMessage(), args=None, exc_info=None, exc_text=None)
@@ -393,9 +402,10 @@ def work(link: Connection) -> None:
     """
     with contextlib.suppress(OSError):  # rather this process than the server, where memory runs out
         Path("/proc/self/oom_score_adj").write_text("500")
-    settings, level, tempfile.tempdir = link.recv()
+    settings, level, scratch = link.recv()
+    tempfile.tempdir = scratch
     settle_allocator()
-    server = _ToServer(link)
+    server = _ToServer(link, scratch)
     log.handlers, log.propagate = [server], False
     threading.excepthook = _log_thread_error
     try:
@@ -406,7 +416,7 @@ def work(link: Connection) -> None:
         return
     log.setLevel(level)
     jobs: queue.SimpleQueue[tuple[Request, socket.socket, IO[bytes] | None]] = queue.SimpleQueue()
-    threading.Thread(target=_receive, args=(link, jobs), daemon=True).start()
+    threading.Thread(target=_receive, args=(link, jobs, server), daemon=True).start()
     most = memory_of(os.getpid()) + KEPT_BYTES
     server.tell("ready", None)
     while True:
@@ -425,7 +435,9 @@ def work(link: Connection) -> None:
             trim_heap()
 
 
-def _receive(link: Connection, jobs: queue.SimpleQueue[tuple[Request, socket.socket, IO[bytes] | None]]) -> None:
+def _receive(
+    link: Connection, jobs: queue.SimpleQueue[tuple[Request, socket.socket, IO[bytes] | None]], server: _ToServer
+) -> None:
     """Take what the server sends; the process ends with the link, whatever it does."""
     try:
         while True:
@@ -436,7 +448,7 @@ def _receive(link: Connection, jobs: queue.SimpleQueue[tuple[Request, socket.soc
                 ahead.seek(0)
             jobs.put((request, sock, ahead))
     except (EOFError, OSError):
-        os._exit(0)
+        server.end()
 
 
 # --- images ----------------------------------------------------------------------------------------------------------

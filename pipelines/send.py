@@ -52,6 +52,8 @@ def send(
     ReconError
         The file cannot be read, nobody answers, the server reports an error or is silent, or no image came.
     """
+    if "/" in config and not Path(config).is_file():
+        raise ReconError(f"{config}: there is no such file; give one, or the name of a chain that the server has")
     chain: bytes | str = read_chain(config).to_xml() if Path(config).is_file() else config
     text = json.dumps({"version": "1.0", "parameters": dict(parameters)}).encode() if parameters else b""
     result = SendResult()

@@ -19,8 +19,8 @@ from multiprocessing.connection import Connection
 from multiprocessing.reduction import send_handle
 from typing import Any
 
-from gadgets.spool import deliver
-from gadgets.stream import PeerGone, ReconError, reason_of
+from gadgets.spool import deliver, spool_status
+from gadgets.stream import PeerGone, ReconError, listening_socket, reason_of
 from pipelines.intake import CLOSE, Intake, Outlet, ReadAhead, Request, discard
 from pipelines.nursery import Nursery, ScanProcess
 from pipelines.processes import memory_of
@@ -36,7 +36,9 @@ LATE_S = 10.0  # that a scan may end later than its limit by itself
 START_S = 300.0  # that a process may take to be ready
 DEATH_S = 10.0  # that a process may take to end once it is killed
 STOPPING_S = 5.0  # that connections and threads have to end after the scans, when the server stops
-PAUSES_S = (0.0, 1.0, 5.0, 30.0)  # before a process that did not get ready is started again
+DELIVERY_S = 5.0  # that their files have to be sent
+PAUSES_S = (0.0, 1.0, 5.0, 30.0)  # before a process that did not get ready, or ended at once, is started again
+YOUNG_S = 5.0  # a process without a scan that ends within that ended at once
 
 
 @dataclass(eq=False)
@@ -121,6 +123,8 @@ class Place:
         self._link: Connection | None = None
         self._scratch: str | None = None
         self._due = math.inf  # when it must be ready
+        self._born = 0.0  # when it was
+        self._died_young = False
         self._idle_bytes = 0
 
     @property
@@ -163,7 +167,7 @@ class Place:
             if self.failure and self.settled.is_set():
                 log.error("%s; it is tried again", self.failure)
             self.settled.set()
-            attempts = attempts + 1 if self.failure else 0
+            attempts = attempts + 1 if self.failure or self._died_young else 0
             self._server.stopped.wait(PAUSES_S[min(attempts, len(PAUSES_S) - 1)])
         self.settled.set()
 
@@ -197,7 +201,7 @@ class Place:
             log.handle(logging.makeLogRecord(values | {"scan": number}))
         elif what == "ready":
             self._idle_bytes = memory_of(self.process_id)
-            self._due = math.inf
+            self._due, self._born = math.inf, time.monotonic()
             self.settled.set()
             self._server.is_free(self)
         elif what == "failed":
@@ -239,6 +243,7 @@ class Place:
     def _end(self) -> None:
         """Make sure that the process has ended, and tell of what it leaves."""
         was_ready, was_due = self.ready, self._due
+        self._died_young = False
         self._server.is_closed(self)
         code: int | None = None
         if self._process is not None:
@@ -266,6 +271,7 @@ class Place:
             self.failure = self.failure or f"a process for scans ended before it was ready{_ending(code)}"
         elif was_ready:
             self._server.count("replaced")
+            self._died_young = time.monotonic() - self._born < YOUNG_S
             log.warning("a process for scans ended%s; another one is started", _ending(code))
 
 
@@ -310,18 +316,13 @@ class Server:
         self.totals = {"scans": 0, "failed": 0, "refused": 0, "images": 0, "replaced": 0}
         self.stopping = False
         self.stopped = threading.Event()  # at the same time as `stopping`
+        self._scans_ended = threading.Event()  # all of them, when it stops
         self._number = 0
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._queue: deque[Ticket] = deque()
         self._connections: set[socket.socket] = set()
-        try:
-            self._listener = socket.create_server((settings.bind, settings.port))
-        except (OSError, OverflowError) as error:
-            reason = reason_of(error).partition(" (")[0]
-            raise ReconError(
-                f"port {settings.port}: cannot listen on {settings.bind} ({reason}); choose another port or address"
-            ) from None
+        self._listener = listening_socket(settings.bind, settings.port)
         self.port = int(self._listener.getsockname()[1])
         self._places = [Place(self) for _ in range(settings.scans)]
         self._delivery = threading.Thread(target=self._deliver, name="delivery", daemon=True)
@@ -363,7 +364,8 @@ class Server:
                     return self.stop()
                 time.sleep(0.1)  # no file descriptors left, say
                 continue
-            self._accepted(conn, f"{address[0]}:{address[1]}")
+            host, port = address[:2]
+            self._accepted(conn, f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
 
     def _accepted(self, conn: socket.socket, peer: str) -> None:
         with self._lock:
@@ -398,6 +400,8 @@ class Server:
             self._changed.wait_for(lambda: not self.running(), self.settings.grace_s)
         for place in self._places:
             place.kill("the server stopped; send the scan again")
+        self._wait_for_delivery()
+        self._scans_ended.set()
         with self._changed:
             self._changed.wait_for(lambda: not self._connections, STOPPING_S)
             for conn in self._connections:
@@ -413,15 +417,28 @@ class Server:
                 break
             self.nursery.kill()  # it does not answer
 
+    def _wait_for_delivery(self) -> None:
+        """Give what the last scans left in the spool a moment to be sent, where the PACS is there."""
+        spool, deadline = self.settings.spool, time.monotonic() + DELIVERY_S
+        with contextlib.suppress(ReconError, OSError):  # told by the delivery
+            while spool is not None and self._delivery.is_alive() and time.monotonic() < deadline:
+                if not any(queue.waiting and not queue.next_attempt_s for queue in spool_status(spool)):
+                    return
+                time.sleep(0.05)
+
     def _deliver(self) -> None:
         """Deliver what earlier processes left in the spool, and what scans add to it."""
         assert self.settings.spool is not None
-        while not self.stopping:
+        while not self._scans_ended.is_set():
             try:
-                deliver(self.settings.spool, self.stopped)
+                deliver(self.settings.spool, self._scans_ended)
             except Exception as error:  # its next attempt may do better
                 log.error("%s", error if isinstance(error, ReconError) else f"delivery: {type(error).__name__}")
-                self.stopped.wait(PAUSES_S[-1])
+                self._scans_ended.wait(PAUSES_S[-1])
+        with contextlib.suppress(ReconError, OSError):  # told already
+            for queue in spool_status(self.settings.spool):
+                if queue.waiting:
+                    log.warning("PACS %s: %s until the server's next start", queue.pacs, queue.text())
 
     # --- places
 
@@ -535,7 +552,8 @@ class Server:
             begun = intake.first_message() is not None
             request = intake.request() if begun else None
         except PeerGone:
-            begun, request = False, None
+            self._refused(peer, "it left in the middle of its request")
+            return None
         except ReconError as error:
             self._refused(peer, str(error))
             if begun:

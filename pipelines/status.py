@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import html
 import io
 import ipaddress
 import json
+import socket
 import threading
 import urllib.parse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,15 +19,16 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from gadgets.spool import waiting_files
-from gadgets.stream import ReconError, reason_of
+from gadgets.spool import QueueStatus, spool_status
+from gadgets.stream import ReconError, family_of, reason_of
 from pipelines.serve import Scan, Server
 
 REQUESTS = 16  # at a time
 STYLE = (
     "body{font:15px/1.4 system-ui,sans-serif;margin:1.5rem;max-width:70rem;color:#1a1a1a;background:#fff}"
     "table{border-collapse:collapse;width:100%}td,th{text-align:left;padding:.3rem .7rem .3rem 0;vertical-align:middle;"
-    "border-bottom:1px solid #ddd}img{display:block;height:64px;image-rendering:pixelated}.failed{color:#a00}"
+    "border-bottom:1px solid #ddd}td:not(:nth-child(3)){white-space:nowrap}"
+    "img{display:block;height:64px;image-rendering:pixelated}.failed{color:#a00}"
     "@media(prefers-color-scheme:dark){body{color:#eee;background:#161616}td,th{border-color:#444}.failed{color:#f88}}"
 )
 
@@ -51,7 +54,12 @@ class _Metrics:
         yield GaugeMetricFamily("genrecon_waiting", "Scans that wait", value=self._server.waiting())
         yield GaugeMetricFamily("genrecon_start_time_seconds", "Start of the server", value=self._server.started)
         if self._spool is not None:
-            yield GaugeMetricFamily("genrecon_spool_files", "DICOM files that wait", value=waiting_files(self._spool))
+            queues = _queues(self._spool)
+            for name, text, value in (
+                ("genrecon_spool_files", "DICOM files that wait", sum(queue.waiting for queue in queues)),
+                ("genrecon_spool_failed_files", "DICOM files set aside", sum(queue.failed for queue in queues)),
+            ):
+                yield GaugeMetricFamily(name, text, value=value)
 
 
 class StatusServer:
@@ -78,6 +86,10 @@ class StatusServer:
         class Handler(BaseHTTPRequestHandler):
             timeout = 10
             server_version, sys_version = "genrecon", ""
+
+            def do_HEAD(self) -> None:
+                """Answer one request without the body."""
+                self.do_GET()
 
             def do_GET(self) -> None:
                 """Answer one request."""
@@ -106,7 +118,8 @@ class StatusServer:
                     "Content-Security-Policy", "default-src 'none'; img-src 'self'; style-src 'unsafe-inline'"
                 )
                 self.end_headers()
-                self.wfile.write(body)
+                if self.command != "HEAD":
+                    self.wfile.write(body)
 
             def log_message(self, format: str, *args: Any) -> None:
                 """Requests are not worth a line."""
@@ -131,31 +144,30 @@ class StatusServer:
 
 
 class _HttpServer(ThreadingHTTPServer):
-    """Answers so many requests at a time; the connections of others are closed."""
+    """Answers so many requests at a time; when more come, the oldest connections are closed."""
 
     daemon_threads = True
 
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self._room = threading.BoundedSemaphore(REQUESTS)
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        self.address_family = family_of(address[0])
+        self._lock = threading.Lock()
+        self._open: list[socket.socket] = []  # the oldest first
+        super().__init__(address, handler)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Answer in a thread of its own, where there is room."""
-        if not self._room.acquire(blocking=False):
-            self.shutdown_request(request)
-            return
-        try:
-            super().process_request(request, client_address)
-        except BaseException:
-            self._room.release()
-            raise
+        """Answer in a thread of its own; who has taken the longest makes room."""
+        with self._lock:
+            if len(self._open) >= REQUESTS:
+                with contextlib.suppress(OSError):
+                    self._open.pop(0).shutdown(socket.SHUT_RDWR)
+            self._open.append(request)
+        super().process_request(request, client_address)
 
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """That thread."""
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self._room.release()
+    def shutdown_request(self, request: Any) -> None:
+        """It has ended."""
+        with self._lock, contextlib.suppress(ValueError):
+            self._open.remove(request)
+        super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that leaves is worth no lines."""
@@ -187,19 +199,27 @@ def _picture(server: Server, name: str) -> bytes | None:
     return buffer.getvalue()
 
 
+def _queues(spool: Path) -> list[QueueStatus]:
+    """What of a spool can be read."""
+    try:
+        return spool_status(spool)
+    except (ReconError, OSError):  # the log tells of it
+        return []
+
+
 def page(server: Server, spool: Path | None) -> str:
     """The status page."""
     totals = server.totals
-    waiting = f", {waiting_files(spool)} DICOM files wait for their PACS" if spool is not None else ""
+    queues = [f"<li>{html.escape(f'{one.pacs}: {one.text()}')}" for one in _queues(spool)] if spool is not None else []
     rows = "".join(_row(scan) for scan in reversed(list(server.scans)))
     hours = server.uptime() / 3600
     return (
         "<!doctype html><html lang=en><meta charset=utf-8><meta http-equiv=refresh content=5>"
         f"<meta name=viewport content='width=device-width'><title>genrecon</title><style>{STYLE}</style>"
         f"<h1>genrecon {'stops' if server.stopping else 'serves'}</h1>"
-        f"<p>{server.running()} scans run, {server.waiting()} wait{waiting}. In {hours:.1f} h: {totals['scans']} "
+        f"<p>{server.running()} scans run, {server.waiting()} wait. In {hours:.1f} h: {totals['scans']} "
         f"scans, {totals['failed']} of them failed, {totals['images']} images; {totals['refused']} connections "
-        "refused.</p>"
+        f"refused.</p>{f'<p>DICOM files for the PACS:<ul>{chr(10).join(queues)}</ul>' if queues else ''}"
         "<table><tr><th>scan<th>chain<th>state<th>images<th>first image<th>time<th>last image"
         f"{rows}</table></html>"
     )

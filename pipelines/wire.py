@@ -18,7 +18,7 @@ from gadgetron.types import ImageArray, ReconData
 from gadgetron.types.image_array import read_image_array, write_image_array
 from gadgetron.types.recon_data import read_recon_data, write_recon_data
 
-from gadgets.stream import PeerGone, ReconError, for_wire, from_wire, one_line, read_exactly
+from gadgets.stream import PeerGone, ReconError, ends_with_this, for_wire, from_wire, one_line, read_exactly
 from pipelines.processes import child_environment
 
 MESSAGE_DICOM = 1018
@@ -183,9 +183,7 @@ def connect_to(host: str, port: int, timeout: float) -> socket.socket:
         sock = socket.create_connection((host, port), timeout=min(timeout, 10.0))
     except (OSError, OverflowError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise ReconError(
-            f"{host}:{port}: no Gadgetron answers there ({reason}); start it or correct HOST:PORT"
-        ) from None
+        raise ReconError(f"{host}:{port}: no server answers there ({reason}); start it or correct HOST:PORT") from None
     sock.settimeout(timeout)
     return sock
 
@@ -194,7 +192,7 @@ def parse_address(text: str) -> tuple[str, int]:
     """HOST:PORT as its parts; [::1]:9002 for IPv6. Raises ReconError for anything else."""
     host, _, port = text.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise ReconError(f"--gadgetron {text}: give HOST:PORT, for instance localhost:9002")
+        raise ReconError(f"server {text}: give HOST:PORT, for instance localhost:9002")
     return host.strip("[]"), int(port)
 
 
@@ -211,7 +209,7 @@ def external_process(
             environment = child_environment()
             environment.setdefault("GADGETRON_EXTERNAL_LOG_LEVEL", "WARNING")
             # A session of its own: Ctrl-C is for this process, which then ends the other by closing its socket.
-            process = subprocess.Popen(command, env=environment, start_new_session=True)
+            process = subprocess.Popen(ends_with_this(command), env=environment, start_new_session=True)
 
             def accept() -> socket.socket:
                 server.settimeout(0.2)
@@ -269,7 +267,7 @@ def reconstruct_remotely(
     host, port = parse_address(address)
     # A server whose ISMRMRD library has another schema version refuses the header, and then hangs.
     header = re.sub(rb"<(\w+:)?version>\s*\d+\s*</(\w+:)?version>", b"", header, count=1)
-    peer = f"gadgetron {address}"
+    peer = f"server {address}"
     for _, item in exchange(lambda: connect_to(host, port, timeout), peer, config, header, items, text):
         if isinstance(item, str) and "ERROR" in item:
             raise ReconError(f"{peer}: {' '.join(item.split())}")

@@ -299,6 +299,9 @@ def test_replay_gives_the_same_uids_and_another_method_another_series(full: bool
         assert other.FrameOfReferenceUID == first.FrameOfReferenceUID
         assert other.SeriesInstanceUID != first.SeriesInstanceUID
         assert other.SOPInstanceUID != first.SOPInstanceUID
+    brighter = dicom_datasets(make_image(make_image().data[0, 0] + 1), make_header(full), warn=quiet)[0]
+    assert brighter.SeriesInstanceUID == first.SeriesInstanceUID
+    assert brighter.SOPInstanceUID != first.SOPInstanceUID
     later = one(repetition=1)
     assert later.SeriesInstanceUID == first.SeriesInstanceUID
     assert later.SOPInstanceUID != first.SOPInstanceUID

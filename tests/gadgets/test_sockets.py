@@ -6,6 +6,7 @@ import contextlib
 import errno
 import itertools
 import os
+import shutil
 import signal
 import socket
 import struct
@@ -531,7 +532,7 @@ def test_peer_that_neither_reads_nor_answers_is_given_up() -> None:
         address = f"127.0.0.1:{server.getsockname()[1]}"
         lines = itertools.repeat(line(coils=128, samples=1024), 1000)
         start = time.monotonic()
-        with pytest.raises(ReconError, match=f"gadgetron {address}: no answer for 1 s"):
+        with pytest.raises(ReconError, match=f"server {address}: no answer for 1 s"):
             list(wire.reconstruct_remotely(address, b"<configuration/>", b"<header/>", lines, 1.0))
         assert time.monotonic() - start < 5.0
 
@@ -707,7 +708,32 @@ def test_port_that_is_taken_is_one_line() -> None:
         port = server.getsockname()[1]
         with pytest.raises(ReconError) as caught:
             listen(port, socket_gadgets.Echo)
-    assert str(caught.value) == f"port {port}: cannot listen (Address already in use); choose another port"
+    assert str(caught.value) == (
+        f"port {port}: cannot listen on 127.0.0.1 (Address already in use); choose another port or address"
+    )
+
+
+@pytest.mark.parametrize("end", ["os._exit(0)", "os.kill(os.getpid(), signal.SIGKILL)"])
+def test_what_a_process_started_ends_with_it(end: str) -> None:
+    if not shutil.which("setpriv"):
+        pytest.skip("needs setpriv (util-linux): install it to run this test")
+    code = (
+        "import os, signal, subprocess; from gadgets.stream import ends_with_this\n"
+        f"print(subprocess.Popen(ends_with_this(['sleep', '600'])).pid, flush=True); {end}"
+    )
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=Path(__file__).parents[2])
+    child = int(done.stdout)
+    deadline = time.monotonic() + 10
+    while running(child):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
 
 
 # --- processes and threads give the same images --------------------------------------------------------------------

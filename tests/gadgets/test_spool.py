@@ -321,10 +321,11 @@ def test_a_file_that_breaks_the_pacs_holds_up_no_other(scp: Scp, tmp_path: Path)
 
 @pytest.mark.parametrize("size", [100, 3000, 9000])
 def test_a_transfer_that_is_cut_is_made_again(server: Any, size: int, tmp_path: Path) -> None:
+    files = make_files(3, size=30)
     with CuttingProxy(server.port, size, cuts=2) as proxy:
-        folder = fill(tmp_path, server.url.replace(f":{server.port}", f":{proxy.port}"), make_files(3, size=30))
+        folder = fill(tmp_path, server.url.replace(f":{server.port}", f":{proxy.port}"), files)
         exhaust(Sender(folder, QUICK))
-    assert set(server.received) == set(UIDS) and not waiting(folder)
+    assert set(server.received) == set(uids(files)) and not waiting(folder)
 
 
 def test_a_slow_pacs_is_given_up_and_gets_the_same_instance_again(server: Any, tmp_path: Path) -> None:
@@ -458,13 +459,67 @@ def test_a_full_disk_costs_one_line_and_the_images_pass_on(full_disk: Path, capl
     folders = {name: str(full_disk / name) for name in ("folder", "spool")}
     gadget.configure(make_header(), {**folders, "pacs": url, "pacs_wait_s": "0"})
     images = [make_image(np.zeros((60, 60), np.uint16), repetition=number) for number in range(12)]
-    assert list(gadget.process(iter(images))) == images
-    assert len([line for line in messages(caplog) if "written to the spool" in line and "No space left" in line]) == 1
+    passed = []
+    with pytest.raises(ReconError, match=r"cannot write to the spool '.*' \(No space left on device\): images do not"):
+        for image in gadget.process(iter(images)):
+            passed.append(image)
+    assert passed == images
     (folder,) = (full_disk / "spool").iterdir()
     assert 0 < waiting(folder) < 12
     for path in folder.glob("*.dcm"):
         assert pydicom.dcmread(path).pixel_array.shape == (60, 60)
     assert not list(full_disk.rglob("*.part"))
+
+
+def test_damaged_files_are_set_aside(server: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = fill(tmp_path, server.url)
+    first, *_ = sorted(folder.glob("*.dcm"))
+    content = first.read_bytes()
+    first.write_bytes(content[:-50])  # pydicom reads the rest
+    exhaust(Sender(folder, QUICK))
+    assert len(server.received) == len(set(server.received)) == 2 and not waiting(folder)
+    (line,) = messages(caplog, logging.ERROR)
+    assert f"{first.name} is damaged" in line
+    assert (folder / "failed" / first.name).read_bytes() == content[:-50]
+    assert spool_status(tmp_path)[0].failed == 1
+
+
+def test_trouble_on_this_side_is_not_tried_again_at_once(
+    scp: Scp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(spool_module, "POLL_S", 0.01)
+    folder = fill(tmp_path, scp.url)
+    slow = RetryPolicy(first_s=60, longest_s=60)
+    with monkeypatch.context() as patched:
+        patched.setattr(Sender, "_session", lambda *_: 1 / 0)
+        sender = Sender(folder, slow)
+        sender.start()
+        time.sleep(0.3)
+        assert caplog.text.count("unexpected ZeroDivisionError") == 1
+        sender.start()  # as for a new file
+        time.sleep(0.3)
+        assert caplog.text.count("unexpected ZeroDivisionError") == 1
+        sender.stop(5)
+    exhaust(Sender(folder, QUICK))
+    assert scp.received == UIDS
+
+
+@pytest.mark.parametrize("kind", ["a file", "a queue that is unreadable"])
+def test_spools_that_cannot_be_read_are_told(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spool = tmp_path / "spool"
+    if kind == "a file":
+        spool.touch()
+    else:
+        folder, listdir = fill(spool, "dicom://PACS@127.0.0.1:1"), os.listdir
+
+        def refuse(path: Any) -> list[str]:
+            if Path(path) == folder:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+            return listdir(path)
+
+        monkeypatch.setattr(os, "listdir", refuse)
+    with pytest.raises(ReconError, match=r"cannot be read .*; give a spool's folder, as the user it belongs to"):
+        spool_status(spool)
 
 
 def test_a_queue_on_a_full_disk_is_delivered(full_disk: Path) -> None:

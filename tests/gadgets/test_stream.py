@@ -482,3 +482,21 @@ def test_results_stopped_by_the_reader_leave_no_error() -> None:
         for item in results:
             if item == 600:
                 break
+
+
+def test_what_a_stage_yielded_that_fails_at_its_end_comes_before_the_error() -> None:
+    def failing(items: Iterator[int]) -> Iterator[int]:
+        yield from items
+        raise ReconError("at the end")
+
+    def slow(items: Iterator[int]) -> Iterator[int]:
+        for item in items:
+            time.sleep(0.01)
+            yield item
+        raise AssertionError("its input has not ended well")
+
+    found = []
+    with pytest.raises(ReconError, match="at the end") as caught:
+        for item in run_stages(range(20), [("failing", failing), ("slow", slow)]):
+            found.append(item)
+    assert found == list(range(20)) and caught.value.stage == "failing"

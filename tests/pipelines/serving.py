@@ -94,20 +94,21 @@ def answer(sock: socket.socket) -> bytes:
     return found
 
 
-def error_of(found: bytes) -> str:
-    number, size = struct.unpack("<HQ", found[:10])
-    assert number == constants.GADGET_MESSAGE_ERROR
-    assert found[10 + size :] == CLOSE
-    return found[10 : 10 + size].decode()
+def error_of(found: bytes, begin: str = "[genrecon] ERROR: ") -> str:
+    """Text of an error as Gadgetron's client takes it."""
+    number, size = struct.unpack("<HI", found[:6])
+    assert number == constants.GADGET_MESSAGE_TEXT
+    assert found[6 + size :] == CLOSE
+    told = found[6 : 6 + size].decode()
+    assert told.startswith(begin)
+    return told.removeprefix(begin)
 
 
 def fire_error_of(found: bytes) -> str:
-    """FIRE's client knows no ERROR: it is shown a log line, too."""
-    number, size = struct.unpack("<HI", found[:6])
-    assert number == constants.GADGET_MESSAGE_TEXT
-    told = error_of(found[6 + size :])
-    assert found[6 : 6 + size] == b"ERROR    " + told.encode() + b"\0"
-    return told
+    """The same as FIRE's client takes it."""
+    told = error_of(found, "ERROR    ")
+    assert told.endswith("\0")
+    return told[:-1]
 
 
 def exchanged(server: Server, content: bytes) -> bytes:

@@ -609,7 +609,7 @@ def test_listener_of_a_chain_is_not_there(refused: Any, raw: Path, tmp_path: Pat
     path = tmp_path / "chain.xml"
     port = closed_port()
     path.write_text(stream(f'<external><connect address="127.0.0.1" port="{port}"/></external>'))
-    assert f"127.0.0.1:{port}: no Gadgetron answers there" in refused(raw, "-c", path)
+    assert f"127.0.0.1:{port}: no server answers there" in refused(raw, "-c", path)
 
 
 @pytest.mark.parametrize("port", ["99999", "0", "²", ""])
@@ -890,13 +890,13 @@ def test_server_that_does_not_reconstruct(
 @pytest.mark.parametrize(
     ("address", "text"),
     [
-        ("localhost", "--gadgetron localhost: give HOST:PORT"),
-        (":9002", "--gadgetron :9002: give HOST:PORT"),
-        ("localhost:many", "--gadgetron localhost:many: give HOST:PORT"),
-        ("localhost:²", "--gadgetron localhost:²: give HOST:PORT"),
-        ("localhost:70000", "--gadgetron localhost:70000: give HOST:PORT"),
-        ("nowhere.invalid:9002", "nowhere.invalid:9002: no Gadgetron answers there ("),
-        (f"{'x' * 80}:9002", f"{'x' * 80}:9002: no Gadgetron answers there ("),
+        ("localhost", "server localhost: give HOST:PORT"),
+        (":9002", "server :9002: give HOST:PORT"),
+        ("localhost:many", "server localhost:many: give HOST:PORT"),
+        ("localhost:²", "server localhost:²: give HOST:PORT"),
+        ("localhost:70000", "server localhost:70000: give HOST:PORT"),
+        ("nowhere.invalid:9002", "nowhere.invalid:9002: no server answers there ("),
+        (f"{'x' * 80}:9002", f"{'x' * 80}:9002: no server answers there ("),
     ],
 )
 def test_address_of_no_server(refused: Any, raw: Path, address: str, text: str) -> None:
@@ -906,7 +906,7 @@ def test_address_of_no_server(refused: Any, raw: Path, address: str, text: str) 
 def test_nobody_listens(refused: Any, raw: Path) -> None:
     port = closed_port()
     line = refused(raw, "--gadgetron", f"127.0.0.1:{port}")
-    assert f"127.0.0.1:{port}: no Gadgetron answers there (Connection refused); start it or correct HOST:PORT" in line
+    assert f"127.0.0.1:{port}: no server answers there (Connection refused); start it or correct HOST:PORT" in line
 
 
 def test_bad_file_is_found_while_a_server_reconstructs(refused: Any, raw: Path) -> None:

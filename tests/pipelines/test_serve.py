@@ -12,6 +12,7 @@ import struct
 import subprocess
 import sys
 import threading
+import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -25,13 +26,15 @@ from typer.testing import CliRunner
 
 from benchmarks.fuzz import Recorded
 from gadgets.finish import meta_of, meta_values
+from gadgets.pacs import Destination
+from gadgets.spool import add_to_spool
 from gadgets.stream import ReconError
 from pipelines.chain import read_chain, shipped_chains
 from pipelines.cli import app
 from pipelines.intake import Request
 from pipelines.memory import ITEM_BYTES, MemoryCheck
 from pipelines.raw import RawScan
-from pipelines.replay import read_images, replay
+from pipelines.replay import DICOM_MODULE, read_images, replay
 from pipelines.scan_worker import chain_of, plain_name
 from pipelines.send import send
 from pipelines.serve import Server
@@ -151,6 +154,20 @@ def test_dicom_goes_where_the_server_says(raw: Path, tmp_path: Path) -> None:
     assert len(list((tmp_path / "dicom").rglob("*.dcm"))) == SCAN.slices
 
 
+def test_ipv6(raw: Path) -> None:
+    if not socket.has_ipv6 or not Path("/proc/net/if_inet6").is_file():
+        pytest.skip("this machine has no IPv6: the server is not tried on ::1")
+    with serving(bind="::1") as server:
+        status = StatusServer(server, 0, "::1")
+        try:
+            assert send(raw, "cg_sense", f"[::1]:{server.port}", timeout=30).images == SCAN.slices
+            assert server.scans[-1].peer.startswith("[::1]:")
+            with urllib.request.urlopen(f"http://[::1]:{status.port}/health", timeout=10) as found:
+                assert found.status == 200
+        finally:
+            status.close()
+
+
 def test_a_query_without_data_is_answered(server: Server) -> None:
     assert exchanged(server, named("cg_sense") + CLOSE) == CLOSE
 
@@ -183,7 +200,15 @@ EXTERNAL = '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]><configuration
         ),
         (
             changed(lambda xml: xml.replace('"generative_recon.method"', '"generative_recon.prior"')),
-            "'generative_recon.prior' names files or hosts of the server",
+            "'generative_recon.prior' is for the server's own chains",
+        ),
+        (
+            changed(lambda xml: xml.replace('name="anonymize" value="false"', 'name="pacs_timeout_s" value="3600"')),
+            "'pacs_timeout_s' is for the server's own chains",
+        ),
+        (
+            changed(lambda xml: xml.replace('name="anonymize" value="false"', 'name="calling_ae" value="OTHER"')),
+            "'calling_ae' is for the server's own chains",
         ),
         (changed(lambda xml: xml.replace('type="python"', 'type="matlab"')), "only python runs here"),
         (text(2, ENTITIES.encode()), "not an XML chain"),
@@ -195,6 +220,14 @@ EXTERNAL = '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]><configuration
 def test_chains_that_are_refused(config: bytes, match: str, raw: Path, server: Server) -> None:
     found = error_of(exchanged(server, stream(raw, config)))
     assert match in found and "\n" not in found
+
+
+@pytest.mark.parametrize("name", [name for name in shipped_chains() if not name.endswith("_connect")])
+def test_shipped_chains_may_be_sent(name: str) -> None:
+    xml = read_chain(name).to_xml().replace(b'name="anonymize" value="false"', b'name="anonymize" value="true"')
+    chain = chain_of(Request(None, xml, b"", (), 4), ServeSettings(dicom=Path("dicom")))
+    node = chain.external(DICOM_MODULE)
+    assert node is not None and node.properties["anonymize"] == "true" and node.properties["folder"] == "dicom"
 
 
 def test_chains_that_are_sent_import_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,8 +271,11 @@ def test_dicom_folders_of_clients_do_not_count(raw: Path, tmp_path: Path) -> Non
     ("parameters", "match"),
     [
         ({"generative_recon.method": "magic"}, "property 'method' is 'magic'"),
-        ({"generative_recon.prior": "/etc/passwd"}, "names files or hosts of the server"),
-        ({"dicom_output.folder": "/etc"}, "names files or hosts of the server"),
+        ({"generative_recon.prior": "/etc/passwd"}, "is for the server's own chains"),
+        ({"dicom_output.folder": "/etc"}, "is for the server's own chains"),
+        ({"dicom_output.keep_delivered": True}, "is for the server's own chains"),
+        ({"dicom_output.anonymize": False}, "is for the server's own chains"),
+        ({"generative_recon.training": "self"}, "is for the server's own chains"),
         ({"nobody.method": "x"}, "no gadget is called 'nobody'"),
         ({"generative_recon.method": ["x"]}, "neither a text nor a number"),
         ({"config": "../x"}, "letters that no name"),
@@ -416,6 +452,7 @@ def lines_of(caplog: pytest.LogCaptureFixture) -> list[str]:
         (b"\x16\x03\x01\x02\x00\x01", "began with a message of kind 790"),
         (b"", "connected and left"),
         (b"\x01", "connected and left"),
+        (b"\x01\x00cg", "it left in the middle of its request"),
     ],
 )
 def test_what_is_no_mrd_client_costs_one_line(
@@ -435,8 +472,7 @@ def test_what_is_no_mrd_client_costs_one_line(
 
 
 def test_health_metrics_and_page(raw: Path, tmp_path: Path) -> None:
-    (tmp_path / "pacs").mkdir()
-    (tmp_path / "pacs" / "one.dcm").touch()
+    spooled = add_to_spool(tmp_path, Destination("dicom://PACS@pacs.example:104"), b"one")
     with serving() as server:
         status = StatusServer(server, 0, spool=tmp_path)
         try:
@@ -445,9 +481,14 @@ def test_health_metrics_and_page(raw: Path, tmp_path: Path) -> None:
             assert json.loads(fetched(status.port, "/health")[1]) == {"status": "ok", "running": 0, "waiting": 0}
             metrics = fetched(status.port, "/metrics")[1].decode()
             assert "genrecon_images_total 3.0" in metrics and "genrecon_failed_total 1.0" in metrics
-            assert "genrecon_spool_files 1.0" in metrics
+            assert "genrecon_spool_files 1.0" in metrics and "genrecon_spool_failed_files 0.0" in metrics
             found = fetched(status.port, "/")[1].decode()
-            assert "cg_sense" in found and "1 DICOM files wait" in found and "<script>" not in found
+            assert "cg_sense" in found and "<script>" not in found
+            assert "dicom://PACS@pacs.example:104: 1 files wait" in found
+            (spooled.parent / "failed").mkdir()
+            spooled.rename(spooled.parent / "failed" / spooled.name)
+            assert "genrecon_spool_failed_files 1.0" in fetched(status.port, "/metrics")[1].decode()
+            assert "0 files wait, 1 were set aside" in fetched(status.port, "/")[1].decode()
             assert fetched(status.port, "/scan/1.png")[1].startswith(b"\x89PNG")
             for missing in ("/scan/99.png", "/scan/2.png", "/../etc/passwd", "/x"):
                 assert fetched(status.port, missing)[0] == 404
@@ -460,19 +501,21 @@ def test_health_metrics_and_page(raw: Path, tmp_path: Path) -> None:
             status.close()
 
 
-def test_connections_to_the_status_page_are_bounded() -> None:
+def test_connections_that_keep_the_status_page_busy_make_room() -> None:
     with serving() as server, contextlib.ExitStack() as stack:
         status = StatusServer(server, 0)
         stack.callback(status.close)
-        held = [stack.enter_context(socket.create_connection(("127.0.0.1", status.port))) for _ in range(REQUESTS)]
+        held = [stack.enter_context(socket.create_connection(("127.0.0.1", status.port))) for _ in range(3 * REQUESTS)]
         for sock in held:
+            sock.settimeout(5)
             sock.sendall(b"GET /health HTTP/1.1\r\n")  # and no more
-        with socket.create_connection(("127.0.0.1", status.port), timeout=5) as sock:
-            assert answer(sock) == b""
-        held[0].sendall(b"Host: localhost\r\n\r\n")
-        assert held[0].recv(12) == b"HTTP/1.0 200"
-        until(lambda: not threads_of_status() >= REQUESTS)
+        until(lambda: threads_of_status() == REQUESTS)
+        assert threads_of_status() == REQUESTS and answer(held[0]) == b""
         assert fetched(status.port, "/health")[0] == 200
+        with socket.create_connection(("127.0.0.1", status.port), timeout=5) as sock:
+            sock.sendall(b"HEAD /health HTTP/1.0\r\n\r\n")
+            head = answer(sock)
+        assert head.startswith(b"HTTP/1.0 200") and head.endswith(b"\r\n\r\n")
 
 
 def threads_of_status() -> int:

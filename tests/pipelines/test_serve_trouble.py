@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import random
+import re
 import signal
 import socket
 import struct
@@ -24,11 +25,12 @@ import numpy as np
 import psutil
 import pytest
 from gadgetron.external import constants, writers
+from typer.testing import CliRunner
 
 from benchmarks.fuzz import Recorded
 from gadgets.stream import PeerGone, ReconError
-from pipelines.cli import JsonLines
-from pipelines.intake import Outlet
+from pipelines.cli import JsonLines, app
+from pipelines.intake import Intake, Outlet
 from pipelines.nursery import Nursery
 from pipelines.raw import RawScan
 from pipelines.replay import read_images
@@ -169,7 +171,7 @@ def test_stopping_finishes_what_runs_and_refuses_the_rest(raw: Path) -> None:
         while not server.stopping:
             time.sleep(0.01)
         time.sleep(0.1)
-        with pytest.raises(ReconError, match="no Gadgetron answers there"):
+        with pytest.raises(ReconError, match="no server answers there"):
             send(raw, "cg_sense", address(server), timeout=5)
         running.sendall(content[20000:])
         assert answer(running).endswith(CLOSE)
@@ -624,6 +626,33 @@ def test_a_client_that_ends_its_half_of_the_connection_has_its_images(raw: Path)
     assert found[:2] == message(constants.GADGET_MESSAGE_ISMRMRD_IMAGE) and found.endswith(CLOSE)
 
 
+def test_a_client_that_ends_its_half_before_the_end_is_told(raw: Path) -> None:
+    with serving() as server, connected(server) as sock:
+        sock.sendall(stream(raw)[: -len(CLOSE)])
+        sock.shutdown(socket.SHUT_WR)
+        found = answer(sock)
+    assert b"ERROR: the client closed the connection before its CLOSE message" in found and found.endswith(CLOSE)
+
+
+def test_a_client_that_dies_while_its_data_wait_for_room_is_noticed() -> None:
+    """Nobody takes the lines, as while a slice is computed; more than the queue holds are sent."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as ours:
+        theirs, _ = listener.accept()
+        with theirs:
+            intake = Intake(theirs, LIMITS, constants.GADGET_MESSAGE_ISMRMRD_ACQUISITION)
+            intake.start()
+            try:
+                lines = acquisition_of(2**20)[2:] + 40 * acquisition_of(2**20)
+                ours.settimeout(1.0)
+                with pytest.raises(TimeoutError):
+                    ours.sendall(lines)
+                reset(ours)
+                until(lambda: intake._failure is not None)
+                assert str(intake._failure) == "the client is gone" and isinstance(intake._failure, PeerGone)
+            finally:
+                intake.stop()
+
+
 def test_lines_that_give_no_image_are_an_error(raw: Path) -> None:
     simulation = simulate(SCAN)
     wire = Recorded()
@@ -685,6 +714,55 @@ def test_clients_that_take_nothing_are_given_up() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs, pytest.raises(PeerGone, match=r"the client took nothing for 0\.2 s"):
         Outlet(ours, 0.2).write(bytes(10_000_000))
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_scan_whose_files_reach_no_spool_fails_after_its_images(raw: Path, tmp_path: Path) -> None:
+    spool = tmp_path / "spool"
+    with serving(pacs="dicom://PACS@127.0.0.1:1", spool=spool) as server:
+        spool.write_text("no folder any more")
+        found = exchanged(server, stream(raw))
+        assert found[:2] == message(constants.GADGET_MESSAGE_ISMRMRD_IMAGE)
+        assert (
+            found.count(b"GenreconMethod") == SCAN.slices and b"ERROR: DicomOutput: cannot write to the spool" in found
+        )
+        assert server.totals["failed"] == 1 and server.totals["images"] == SCAN.slices
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        (["--pacs", "foo://bar"], "property 'pacs' is 'foo://bar'"),
+        (["--pacs", "dicom://PACS@host"], "AE title and port"),
+        (["--pacs", "dicom://P@h:104", "--spool", "{file}"], "--spool .*: it cannot be written to"),
+        (["--dicom", "{file}/dicom"], "--dicom .*: it cannot be written to .*; give another one"),
+        (["--bind", "no address"], r"port 0: cannot listen on no address \("),
+    ],
+)
+def test_what_cannot_work_is_told_before_the_first_scan(options: list[str], match: str, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    options = [option.replace("{file}", str(file)) for option in options]
+    result = CliRunner().invoke(app, ["serve", "--port", "0", *options])
+    assert isinstance(result.exception, ReconError)
+    assert re.search(match, str(result.exception)), result.exception
+
+
+def test_files_of_scans_that_end_while_the_server_stops_are_delivered(raw: Path, tmp_path: Path) -> None:
+    content = stream(raw)
+    with Scp() as pacs, serving(pacs=f"dicom://PACS@127.0.0.1:{pacs.port}", spool=tmp_path / "spool") as server:
+        with connected(server) as sock:
+            sock.sendall(content[: len(content) // 2])
+            until(lambda: server.running() == 1)
+            stopper = threading.Thread(target=server.stop)
+            stopper.start()
+            until(lambda: server.stopping)
+            sock.sendall(content[len(content) // 2 :])
+            assert answer(sock).endswith(CLOSE)
+        stopper.join(20)
+        assert len(pacs.received) >= 1
 
 
 # --- what is left in the spool ---------------------------------------------------------------------------------------
