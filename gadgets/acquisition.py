@@ -339,6 +339,7 @@ class AcquisitionAccumulateTriggerGadget(Gadget):
         released: set[int] = set()
         calibrated: set[int] = set()
         left_out = late = 0
+        ends = _SliceEnds()
         previous: int | None = None
         count, target = 0, self.parameters.n_acquisitions_before_trigger
 
@@ -359,6 +360,7 @@ class AcquisitionAccumulateTriggerGadget(Gadget):
             if not is_for_images(item):
                 left_out += not item.is_flag_set(ismrmrd.ACQ_IS_NOISE_MEASUREMENT)
                 continue
+            ends.add(item)
             value = _counter(item, trigger)
             if trigger != "n_acquisitions" and previous is not None and value != previous:
                 yield from send()
@@ -384,6 +386,8 @@ class AcquisitionAccumulateTriggerGadget(Gadget):
                 yield from send()
                 count, target = 0, self.parameters.n_acquisitions_before_ongoing_trigger
         yield from send()
+        for text in ends.doubts(self.header):
+            log.warning("%s: %s; the scan may be incomplete", self.name, text)
         if left_out:
             log.warning("%s: %d navigator, phase correction or feedback lines are left out", self.name, left_out)
         if late:
@@ -410,6 +414,34 @@ class AcquisitionAccumulateTriggerGadget(Gadget):
         if self.parameters.trigger_dimension != "repetition":
             names.append("repetition")
         return len(self.header.encoding) == 1 and encoding.encodedSpace.matrixSize.z == 1 and all(map(last, names))
+
+
+class _SliceEnds:
+    """Which slices of which repetitions came, and came to their end in a scan that flags these ends."""
+
+    def __init__(self) -> None:
+        self._slices: dict[tuple[int, int, int], bool] = {}
+        self._flagged = False
+
+    def add(self, item: ismrmrd.Acquisition) -> None:
+        """Take a line into account."""
+        if item.is_flag_set(ismrmrd.ACQ_IS_PARALLEL_CALIBRATION):
+            return  # its slice may have ended before
+        key = (item.encoding_space_ref, item.idx.slice, item.idx.repetition)
+        last = item.is_flag_set(ismrmrd.ACQ_LAST_IN_SLICE)
+        self._flagged = self._flagged or last or item.is_flag_set(ismrmrd.ACQ_FIRST_IN_SLICE)
+        self._slices[key] = self._slices.get(key, False) or last
+
+    def doubts(self, header: Any) -> Iterator[str]:
+        """What seems to be missing."""
+        missing = sum(not ended for ended in self._slices.values()) if self._flagged else 0
+        if missing:
+            yield f"{missing} of {len(self._slices)} slices have no line flagged ACQ_LAST_IN_SLICE"
+        for number, encoding in enumerate(header.encoding):
+            limit = encoding.encodingLimits.slice
+            came = len({index for space, index, _ in self._slices if space == number})
+            if limit is not None and 0 < came <= limit.maximum - limit.minimum:
+                yield f"{came} of {limit.maximum - limit.minimum + 1} slices of the header came"
 
 
 def _bucket(acquisitions: list[ismrmrd.Acquisition], waveforms: list[Any]) -> AcquisitionBucket:

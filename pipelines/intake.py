@@ -412,14 +412,14 @@ class Outlet:
         except OSError as error:
             raise PeerGone(f"the client is gone ({reason_of(error)})") from None
 
-    def error(self, text: str, of_fire: bool) -> None:
-        """An error as a TEXT message, and CLOSE.
+    def text(self, level: str, text: str, of_fire: bool) -> None:
+        """An error or a warning, as a TEXT message.
 
-        So Gadgetron tells its clients; neither its own client nor FIRE's knows the message ERROR. FIRE's log lines
-        begin with their level and end with a NUL.
+        So Gadgetron tells its clients of errors; neither its own client nor FIRE's knows the message ERROR. FIRE's log
+        lines begin with their level and end with a NUL.
         """
-        line = (f"ERROR    {text}\0" if of_fire else f"[genrecon] ERROR: {text}").encode(errors="replace")
-        self.write(struct.pack("<HI", constants.GADGET_MESSAGE_TEXT, len(line)) + line + CLOSE)
+        line = (f"{level:8} {text}\0" if of_fire else f"[genrecon] {level}: {text}").encode(errors="replace")
+        self.write(struct.pack("<HI", constants.GADGET_MESSAGE_TEXT, len(line)) + line)
 
 
 def discard(sock: socket.socket, seconds: float) -> None:

@@ -21,6 +21,7 @@ import warnings
 from multiprocessing.connection import Connection
 from typing import NoReturn
 
+from gadgets.stream import one_line
 from pipelines.processes import child_environment
 
 ANSWER_S = 120.0  # that it may take to make a process, loading included
@@ -175,8 +176,10 @@ class Nursery:
 
 def main(descriptor: int) -> None:
     """The process: fork for every descriptor that comes, and say how the processes of other numbers ended."""
-    from pipelines.scan_worker import work
-
+    try:
+        from pipelines.scan_worker import work
+    except Exception as error:  # the one line that tells why there is no server
+        sys.exit(f"error: what reconstructs scans cannot be loaded ({one_line(error)})")
     warnings.simplefilter("ignore")  # they may quote headers
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # it would hold a scan
     ended: dict[int, int] = {}

@@ -32,6 +32,7 @@ from gadgets.stream import (
     PeerGone,
     ReconError,
     StageThread,
+    collected_warnings,
     local_parameters,
     one_line,
 )
@@ -226,6 +227,7 @@ class ScanRun:
         self._items = self._images = 0
         self._keeps_files = False  # whether the scan is worth it without its client
         self._left = ""  # how its client did
+        self._warnings: list[str] = []  # of the gadgets
 
     def run(self) -> Ended:
         """Reconstruct it. Images go to the client; an error is for the server to tell."""
@@ -243,8 +245,9 @@ class ScanRun:
             memory = MemoryCheck(header, self._settings.limits.memory_gib, chain)
             items = self._counted(checked(header, self._intake, memory, lambda: self._images))
             worker = threading.Thread(target=self._work, args=(chain, header, items), daemon=True)
-            worker.start()
-            self._send()
+            with collected_warnings(self._warnings):
+                worker.start()
+                self._send()
             ended = self._done()
         except PeerGone as error:
             ended = Ended(str(error), str(error))  # it may have ended its half of the connection only
@@ -313,6 +316,8 @@ class ScanRun:
             return Ended(text, text)
         if self._left:
             return Ended(f"{self._left}; {self._images} images went to files only")
+        for text in self._warnings:
+            self._outlet.text("WARNING", text, self._request.of_fire)
         self._outlet.write(CLOSE)
         return Ended()
 

@@ -589,10 +589,12 @@ class Server:
             return reason if ticket.place is None else ""
 
     def _tell(self, conn: socket.socket, text: str, of_fire: bool) -> None:
-        """Send an ERROR, and close only when the client has sent all it wants to: else it may lose that."""
+        """Tell of an error, and close only when the client has sent all it wants to: else it may lose that."""
         limits = self.settings.limits
         with contextlib.suppress(PeerGone):
-            Outlet(conn, limits.idle_s).error(text, of_fire)
+            outlet = Outlet(conn, limits.idle_s)
+            outlet.text("ERROR", text, of_fire)
+            outlet.write(CLOSE)
             discard(conn, min(limits.idle_s, limits.scan_s))
 
     def _refused(self, peer: str, reason: str) -> None:

@@ -29,7 +29,7 @@ from gadgets.finish import meta_of, meta_values
 from gadgets.pacs import Destination
 from gadgets.spool import add_to_spool
 from gadgets.stream import ReconError
-from pipelines.chain import read_chain, shipped_chains
+from pipelines.chain import Chain, read_chain, shipped_chains
 from pipelines.cli import app
 from pipelines.intake import Request
 from pipelines.memory import ITEM_BYTES, MemoryCheck
@@ -168,6 +168,22 @@ def test_ipv6(raw: Path) -> None:
             status.close()
 
 
+def test_a_scan_that_ends_too_early_is_told_of(raw: Path, server: Server) -> None:
+    with RawScan(raw) as scan:
+        lines = list(scan.acquisitions())
+    for kept, told in (
+        (len(lines) - 3, "1 of 3 slices have no line flagged ACQ_LAST_IN_SLICE; the scan may be incomplete"),
+        (len(lines) // 3, "1 of 3 slices of the header came; the scan may be incomplete"),
+    ):
+        wire = Recorded()
+        wire.data = named("cg_sense") + text(constants.GADGET_MESSAGE_HEADER, scan.header_xml)
+        for line in lines[:kept]:
+            writers.write_acquisition(wire, line)
+        found = exchanged(server, wire.data + CLOSE)
+        assert f"WARNING: AcquisitionAccumulateTriggerGadget: {told}".encode() in found and found.endswith(CLOSE)
+    assert b"incomplete" not in exchanged(server, stream(raw))
+
+
 def test_a_query_without_data_is_answered(server: Server) -> None:
     assert exchanged(server, named("cg_sense") + CLOSE) == CLOSE
 
@@ -228,6 +244,15 @@ def test_shipped_chains_may_be_sent(name: str) -> None:
     chain = chain_of(Request(None, xml, b"", (), 4), ServeSettings(dicom=Path("dicom")))
     node = chain.external(DICOM_MODULE)
     assert node is not None and node.properties["anonymize"] == "true" and node.properties["folder"] == "dicom"
+
+
+def test_a_long_row_of_references_is_no_burden() -> None:
+    """Each names the next one, so that following each to its end takes hours."""
+    row = [f'<property name="p{n}" value="p{n + 1}@ImageFinishGadget"/>' for n in range(40_000)]
+    gadget = f"<gadget><dll>x</dll><classname>ImageFinishGadget</classname>{''.join(row)}"
+    gadget += '<property name="p40000" value="end"/></gadget>'
+    found = Chain(f"<gadgetronStreamConfiguration>{gadget}</gadgetronStreamConfiguration>".encode(), "a chain")
+    assert set(found.nodes[0].properties.values()) == {"end"}
 
 
 def test_chains_that_are_sent_import_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -534,7 +559,8 @@ def test_the_commands(raw: Path, tmp_path: Path) -> None:
         port = line["message"].rpartition(" ")[2]
         arguments = ["send", str(raw), "--host", "127.0.0.1", "--port", port, "--timeout", "30"]
         sent = CliRunner().invoke(app, [*arguments, "-o", str(tmp_path / "out")])
-        assert sent.exit_code == 0 and sent.output.startswith("3 images, the first after "), sent.output
+        assert sent.exit_code == 0 and "3 images, the first after " in sent.output, sent.output
+        assert "[genrecon] WARNING: NoiseAdjustGadget: no noise scan in the stream" in sent.output
         assert "torch" not in Path(f"/proc/{process.pid}/maps").read_text()  # its processes have that
         failed = CliRunner().invoke(app, [*arguments, "-c", "nothing"])
         assert isinstance(failed.exception, ReconError) and "there is no chain 'nothing'" in str(failed.exception)
