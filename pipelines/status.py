@@ -147,6 +147,7 @@ class _HttpServer(ThreadingHTTPServer):
     """Answers so many requests at a time; when more come, the oldest connections are closed."""
 
     daemon_threads = True
+    request_queue_size = 64
 
     def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
         self.address_family = family_of(address[0])

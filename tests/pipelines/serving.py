@@ -112,6 +112,7 @@ def fire_error_of(found: bytes) -> str:
 
 
 def exchanged(server: Server, content: bytes) -> bytes:
+    until(lambda: not server.running() and len(server.processes()) == server.settings.scans, 60)
     with connected(server) as sock:
         sock.sendall(content)
         sock.shutdown(socket.SHUT_WR)  # the server need not wait for more

@@ -17,6 +17,7 @@ def prior():
     return load_checkpoint(shipped_checkpoint())[0]
 
 
+@pytest.mark.figures
 @pytest.mark.parametrize(
     ("low_rank", "name", "lowest_psnr", "lowest_ssim"),
     [
@@ -39,6 +40,7 @@ def test_quality(low_rank, name, lowest_psnr, lowest_ssim, real_data, prior):
     assert not any(result.warnings)
 
 
+@pytest.mark.figures
 @pytest.mark.parametrize(("name", "lowest"), [("poisson_4", 42.1), ("poisson_10", 36.6), ("random2D_4", 40.5)])
 def test_sake_is_as_good_as_published_figures_of_it_and_hkgm_is_better(name, lowest, real_data):
     """SAKE within 0.3 dB of the best of three settings of one that was measured apart."""
