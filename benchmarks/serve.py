@@ -36,6 +36,7 @@ from pipelines.processes import memory_of, settle_allocator
 from pipelines.raw import RawScan
 from pipelines.replay import DICOM_MODULE, configured_chain
 from pipelines.send import SendResult, send
+from pipelines.serve import YOUNG_S
 from pipelines.simulate import SimulationSettings, simulate, write_raw
 
 console = Console(width=120)
@@ -221,6 +222,7 @@ def ready(warm: str, repeats: int) -> None:
         server = ServeProcess("--warm", warm, "--status-port", "0")  # it serves once a process is ready
         starts.append(time.perf_counter() - start)
         try:
+            time.sleep(YOUNG_S)  # one that ends before that is not replaced at once
             start = time.perf_counter()
             os.kill(max(one.pid for one in server.tree()), signal.SIGKILL)
             while server.health() == "ok":
@@ -282,7 +284,7 @@ def load(scans: int, clients: int) -> None:
 def _state(server: ServeProcess) -> dict[str, int]:
     tree = server.tree()
     return {
-        "memory [MiB]": server.memory() // 2**20,
+        "memory [MiB]": sum(one.memory_full_info().pss for one in tree) // 2**20,  # what forks share counts once
         "processes": len(tree),
         "file descriptors": sum(one.num_fds() for one in tree),
         "threads": sum(one.num_threads() for one in tree),
