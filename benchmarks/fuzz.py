@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import collections
 import contextlib
+import logging
 import os
 import random
 import socket
@@ -220,6 +221,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--atheris", action="store_true")
     arguments, others = parser.parse_known_args()
+    logging.getLogger("genrecon").addHandler(logging.FileHandler(os.devnull))  # else a line for every refusal
     if arguments.atheris:
         led_by_coverage(others)
         return

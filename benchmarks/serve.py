@@ -40,6 +40,7 @@ from pipelines.serve import YOUNG_S
 from pipelines.simulate import SimulationSettings, simulate, write_raw
 
 console = Console(width=120)
+MEMORY = "memory [MiB]"
 
 
 class ServeProcess:
@@ -253,6 +254,7 @@ def load(scans: int, clients: int) -> None:
                 send(raw, "cg_sense", server.address)
             before = _state(server)
             counts: list[int] = []
+            memory: list[int] = []  # after every tenth of the scans
             lock = threading.Lock()
             todo = iter(range(scans))
 
@@ -264,6 +266,8 @@ def load(scans: int, clients: int) -> None:
                     images = send(raw, "cg_sense", server.address).images
                     with lock:
                         counts.append(images)
+                        if len(counts) * 10 // scans > len(memory):
+                            memory.append(_state(server)[MEMORY])
 
             start = time.perf_counter()
             threads = [threading.Thread(target=client) for _ in range(clients)]
@@ -278,13 +282,14 @@ def load(scans: int, clients: int) -> None:
         server.close()
     console.print(f"{len(counts)} of {scans} scans, {sum(counts)} of {4 * scans} images in {seconds:.0f} s")
     for name, one in before.items():
-        console.print(f"{name}: {one} before, {after[name]} after")
+        meanwhile = f"{', '.join(map(str, memory))} meanwhile, " if name == MEMORY else ""
+        console.print(f"{name}: {one} before, {meanwhile}{after[name]} after")
 
 
 def _state(server: ServeProcess) -> dict[str, int]:
     tree = server.tree()
     return {
-        "memory [MiB]": sum(one.memory_full_info().pss for one in tree) // 2**20,  # what forks share counts once
+        MEMORY: sum(one.memory_full_info().pss for one in tree) // 2**20,  # what forks share counts once
         "processes": len(tree),
         "file descriptors": sum(one.num_fds() for one in tree),
         "threads": sum(one.num_threads() for one in tree),

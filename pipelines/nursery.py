@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import os
 import resource
 import select
@@ -182,6 +183,8 @@ def main(descriptor: int) -> None:
         sys.exit(f"error: what reconstructs scans cannot be loaded ({one_line(error)})")
     warnings.simplefilter("ignore")  # they may quote headers
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # it would hold a scan
+    gc.collect()
+    gc.freeze()  # a collection in a fork would write into all that was loaded, and so copy it
     ended: dict[int, int] = {}
     with socket.socket(fileno=descriptor) as sock:
         while True:
