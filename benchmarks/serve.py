@@ -1,7 +1,7 @@
 """The server: latency by every way in, a load of many scans, and the memory of a scan.
 
 python -m benchmarks.serve latency [SCAN.h5] [--chain svd_wkgm] [--gadgetron HOST:PORT]  # no file: 10 slices
-python -m benchmarks.serve load [--scans 200] [--clients 8]
+python -m benchmarks.serve load [--scans 200] [--clients 8] [--dying 0]
 python -m benchmarks.serve memory
 python -m benchmarks.serve ready [--warm svd_wkgm] [--repeats 5]
 """
@@ -12,9 +12,12 @@ import argparse
 import contextlib
 import json
 import os
+import random
 import re
 import signal
+import socket
 import statistics
+import struct
 import subprocess
 import sys
 import tempfile
@@ -30,6 +33,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.fuzz import good_streams
 from pipelines.chain import shipped_chain
 from pipelines.memory import MemoryCheck
 from pipelines.processes import memory_of, settle_allocator
@@ -240,8 +244,11 @@ def ready(warm: str, repeats: int) -> None:
         )
 
 
-def load(scans: int, clients: int) -> None:
-    """Many scans from several clients at a time: images, memory, descriptors, threads."""
+def load(scans: int, clients: int, dying: int) -> None:
+    """Many scans from several clients at a time: images, memory, descriptors, threads.
+
+    `dying` more clients go away at random points of their scans all the while.
+    """
     server = ServeProcess("--warm", "", "--scans", "2", "--waiting", "64")
     try:
         with tempfile.TemporaryDirectory() as folder:
@@ -257,43 +264,61 @@ def load(scans: int, clients: int) -> None:
             memory: list[int] = []  # after every tenth of the scans
             lock = threading.Lock()
             todo = iter(range(scans))
+            content = good_streams()[0]
+            done = threading.Event()
+            deaths = [0] * dying
 
             def client() -> None:
                 while True:
                     with lock:
                         if next(todo, None) is None:
                             return
-                    images = send(raw, "cg_sense", server.address).images
+                    images = send(raw, "cg_sense", server.address, timeout=60).images
                     with lock:
                         counts.append(images)
                         if len(counts) * 10 // scans > len(memory):
                             memory.append(_state(server)[MEMORY])
 
+            def dying_client(number: int) -> None:
+                generator = random.Random(number)
+                host, port = server.address.split(":")
+                while not done.is_set():
+                    with socket.create_connection((host, int(port))) as sock, contextlib.suppress(OSError):
+                        sock.sendall(content[: generator.randrange(1, len(content))])
+                        if generator.random() < 0.5:  # a reset
+                            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    deaths[number] += 1
+
             start = time.perf_counter()
             threads = [threading.Thread(target=client) for _ in range(clients)]
-            for thread in threads:
+            others = [threading.Thread(target=dying_client, args=(number,)) for number in range(dying)]
+            for thread in [*threads, *others]:
                 thread.start()
             for thread in threads:
                 thread.join()
             seconds = time.perf_counter() - start
+            done.set()
+            for thread in others:
+                thread.join()
             time.sleep(2)
             after = _state(server)
     finally:
         server.close()
     console.print(f"{len(counts)} of {scans} scans, {sum(counts)} of {4 * scans} images in {seconds:.0f} s")
+    if dying:
+        console.print(f"{sum(deaths)} clients died meanwhile")
     for name, one in before.items():
         meanwhile = f"{', '.join(map(str, memory))} meanwhile, " if name == MEMORY else ""
         console.print(f"{name}: {one} before, {meanwhile}{after[name]} after")
 
 
 def _state(server: ServeProcess) -> dict[str, int]:
-    tree = server.tree()
-    return {
-        MEMORY: sum(one.memory_full_info().pss for one in tree) // 2**20,  # what forks share counts once
-        "processes": len(tree),
-        "file descriptors": sum(one.num_fds() for one in tree),
-        "threads": sum(one.num_threads() for one in tree),
-    }
+    found = {MEMORY: 0, "processes": 0, "file descriptors": 0, "threads": 0}
+    for one in server.tree():
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
+            numbers = one.memory_full_info().pss, 1, one.num_fds(), one.num_threads()  # what forks share counts once
+            found = {name: value + number for (name, value), number in zip(found.items(), numbers, strict=True)}
+    return found | {MEMORY: found[MEMORY] // 2**20}
 
 
 def main() -> None:
@@ -307,6 +332,7 @@ def main() -> None:
     of_load = commands.add_parser("load")
     of_load.add_argument("--scans", type=int, default=200)
     of_load.add_argument("--clients", type=int, default=8)
+    of_load.add_argument("--dying", type=int, default=0)
     commands.add_parser("memory")
     of_ready = commands.add_parser("ready")
     of_ready.add_argument("--warm", default="svd_wkgm")
@@ -322,7 +348,7 @@ def main() -> None:
     elif arguments.command == "ready":
         ready(arguments.warm, arguments.repeats)
     else:
-        load(arguments.scans, arguments.clients)
+        load(arguments.scans, arguments.clients, arguments.dying)
 
 
 if __name__ == "__main__":

@@ -537,12 +537,7 @@ class Server:
                 ticket.place.kill("it could not be handed over; send the scan again")
             raise
         finally:
-            with self._lock:
-                if ticket in self._queue:
-                    self._queue.remove(ticket)
-                if ticket.place is None and ticket.scan in self.scans:
-                    self.scans.remove(ticket.scan)
-                os.close(ticket.turn)
+            os.close(ticket.turn)
 
     def _request(self, conn: socket.socket, peer: str) -> Request | None:
         """What the client asks for; None when it asks for nothing, left, or was refused."""
@@ -584,9 +579,13 @@ class Server:
                 reason = f"it waited longer than {settings.limits.scan_s:g} s"
         except PeerGone:
             reason = "it left while it waited"
-        with self._lock:
-            # A client that has left is noticed by its place.
-            return reason if ticket.place is None else ""
+        finally:
+            with self._lock:
+                if ticket.place is None:  # from here on it cannot get one, which nobody would give the scan to
+                    self._queue.remove(ticket)
+                    self.scans.remove(scan)
+        # A client that has left is noticed by its place.
+        return reason if ticket.place is None else ""
 
     def _tell(self, conn: socket.socket, text: str, of_fire: bool) -> None:
         """Tell of an error, and close only when the client has sent all it wants to: else it may lose that."""

@@ -18,6 +18,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import ismrmrd
@@ -30,7 +31,7 @@ from typer.testing import CliRunner
 from benchmarks.fuzz import Recorded
 from gadgets.stream import PeerGone, ReconError
 from pipelines.cli import JsonLines, app
-from pipelines.intake import Intake, Outlet
+from pipelines.intake import Intake, Outlet, ReadAhead
 from pipelines.nursery import Nursery
 from pipelines.raw import RawScan
 from pipelines.replay import read_images
@@ -216,6 +217,31 @@ def test_a_client_that_leaves_while_it_waits_frees_its_place(raw: Path) -> None:
         assert server.running() == 1
         running.sendall(CLOSE)
         assert answer(running).endswith(CLOSE)
+        works(server, raw)
+
+
+def test_a_client_that_leaves_at_its_turn_takes_no_place(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between its leaving, which is noticed, and its being forgotten a place becomes free."""
+    unfinished = stream(raw)[: -len(CLOSE)]
+    forget = ReadAhead.__exit__
+
+    def late(ahead: ReadAhead, *about: Any) -> None:
+        forget(ahead, *about)
+        running.sendall(CLOSE)
+        until(lambda: bool(server.totals["scans"]))
+
+    with serving(scans=1, waiting=1) as server, connected(server) as running:
+        running.sendall(unfinished)
+        until(lambda: server.running() == 1)
+        monkeypatch.setattr(ReadAhead, "__exit__", late)
+        with connected(server) as waiting:
+            waiting.sendall(unfinished)
+            until(lambda: server.waiting() == 1)
+        until(lambda: server.totals["refused"] == 1)
+        assert answer(running).endswith(CLOSE)
+        until(lambda: not server.running())
+        assert not server.running() and not server.waiting()
+        monkeypatch.undo()
         works(server, raw)
 
 
