@@ -38,6 +38,7 @@ DELIVERED_FOLDER = "delivered"
 POLL_S = 1.0  # between looks at what other processes added
 LINGER_S = 2.0  # an open connection waits for the next image of a scan
 ABANDONED_S = 86400.0  # age of temporary files whose process was killed
+DELIVERY = "delivery"  # name of the threads that send
 
 
 @dataclass(frozen=True)
@@ -254,8 +255,8 @@ def retry_failed(spool: Path) -> int:
     for folder in queue_folders(spool):
         for path in _files(folder / FAILED_FOLDER):
             try:
+                path.with_suffix(".txt").unlink(missing_ok=True)  # first: it may be set aside again at once
                 os.replace(path, folder / path.name)
-                path.with_suffix(".txt").unlink(missing_ok=True)
             except OSError as error:
                 raise ReconError(
                     f"{path}: cannot be moved back ({error.strerror}); run as the user the spool belongs to"
@@ -311,7 +312,7 @@ class Sender:
         with self._lock:
             self._wake.set()
             if self._thread is None and not self._stopping:
-                self._thread = threading.Thread(target=self._run, name="delivery", daemon=True)
+                self._thread = threading.Thread(target=self._run, name=DELIVERY, daemon=True)
                 try:
                     self._thread.start()
                 except RuntimeError:  # no memory for another thread

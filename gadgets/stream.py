@@ -62,20 +62,20 @@ def ends_with_this(command: list[str]) -> list[str]:
 
 
 class _Collector(logging.Handler):
-    def __init__(self, lines: list[str]) -> None:
+    def __init__(self, lines: list[str], leave_out: str) -> None:
         super().__init__(logging.WARNING)
-        self._lines = lines
+        self._lines, self._leave_out = lines, leave_out
 
     def emit(self, record: logging.LogRecord) -> None:
         text = " ".join(record.getMessage().split())
-        if text not in self._lines:
+        if text not in self._lines and record.threadName != self._leave_out:
             self._lines.append(text)
 
 
 @contextlib.contextmanager
-def collected_warnings(lines: list[str]) -> Iterator[None]:
-    """Append to the list what gadgets of this process warn of while the block runs."""
-    handler = _Collector(lines)
+def collected_warnings(lines: list[str], leave_out: str = "") -> Iterator[None]:
+    """Append to the list what gadgets of this process warn of while the block runs, but for threads of that name."""
+    handler = _Collector(lines, leave_out)
     log.addHandler(handler)
     try:
         yield

@@ -385,7 +385,8 @@ class ReadAhead:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self.file is not None:
-            self.file.close()
+            with contextlib.suppress(OSError):  # who reads it has it open, too, and misses what is lost
+                self.file.close()
 
 
 # --- answers ---------------------------------------------------------------------------------------------------------

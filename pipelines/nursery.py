@@ -74,6 +74,7 @@ class Nursery:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
+        self._kills = 0
 
     @property
     def pid(self) -> int | None:
@@ -91,8 +92,11 @@ class Nursery:
 
         Raises OSError, also when the nursery ends or does not answer; it is started anew the next time.
         """
+        kills = self._kills
         with self._lock:
-            return ScanProcess(self._ask(MAKE, link.fileno()))
+            if self._kills != kills:  # while it waited: it must not start another one
+                raise ConnectionError("the process that makes others was ended")
+            return ScanProcess(self._ask(self._started(), MAKE, link.fileno()))
 
     def exit_code(self, pid: int) -> int | None:
         """How a process that has ended did: its exit code, the signal's number less than 0.
@@ -104,14 +108,15 @@ class Nursery:
         try:
             if self._socket is None:
                 return None
-            return os.waitstatus_to_exitcode(self._ask(pid, seconds=TELL_S))
-        except (OSError, ValueError):
+            return os.waitstatus_to_exitcode(self._ask(self._socket, pid, seconds=TELL_S))
+        except Exception:  # whoever asks has more important things to do
             return None
         finally:
             self._lock.release()
 
     def kill(self) -> None:
         """End it, whoever waits for its answer."""
+        self._kills += 1
         process = self._process
         if process is not None:
             process.kill()
@@ -147,9 +152,8 @@ class Nursery:
         self._socket = ours
         return ours
 
-    def _ask(self, number: int, descriptor: int | None = None, seconds: float = ANSWER_S) -> int:
+    def _ask(self, sock: socket.socket, number: int, descriptor: int | None = None, seconds: float = ANSWER_S) -> int:
         """Its answer. Where there is none it is ended: a late one would be taken for that to the next question."""
-        sock = self._started()
         sock.settimeout(seconds)
         try:
             socket.send_fds(sock, [NUMBER.pack(number)], [] if descriptor is None else [descriptor])
@@ -194,17 +198,22 @@ def main(descriptor: int) -> None:
             (number,) = NUMBER.unpack(message)
             try:
                 if descriptors:
-                    number = os.fork()
-                    if not number:
-                        sock.close()
-                        _run(work, descriptors[0])
-                    os.close(descriptors[0])
+                    try:
+                        number = os.fork()
+                        if not number:
+                            sock.close()
+                            _run(work, descriptors[0])
+                    finally:
+                        os.close(descriptors[0])
                 else:
                     _reap(ended)
                     number = ended.pop(number, -errno.ECHILD)
             except OSError as error:
                 number = -(error.errno or 1)
-            sock.send(NUMBER.pack(number))
+            try:
+                sock.send(NUMBER.pack(number))
+            except OSError:  # the server has just ended
+                return
 
 
 def _reap(ended: dict[int, int]) -> None:

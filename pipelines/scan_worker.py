@@ -25,6 +25,7 @@ from gadgetron.external import writers
 
 from gadgets.finish import meta_of
 from gadgets.generative_solver import GENERATIVE
+from gadgets.spool import DELIVERY
 from gadgets.stream import (
     Aborted,
     BoundedQueue,
@@ -237,15 +238,15 @@ class ScanRun:
         worker: threading.Thread | None = None
         try:
             timer.start()
-            self._intake.start()
             chain = chain_of(self._request, self._settings)
-            self._keeps_files = chain.external(DICOM_MODULE) is not None
-            self._tell("chain", chain.name)
+            self._keeps_files = chain.external(DICOM_MODULE) is not None  # the intake asks for it
+            self._tell("chain", chain.name)  # from here on the server looks at its memory
+            self._intake.start()
             header = header_of(self._request.header_text)
             memory = MemoryCheck(header, self._settings.limits.memory_gib, chain)
             items = self._counted(checked(header, self._intake, memory, lambda: self._images))
             worker = threading.Thread(target=self._work, args=(chain, header, items), daemon=True)
-            with collected_warnings(self._warnings):
+            with collected_warnings(self._warnings, leave_out=DELIVERY):
                 worker.start()
                 self._send()
             ended = self._done()
@@ -325,11 +326,15 @@ class ScanRun:
 def _has_ended(worker: threading.Thread | None) -> bool:
     """Whether all threads of a scan end soon: one in the middle of a long computation cannot be told to."""
     deadline = time.monotonic() + STOPPING_S
+    if worker is not None and worker.ident is not None:
+        worker.join(STOPPING_S)
+        if worker.is_alive():
+            return False
+    # It starts the others: from here on all of them have started, or never will.
     stages = [thread for thread in threading.enumerate() if isinstance(thread, StageThread)]
-    threads = [*stages, worker] if worker is not None else stages
-    for thread in threads:
+    for thread in stages:
         thread.join(max(deadline - time.monotonic(), 0.0))
-    return not any(thread.is_alive() for thread in threads)
+    return not any(thread.is_alive() for thread in stages)
 
 
 def printable(error: BaseException) -> str:
@@ -386,7 +391,7 @@ class _ToServer(logging.Handler):
         values = dict(record.__dict__, msg=record.getMessage(), args=None, exc_info=None, exc_text=None)
         if record.exc_info and record.exc_info[1] is not None:
             values["msg"] += f": {places_of(record.exc_info[1])}"
-        self.tell("log", (values, self.in_scan))
+        self.tell("log", (values, self.in_scan and record.threadName != DELIVERY))
 
 
 def _log_thread_error(about: threading.ExceptHookArgs) -> None:
@@ -443,7 +448,7 @@ def work(link: Connection) -> None:
 def _receive(
     link: Connection, jobs: queue.SimpleQueue[tuple[Request, socket.socket, IO[bytes] | None]], server: _ToServer
 ) -> None:
-    """Take what the server sends; the process ends with the link, whatever it does."""
+    """Take what the server sends; the process ends with the link, and where it cannot take something."""
     try:
         while True:
             request, is_ahead = link.recv()
@@ -452,7 +457,7 @@ def _receive(
             if ahead is not None:
                 ahead.seek(0)
             jobs.put((request, sock, ahead))
-    except (EOFError, OSError):
+    finally:
         server.end()
 
 

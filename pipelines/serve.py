@@ -74,7 +74,8 @@ class Ticket:
     place : where it is reconstructed
     done : set at its end
     sending : whether the client may have a part of an image, so that nothing else can be told to it
-    told : what the client is to be told
+    killed : why its process was killed, where that is known
+    told : what the client is to be told, once it is done
     turn : descriptor that has something to read when its waiting for a place is over
     """
 
@@ -83,7 +84,7 @@ class Ticket:
         self.place: Place | None = None
         self.done = threading.Event()
         self.sending = False
-        self.told = ""
+        self.killed = self.told = ""
         self.turn = os.eventfd(0)
 
     def call(self, place: Place) -> None:
@@ -107,6 +108,7 @@ class Place:
     ----------
     ticket : of the scan that it is taken by
     ready : whether the process can take a scan
+    doomed : whether it was killed, so that it takes none, whatever it still says
     settled : set once the first process is ready, or did not get so
     failure : why the process did not get ready
     """
@@ -115,6 +117,7 @@ class Place:
         self._server, self._settings = server, server.settings
         self.ticket: Ticket | None = None
         self.ready = False
+        self.doomed = False
         self.settled = threading.Event()
         self.failure = ""
         self.thread = threading.Thread(target=self._run, name="place", daemon=True)
@@ -150,8 +153,9 @@ class Place:
         """End the process at once; its client is told why."""
         ticket, process = self.ticket, self._process
         if ticket is not None:
-            ticket.told = ticket.told or why
+            ticket.killed = ticket.killed or why
         if process is not None:
+            self.doomed = True
             process.kill()
 
     def _run(self) -> None:
@@ -172,7 +176,7 @@ class Place:
         self.settled.set()
 
     def _start(self) -> None:
-        self._due = time.monotonic() + START_S
+        self._due, self.doomed = time.monotonic() + START_S, False
         with contextlib.suppress(OSError):  # on a full disk there is none
             self._scratch = tempfile.mkdtemp(prefix="genrecon-")
         self._link, theirs = multiprocessing.Pipe()
@@ -234,7 +238,8 @@ class Place:
             if ticket.scan.elapsed() > limits.scan_s + LATE_S:
                 self.kill(f"it took longer than {limits.scan_s:g} s")
             with contextlib.suppress(OSError):  # it has just ended
-                if memory_of(self.process_id) - self._idle_bytes > limits.memory_gib * 2**30:
+                taken = memory_of(self.process_id) - self._idle_bytes
+                if ticket.scan.chain and taken > limits.memory_gib * 2**30:  # before, it may be the last scan's
                     self.kill(f"it took more than {limits.memory_gib:g} GiB of memory; raise --memory if it may")
         elif time.monotonic() > self._due:
             self.failure = f"a process for scans was not ready within {START_S:g} s"
@@ -263,7 +268,7 @@ class Place:
             self._scratch = None
         ticket = self.ticket
         if ticket is not None:
-            text = ticket.told or f"its process ended{_ending(code)}; send the scan again"
+            text = ticket.killed or f"its process ended{_ending(code)}; send the scan again"
             self._server.ended(self, ticket, Ended(text, text, goes_on=False))
         elif self._server.stopping:
             return
@@ -445,7 +450,7 @@ class Server:
     def is_free(self, place: Place) -> None:
         """The place's process can take a scan."""
         with self._lock:
-            place.ready, place.ticket = True, None
+            place.ready, place.ticket = not place.doomed, None
             self._call_next()
 
     def _call_next(self) -> None:
@@ -476,11 +481,12 @@ class Server:
             scan.state = "failed" if how.error else "done"
             self.totals["scans"] += 1
             self.totals["failed"] += bool(how.error)
-            self.totals["replaced"] += not how.goes_on
+            goes_on = how.goes_on and not place.doomed
+            self.totals["replaced"] += not goes_on
             ended = [one for one in self.scans if one.state in ("done", "failed")]
             for old in ended[:-RECENT]:
                 self.scans.remove(old)
-            place.ready, place.ticket = how.goes_on, None
+            place.ready, place.ticket = goes_on, None
             self._call_next()
             self._changed.notify_all()
         ticket.told = how.told
@@ -533,8 +539,9 @@ class Server:
                     ticket.place.give(ticket, request, conn, ahead)
                 return reason
         except BaseException:
-            if ticket.place is not None:
-                ticket.place.kill("it could not be handed over; send the scan again")
+            with self._lock:
+                if ticket.place is not None and ticket.place.ticket is ticket:  # else another scan may be there
+                    ticket.place.kill("it could not be handed over; send the scan again")
             raise
         finally:
             os.close(ticket.turn)

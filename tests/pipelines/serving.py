@@ -57,6 +57,12 @@ def connected(server: Server) -> socket.socket:
     return sock
 
 
+def reset(sock: socket.socket) -> None:
+    """End the connection as the system of a program that died does."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+
+
 def message(number: int, body: bytes = b"") -> bytes:
     return struct.pack("<H", number) + body
 

@@ -60,13 +60,7 @@ from tests.pipelines.serving import (
     text,
     until,
     works,
-    write_scan,
 )
-
-
-@pytest.fixture(scope="module")
-def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_scan(tmp_path_factory.mktemp("serve"))
 
 
 @pytest.fixture(scope="module")
