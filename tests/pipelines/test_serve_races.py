@@ -150,7 +150,7 @@ def test_a_file_that_cannot_be_closed_ends_no_other_scan(
 ) -> None:
     """It was handed over; its scan has ended, and another one has its place, when closing it fails."""
     forget = ReadAhead.__exit__
-    failed = threading.Event()
+    handed_over, failed = threading.Event(), threading.Event()
 
     class File(SimpleNamespace):
         def close(self) -> None:
@@ -162,7 +162,8 @@ def test_a_file_that_cannot_be_closed_ends_no_other_scan(
             raise error
 
     def late(ahead: ReadAhead, *about: Any) -> None:
-        if len(server.scans) == 1:
+        if not handed_over.is_set():  # the first scan
+            handed_over.set()
             ahead.file = File(file=ahead.file or io.BytesIO())  # type: ignore[assignment]
         forget(ahead, *about)
 
