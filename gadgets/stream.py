@@ -62,20 +62,21 @@ def ends_with_this(command: list[str]) -> list[str]:
 
 
 class _Collector(logging.Handler):
-    def __init__(self, lines: list[str], leave_out: str) -> None:
+    def __init__(self, lines: list[str]) -> None:
         super().__init__(logging.WARNING)
-        self._lines, self._leave_out = lines, leave_out
+        self._lines = lines
 
     def emit(self, record: logging.LogRecord) -> None:
         text = " ".join(record.getMessage().split())
-        if text not in self._lines and record.threadName != self._leave_out:
+        if text not in self._lines:
             self._lines.append(text)
 
 
 @contextlib.contextmanager
 def collected_warnings(lines: list[str], leave_out: str = "") -> Iterator[None]:
     """Append to the list what gadgets of this process warn of while the block runs, but for threads of that name."""
-    handler = _Collector(lines, leave_out)
+    handler = _Collector(lines)
+    handler.addFilter(lambda record: record.threadName != leave_out)
     log.addHandler(handler)
     try:
         yield

@@ -198,18 +198,18 @@ def main(descriptor: int) -> None:
             (number,) = NUMBER.unpack(message)
             try:
                 if descriptors:
-                    try:
-                        number = os.fork()
-                        if not number:
-                            sock.close()
-                            _run(work, descriptors[0])
-                    finally:
-                        os.close(descriptors[0])
+                    number = os.fork()
+                    if not number:
+                        sock.close()
+                        _run(work, descriptors[0])
                 else:
                     _reap(ended)
                     number = ended.pop(number, -errno.ECHILD)
             except OSError as error:
                 number = -(error.errno or 1)
+            finally:
+                for one in descriptors:
+                    os.close(one)
             try:
                 sock.send(NUMBER.pack(number))
             except OSError:  # the server has just ended

@@ -19,7 +19,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.reduction import send_handle
 from typing import Any
 
-from gadgets.spool import deliver, spool_status
+from gadgets.spool import DELIVERY, deliver, spool_status
 from gadgets.stream import PeerGone, ReconError, listening_socket, reason_of
 from pipelines.intake import CLOSE, Intake, Outlet, ReadAhead, Request, discard
 from pipelines.nursery import Nursery, ScanProcess
@@ -330,7 +330,7 @@ class Server:
         self._listener = listening_socket(settings.bind, settings.port)
         self.port = int(self._listener.getsockname()[1])
         self._places = [Place(self) for _ in range(settings.scans)]
-        self._delivery = threading.Thread(target=self._deliver, name="delivery", daemon=True)
+        self._delivery = threading.Thread(target=self._deliver, name=DELIVERY, daemon=True)
 
     def uptime(self) -> float:
         """Seconds that it has served, whatever the wall clock did."""

@@ -56,6 +56,17 @@ def ended_well(found: bytes) -> bool:
     return found.endswith(CLOSE) and b"ERROR" not in found
 
 
+def both_end_well(server: Server, one: socket.socket, other: socket.socket, unfinished: bytes) -> None:
+    """Two scans, of which the other waits until the first has ended."""
+    one.sendall(unfinished)
+    until(lambda: server.running() == 1)
+    other.sendall(unfinished + CLOSE)
+    until(lambda: server.waiting() == 1)
+    one.sendall(CLOSE)
+    assert ended_well(answer(one))
+    assert ended_well(answer(other))
+
+
 # --- places, and the scans they are for ------------------------------------------------------------------------------
 
 
@@ -109,13 +120,8 @@ def test_a_process_that_is_killed_at_the_end_of_a_scan_takes_no_other(
     with serving(waiting=1) as server, connected(server) as one, connected(server) as other:
         monkeypatch.setattr(Place, "_heard", late)
         monkeypatch.setattr(serve, "memory_of", memory)
-        one.sendall(unfinished)
-        until(lambda: server.running() == 1)
-        other.sendall(unfinished + CLOSE)
-        until(lambda: server.waiting() == 1)
-        one.sendall(CLOSE)
-        assert ended_well(answer(one)) and above.is_set()
-        assert ended_well(answer(other))
+        both_end_well(server, one, other, unfinished)
+        assert above.is_set()
         assert server.totals["replaced"] == 1 and not server.totals["failed"]
 
 
@@ -135,13 +141,8 @@ def test_memory_of_the_scan_before_is_no_fault_of_the_next_one(
 
     with serving(waiting=1) as server, connected(server) as one, connected(server) as other:
         monkeypatch.setattr(serve, "memory_of", memory)
-        one.sendall(unfinished)
-        until(lambda: server.running() == 1)
-        other.sendall(unfinished + CLOSE)
-        until(lambda: server.waiting() == 1)
-        one.sendall(CLOSE)
-        assert ended_well(answer(one))
-        assert ended_well(answer(other)) and looked.is_set()
+        both_end_well(server, one, other, unfinished)
+        assert looked.is_set()
 
 
 @pytest.mark.parametrize("error", [OSError(errno.EDQUOT, "Disk quota exceeded"), MemoryError()], ids=["disk", "memory"])

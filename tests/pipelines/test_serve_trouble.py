@@ -116,7 +116,7 @@ def test_clients_that_die_anywhere_leave_the_server_whole(raw: Path) -> None:
             sock = connected(server)
             sock.sendall(content[:place])
             if place % 2:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset
+                reset(sock)
             sock.close()
         works(server, raw)
         until(lambda: not server.running() and process.num_fds() <= before)
