@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from priors.espirit import espirit_maps
+from priors.signal.espirit import espirit_maps
 
 _THREADS = 2
 

@@ -23,17 +23,17 @@ from typing import Any
 
 from gadgetron.external import writers
 
-from gadgets.stream import PeerGone, ReconError
+from gadgets.stream.stream import PeerGone, ReconError
 from pipelines.chain import read_chain
-from pipelines.intake import Intake
-from pipelines.memory import MemoryCheck
-from pipelines.nursery import Nursery
-from pipelines.processes import memory_of
 from pipelines.raw import RawScan
-from pipelines.scan_worker import chain_of, checked, header_of
-from pipelines.serve import Server
-from pipelines.serve_settings import Limits, ServeSettings
-from pipelines.simulate import SimulationSettings, simulate, write_raw
+from pipelines.server.fork_server import Nursery
+from pipelines.server.intake import Intake
+from pipelines.server.listener import Server
+from pipelines.server.memory import MemoryCheck
+from pipelines.server.processes import memory_of
+from pipelines.server.scan_process import chain_of, checked, header_of
+from pipelines.server.settings import Limits, ServeSettings
+from pipelines.simulation.simulate import SimulationSettings, simulate, write_raw
 
 LIMITS = Limits(text_mib=0.5, message_mib=1.0, scan_gib=0.05, memory_gib=0.5, idle_s=2.0, scan_s=20.0)
 LENGTHS = (0, 1, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**63, 2**64 - 1)

@@ -34,15 +34,15 @@ from torch.profiler import ProfilerActivity
 
 from benchmarks.hkgm import SLICES, STEPS, job, one_scan
 from benchmarks.wkgm import CASES, HELD_OUT, Scan, brain, ours, poisson, simulated
-from gadgets.finish import meta_of, meta_values
-from gadgets.stream import ReconError
-from pipelines.arrays import ArrayReconstruction
+from gadgets.stream.stream import ReconError
+from gadgets.twins.finish import meta_of, meta_values
+from pipelines.evaluation.arrays import ArrayReconstruction
 from pipelines.train import train_hkgm
-from priors.checkpoints import load_checkpoint, shipped_checkpoint
-from priors.fourier import fft2c, ifft2c
-from priors.networks import Architecture, EdmDenoiser, compute_device
-from priors.training import ImageCrops, Trainer, TrainingSettings, normalised
-from priors.weighting import Weighting
+from priors.learning.checkpoints import load_checkpoint, shipped_checkpoint
+from priors.learning.networks import Architecture, EdmDenoiser, compute_device
+from priors.learning.training import ImageCrops, Trainer, TrainingSettings, normalised
+from priors.signal.fourier import fft2c, ifft2c
+from priors.signal.weighting import Weighting
 
 TARGET_S = 0.3  # seconds a slice, 16 at once
 TRAINING_TARGET_S = 60.0

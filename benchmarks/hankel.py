@@ -13,7 +13,7 @@ from torch import Tensor
 
 from benchmarks.espirit import median_time
 from benchmarks.wkgm import simulated
-from priors.hankel import low_rank_projection
+from priors.signal.hankel import low_rank_projection
 
 _THREADS = 2
 

@@ -25,13 +25,13 @@ from rich.table import Table
 from torch import Tensor
 
 from benchmarks.wkgm import CASES, Scan, brain, ours, root_sum_of_squares, simulated
-from pipelines.arrays import ArrayReconstruction
+from pipelines.evaluation.arrays import ArrayReconstruction
 from pipelines.train import HkgmTraining, train_hkgm
-from priors.checkpoints import load_checkpoint, shipped_checkpoint
-from priors.networks import Architecture
-from priors.sake import sake
-from priors.training import TrainingSettings
-from priors.weighting import Weighting
+from priors.classical.sake import sake
+from priors.learning.checkpoints import load_checkpoint, shipped_checkpoint
+from priors.learning.networks import Architecture
+from priors.learning.training import TrainingSettings
+from priors.signal.weighting import Weighting
 from priors.wkgm import WeightedKspacePrior
 
 SLICES = {1: (9,), 4: (3, 9, 13, 16), 16: tuple(range(16))}  # of the T2 slices

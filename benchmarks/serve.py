@@ -35,13 +35,13 @@ from rich.table import Table
 
 from benchmarks.fuzz import good_streams
 from pipelines.chain import shipped_chain
-from pipelines.memory import MemoryCheck
-from pipelines.processes import memory_of, settle_allocator
 from pipelines.raw import RawScan
 from pipelines.replay import DICOM_MODULE, configured_chain
 from pipelines.send import SendResult, send
-from pipelines.serve import YOUNG_S
-from pipelines.simulate import SimulationSettings, simulate, write_raw
+from pipelines.server.listener import YOUNG_S
+from pipelines.server.memory import MemoryCheck
+from pipelines.server.processes import memory_of, settle_allocator
+from pipelines.simulation.simulate import SimulationSettings, simulate, write_raw
 
 console = Console(width=120)
 MEMORY = "memory [MiB]"

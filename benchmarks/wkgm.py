@@ -29,15 +29,15 @@ from rich.table import Table
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from gadgets.generative_solver import combine_sets
-from pipelines import masks as patterns
-from pipelines.benchmark import OBJECT, birdcage, measures
-from priors.checkpoints import load_checkpoint, shipped_checkpoint
-from priors.espirit import calibration_region, espirit_maps
-from priors.fourier import fft2c, ifft2c
+from gadgets.solvers.generative_solver import combine_sets
+from pipelines.evaluation.benchmark import OBJECT, birdcage, measures
+from pipelines.simulation import sampling as patterns
+from priors.classical.posterior import image_scale, l1_wavelet
 from priors.generative import GenerativeResult, GenerativeSettings, generative
-from priors.hankel import low_rank_completion
-from priors.posterior import image_scale, l1_wavelet
+from priors.learning.checkpoints import load_checkpoint, shipped_checkpoint
+from priors.signal.espirit import calibration_region, espirit_maps
+from priors.signal.fourier import fft2c, ifft2c
+from priors.signal.hankel import low_rank_completion
 from priors.wkgm import WeightedKspacePrior
 
 CASES = ("poisson_4", "poisson_10", "random2D_4")

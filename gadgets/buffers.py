@@ -19,8 +19,8 @@ from gadgetron.types import ReconData
 from gadgetron.types.recon_data import ReconBit, ReconBuffer
 from torch import Tensor
 
-from gadgets.stream import MAPS_MARK, ReconError
-from priors.fourier import fft2c, ifft2c
+from gadgets.stream.stream import MAPS_MARK, ReconError
+from priors.signal.fourier import fft2c, ifft2c
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

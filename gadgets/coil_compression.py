@@ -13,8 +13,8 @@ from gadgetron.types.recon_data import ReconBit
 from torch import Tensor
 
 from gadgets.buffers import Array, first_line, is_3d, replace_data, slices_come_again
-from gadgets.stream import Gadget, parameter
-from priors.fourier import fft2c, ifft2c
+from gadgets.stream.stream import Gadget, parameter
+from priors.signal.fourier import fft2c, ifft2c
 
 
 def svd_compression(

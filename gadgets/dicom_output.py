@@ -35,9 +35,9 @@ from pydicom.sequence import Sequence
 from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage
 from pydicom.valuerep import DSfloat
 
-from gadgets.pacs import Destination
-from gadgets.spool import add_to_spool, deliver_in_background, queue_folder, replace_file
-from gadgets.stream import Gadget, ReconError, parameter
+from gadgets.dicom.pacs import Destination
+from gadgets.dicom.spool import add_to_spool, deliver_in_background, queue_folder, replace_file
+from gadgets.stream.stream import Gadget, ReconError, parameter
 
 log = logging.getLogger("genrecon")
 
@@ -1024,7 +1024,7 @@ class DicomOutput(Gadget):
     """Writes every image of the stream as DICOM (MR Image Storage) and passes it on unchanged.
 
     With a PACS, files go to the spool first and from there to the PACS, in a thread of its own: the scan does not wait
-    for it, and what it does not take now stays in the spool (see `gadgets.spool`). Images pass on then even where the
+    for it, and what it does not take now stays in the spool (see `gadgets.dicom.spool`). Images pass on even where the
     disk is full.
     """
 

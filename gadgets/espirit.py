@@ -11,7 +11,6 @@ from gadgetron.types import ReconData
 from gadgetron.types.recon_data import ReconBit
 from torch import Tensor
 
-from gadgets.acquisition import calibration_mode
 from gadgets.buffers import (
     Array,
     first_line,
@@ -22,9 +21,10 @@ from gadgets.buffers import (
     sampled,
     slices_come_again,
 )
-from gadgets.stream import Gadget, parameter
-from priors.espirit import calibration_region, espirit_maps
-from priors.hankel import low_rank_completion
+from gadgets.stream.stream import Gadget, parameter
+from gadgets.twins.acquisition import calibration_mode
+from priors.signal.espirit import calibration_region, espirit_maps
+from priors.signal.hankel import low_rank_completion
 
 
 class Espirit(Gadget):

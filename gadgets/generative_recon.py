@@ -16,9 +16,12 @@ from gadgetron.types import ImageArray, ReconData
 from gadgetron.types.recon_data import ReconBit, ReconBuffer
 from torch import Tensor
 
-from gadgets.acquisition import calibration_mode
 from gadgets.buffers import Array, image_from_problems, is_3d, kspace_problems, maps_of, maps_problems, sampled
-from gadgets.finish import (
+from gadgets.solvers.generative_solver import CONSISTENCY, GENERATIVE, GenerativeSolver, Outcome
+from gadgets.solvers.methods import METHODS, PROBLEM_MEGABYTES, Solve, foreign_option, reconstruct
+from gadgets.stream.stream import Gadget, ReconError, parameter
+from gadgets.twins.acquisition import calibration_mode
+from gadgets.twins.finish import (
     DEVIATION,
     DEVIATION_SERIES,
     SCALE_RATIO,
@@ -26,11 +29,8 @@ from gadgets.finish import (
     adjustment_steps,
     centre_shift,
 )
-from gadgets.generative_solver import CONSISTENCY, GENERATIVE, GenerativeSolver, Outcome
-from gadgets.methods import METHODS, PROBLEM_MEGABYTES, Solve, foreign_option, reconstruct
-from gadgets.stream import Gadget, ReconError, parameter
+from priors.classical.posterior import image_scale
 from priors.generative import ConsistencyName, KeepName, SamplerName
-from priors.posterior import image_scale
 
 log = logging.getLogger("genrecon")
 

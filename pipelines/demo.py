@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from gadgets.finish import SCALE_RATIO, meta_of, meta_values
+from gadgets.twins.finish import SCALE_RATIO, meta_of, meta_values
 from pipelines.replay import read_images, read_truth
-from pipelines.simulate import SimulationSettings
+from pipelines.simulation.simulate import SimulationSettings
 
 DEMO_SCAN = SimulationSettings(
     matrix=(192, 192, 1),

@@ -20,10 +20,10 @@ import ismrmrd
 import numpy as np
 
 from gadgets.dicom_output import DicomOutput
-from gadgets.finish import SCALE_RATIO, meta_of, meta_values
-from gadgets.stream import ReconError, StageTiming, collected_warnings
+from gadgets.stream.stream import ReconError, StageTiming, collected_warnings
+from gadgets.twins.finish import SCALE_RATIO, meta_of, meta_values
 from pipelines.chain import Chain, read_chain
-from pipelines.distribute import DaskReplay
+from pipelines.evaluation.distribute import DaskReplay
 from pipelines.info import describe_scan
 from pipelines.raw import RawScan
 from pipelines.wire import reconstruct_remotely

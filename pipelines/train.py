@@ -18,17 +18,17 @@ from gadgets.buffers import kspace_problems, maps_of, maps_problems, sampled
 from gadgets.coil_compression import CoilCompression
 from gadgets.espirit import Espirit
 from gadgets.generative_recon import filled
-from gadgets.stream import ReconError, one_line, reason_of
-from pipelines.arrays import check_fully_sampled, read_npy, scan_bits
-from priors.checkpoints import ModelCard, images_sha256, save_checkpoint
-from priors.espirit import calibration_region, espirit_maps
-from priors.fourier import fft2c, ifft2c
+from gadgets.stream.stream import ReconError, one_line, reason_of
+from pipelines.evaluation.arrays import check_fully_sampled, read_npy, scan_bits
 from priors.hkgm import PatchKind, ScanPatches
-from priors.networks import Architecture, EdmDenoiser, Parameterisation, compute_device
-from priors.self_denoising import self_denoised
-from priors.training import Examples, ImageCrops, Trainer, TrainingSettings, denoising_quality, normalised
+from priors.learning.checkpoints import ModelCard, images_sha256, save_checkpoint
+from priors.learning.networks import Architecture, EdmDenoiser, Parameterisation, compute_device
+from priors.learning.self_denoising import self_denoised
+from priors.learning.training import Examples, ImageCrops, Trainer, TrainingSettings, denoising_quality, normalised
+from priors.signal.espirit import calibration_region, espirit_maps
+from priors.signal.fourier import fft2c, ifft2c
+from priors.signal.weighting import Weighting
 from priors.typicality import typical_gains
-from priors.weighting import Weighting
 from priors.wkgm import WeightedKspacePrior
 
 Progress = Callable[[str, int, int, float], None]  # stage, steps done, steps in all, loss

@@ -18,8 +18,8 @@ from gadgetron.types import ImageArray, ReconData
 from gadgetron.types.image_array import read_image_array, write_image_array
 from gadgetron.types.recon_data import read_recon_data, write_recon_data
 
-from gadgets.stream import PeerGone, ReconError, ends_with_this, for_wire, from_wire, one_line, read_exactly
-from pipelines.processes import child_environment
+from gadgets.stream.stream import PeerGone, ReconError, ends_with_this, for_wire, from_wire, one_line, read_exactly
+from pipelines.server.processes import child_environment
 
 MESSAGE_DICOM = 1018
 _ID = constants.GadgetMessageIdentifier

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from priors.fourier import fft2c, ifft2c
+from priors.signal.fourier import fft2c, ifft2c
 
 
 class SenseOperator:

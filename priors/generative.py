@@ -11,17 +11,17 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from priors.base import Prior
+from priors.classical.posterior import cg_sense
 from priors.data_consistency import SenseOperator, replace_samples, sense_proximal
-from priors.espirit import calibration_region, low_rank_maps
-from priors.fourier import fft2c, hann, ifft2c, low_resolution_phase, radial_frequency
-from priors.hankel import gram_matrix, low_rank_completion, low_rank_projection
-from priors.noise import noise_level
-from priors.noise_schedule import geometric_sigmas
-from priors.posterior import cg_sense
+from priors.learning.noise_schedule import geometric_sigmas
+from priors.prior import Prior
 from priors.sampling import few_step, predictor_corrector
+from priors.signal.espirit import calibration_region, low_rank_maps
+from priors.signal.fourier import fft2c, hann, ifft2c, low_resolution_phase, radial_frequency
+from priors.signal.hankel import gram_matrix, low_rank_completion, low_rank_projection
+from priors.signal.noise import noise_level
+from priors.signal.weighting import Weighting
 from priors.typicality import SIGNAL_LEVEL, denoising_gain, signal_level
-from priors.weighting import Weighting
 from priors.wkgm import WeightedKspacePrior
 
 ConsistencyName = Literal["auto", "sense", "low_rank", "replacement"]

@@ -9,9 +9,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from priors.checkpoints import images_sha256
-from priors.training import TrainingSettings
-from priors.weighting import Weighting
+from priors.learning.checkpoints import images_sha256
+from priors.learning.training import TrainingSettings
+from priors.signal.weighting import Weighting
 
 PatchKind = Literal["image", "kspace", "hankel"]
 

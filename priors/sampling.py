@@ -9,7 +9,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from priors.base import Prior
+from priors.prior import Prior
 
 DataConsistency = Callable[[Tensor, float], Tensor]
 

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from priors.fourier import fft2c, ifft2c, low_resolution_phase, radial_frequency
+from priors.signal.fourier import fft2c, ifft2c, low_resolution_phase, radial_frequency
 from priors.wkgm import WeightedKspacePrior
 
 SIGMA = 0.03

@@ -10,10 +10,10 @@ import zlib
 import torch
 from torch import Tensor
 
-from priors.base import Prior
-from priors.fourier import fft2c, ifft2c
-from priors.networks import EdmDenoiser, channels_last
-from priors.weighting import Weighting
+from priors.learning.networks import EdmDenoiser, channels_last
+from priors.prior import Prior
+from priors.signal.fourier import fft2c, ifft2c
+from priors.signal.weighting import Weighting
 
 
 class WeightedKspacePrior(Prior):

@@ -12,8 +12,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # a core each; also for the processes t
 
 # First of all: it tells torch's threads not to spin, which takes minutes on a busy machine.
 import priors  # noqa: F401
-
-REAL_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+from tests.paths import REAL_DATA
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import sigpy.mri
 import torch
 
 from gadgets.coil_compression import compress, geometric_compression, svd_compression
-from priors.fourier import fft2c, ifft2c
+from priors.signal.fourier import fft2c, ifft2c
 
 
 def kspace_of_phantom(coils: int = 12, size: int = 48) -> torch.Tensor:

@@ -9,16 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from gadgets import generative_recon, generative_solver
-from gadgets.finish import SCALE_RATIO, meta_of, meta_values
+from gadgets import generative_recon
 from gadgets.generative_recon import DEVIATION_SERIES, GenerativeRecon, expected_images
 from gadgets.reconstruction import Reconstruction
-from gadgets.stream import ReconError
+from gadgets.solvers import generative_solver
+from gadgets.stream.stream import ReconError
+from gadgets.twins.finish import SCALE_RATIO, meta_of, meta_values
 from pipelines.chain import read_chain
-from pipelines.simulate import SimulationSettings, simulate
-from priors.checkpoints import ModelCard, save_checkpoint, shipped_checkpoint
-from priors.networks import Architecture, EdmDenoiser
-from priors.weighting import Weighting
+from pipelines.simulation.simulate import SimulationSettings, simulate
+from priors.learning.checkpoints import ModelCard, save_checkpoint, shipped_checkpoint
+from priors.learning.networks import Architecture, EdmDenoiser
+from priors.signal.weighting import Weighting
 
 BASE = {"matrix": (32, 32, 1), "coils": 4, "sampling": "uniform", "acceleration": 2, "calibration_lines": 12}
 

@@ -13,12 +13,12 @@ from gadgetron.types.recon_data import ReconBit
 from gadgets.buffers import replace_data
 from gadgets.coil_compression import CoilCompression
 from gadgets.espirit import Espirit
-from gadgets.finish import SCALE_RATIO, meta_of, meta_values
 from gadgets.generative_recon import FULL_SCALE, GenerativeRecon, averaged, filled
 from gadgets.reconstruction import Reconstruction
-from gadgets.stream import ReconError
+from gadgets.stream.stream import ReconError
+from gadgets.twins.finish import SCALE_RATIO, meta_of, meta_values
 from pipelines.chain import read_chain
-from pipelines.simulate import SimulationSettings, simulate
+from pipelines.simulation.simulate import SimulationSettings, simulate
 
 BASE = {"matrix": (32, 32, 1), "coils": 4, "sampling": "uniform", "acceleration": 2, "calibration_lines": 12}
 
@@ -111,7 +111,7 @@ def test_interleaved_calibration_waits_for_enough_repetitions():
 
 
 def test_external_process_keeps_maps_and_their_origin():
-    from gadgets.stream import for_wire, from_wire
+    from gadgets.stream.stream import for_wire, from_wire
 
     header, (item,) = buffered(calibration="none", sampling="random")
     run(header, [item], Espirit)

@@ -26,12 +26,12 @@ import numpy as np
 import pytest
 
 from gadgets import dicom_output
-from gadgets.acquisition import RemoveROOversamplingGadget
 from gadgets.espirit import Espirit
 from gadgets.generative_recon import GenerativeRecon
-from pipelines import cli
+from gadgets.twins.acquisition import RemoveROOversamplingGadget
+from pipelines.cli import main as cli
 from pipelines.raw import RawScan
-from pipelines.simulate import SimulationSettings, simulate, write_raw
+from pipelines.simulation.simulate import SimulationSettings, simulate, write_raw
 
 NOISE = ismrmrd.ACQ_IS_NOISE_MEASUREMENT
 CALIBRATION = ismrmrd.ACQ_IS_PARALLEL_CALIBRATION

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from gadgets.stream import ReconError
+from gadgets.stream.stream import ReconError
 from pipelines.chain import read_chain, shipped_chains
 from pipelines.cli import app
 from pipelines.install import install_configs, python_problem
+from tests.paths import ROOT
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def test_the_python_that_gadgetron_would_start(tmp_path: Path, monkeypatch: pyte
     other.write_text("#!/bin/sh\necho 'ModuleNotFoundError: No module named gadgetron' >&2; exit 1\n")
     other.chmod(0o755)
     assert "cannot import the gadgets (ModuleNotFoundError: No module named gadgetron)" in python_problem()
-    other.write_text(f'#!/bin/sh\nPYTHONPATH={Path(__file__).parents[2]} exec {sys.executable} "$@"\n')
+    other.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} "$@"\n')
     assert python_problem() == ""
 
 

@@ -8,10 +8,10 @@ import ismrmrd
 import numpy as np
 import pytest
 
-from gadgets.finish import SCALE_RATIO, meta_of, meta_values
+from gadgets.twins.finish import SCALE_RATIO, meta_of, meta_values
 from pipelines.chain import Chain, read_chain
 from pipelines.replay import DICOM_MODULE, apply_settings
-from pipelines.simulate import SimulationSettings, simulate
+from pipelines.simulation.simulate import SimulationSettings, simulate
 
 BASE = {
     "matrix": (96, 96, 1),

@@ -16,15 +16,16 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from gadgets.stream import ReconError
+from gadgets.stream.stream import ReconError
 from pipelines.cli import app
 from pipelines.replay import read_truth
-from pipelines.simulate import SimulationSettings, simulate, write_raw
+from pipelines.simulation.simulate import SimulationSettings, simulate, write_raw
 from pipelines.train import HkgmTraining, WkgmTraining, train_hkgm, train_wkgm, training_images
-from priors.checkpoints import load_checkpoint
-from priors.fourier import fft2c
-from priors.networks import Architecture
-from priors.training import TrainingSettings
+from priors.learning.checkpoints import load_checkpoint
+from priors.learning.networks import Architecture
+from priors.learning.training import TrainingSettings
+from priors.signal.fourier import fft2c
+from tests.paths import ROOT
 
 FULL = SimulationSettings(matrix=(32, 32, 1), coils=4, slices=2, sampling="full", acceleration=1, noise_level=0.01)
 COMMAND = [sys.executable, "-m", "pipelines.cli", "train", "wkgm"]
@@ -112,7 +113,7 @@ def test_a_killed_run_goes_on(array: Path, tmp_path: Path) -> None:
     out = tmp_path / "p.safetensors"
     command = [*COMMAND, "--data", str(array), "-o", str(out), *TINY, "--steps", "60", "--save-every", "1"]
     state = tmp_path / "p.training" / "state.safetensors"
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         while not state.exists() and process.poll() is None:
             time.sleep(0.05)
@@ -132,7 +133,7 @@ def test_two_processes_learn_together(array: Path, tmp_path: Path) -> None:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command = [*launcher, "-m", "pipelines.cli", "train", "wkgm", "--data", str(array), "-o", str(out), *TINY]
     command += ["--device", "cpu"]  # each process would want a GPU of its own
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     subprocess.run(command, env=environment, check=True, capture_output=True, timeout=110)
     assert load_checkpoint(out)[1].steps == 20
 

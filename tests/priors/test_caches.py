@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import priors
+from tests.paths import ROOT
 
 
 def test_numba_has_a_folder_where_the_user_has_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -32,6 +33,6 @@ def test_folders_are_tried(tmp_path: Path) -> None:
 def test_it_is_gone_with_the_process(tmp_path: Path) -> None:
     code = "import priors; priors._is_writable = lambda _: False; priors._let_numba_cache(); import sigpy"
     environment = {name: value for name, value in os.environ.items() if name != "NUMBA_CACHE_DIR"}
-    environment |= {"TMPDIR": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[2])}
+    environment |= {"TMPDIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-c", code], env=environment, check=True)
     assert not list(tmp_path.iterdir())

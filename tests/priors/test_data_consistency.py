@@ -8,7 +8,7 @@ import sigpy.mri
 import torch
 
 from priors.data_consistency import SenseOperator, conjugate_gradient, replace_samples, sense_proximal
-from priors.fourier import fft2c
+from priors.signal.fourier import fft2c
 
 
 def random_array(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -14,14 +14,14 @@ import sigpy.mri
 import torch
 
 from priors import generative as module
-from priors.checkpoints import load_checkpoint, shipped_checkpoint
-from priors.espirit import espirit_maps
-from priors.fourier import fft2c, ifft2c
+from priors.classical.posterior import cg_sense, image_scale
 from priors.generative import GenerativeResult, GenerativeSettings, generative, measured_share, unexplained_fraction
-from priors.networks import Architecture, EdmDenoiser
-from priors.posterior import cg_sense, image_scale
+from priors.learning.checkpoints import load_checkpoint, shipped_checkpoint
+from priors.learning.networks import Architecture, EdmDenoiser
 from priors.sampling import predictor_corrector
-from priors.weighting import Weighting
+from priors.signal.espirit import espirit_maps
+from priors.signal.fourier import fft2c, ifft2c
+from priors.signal.weighting import Weighting
 from priors.wkgm import WeightedKspacePrior
 
 SIZE = 64

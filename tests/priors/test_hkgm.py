@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from priors.hkgm import ScanPatches, hankel_patches, hankel_shape
-from priors.training import Augmentation, TrainingSettings
-from priors.weighting import Weighting
+from priors.learning.training import Augmentation, TrainingSettings
+from priors.signal.weighting import Weighting
 
 
 def kspace(coils: int = 3, height: int = 12, width: int = 10) -> torch.Tensor:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from priors.base import Prior
-from priors.noise_schedule import geometric_sigmas
+from priors.learning.noise_schedule import geometric_sigmas
+from priors.prior import Prior
 from priors.sampling import few_step, predictor_corrector
 
 SIZE, REPLICATES = 6, 8000

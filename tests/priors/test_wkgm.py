@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from priors.fourier import ifft2c
-from priors.networks import Architecture, EdmDenoiser
-from priors.weighting import Weighting
+from priors.learning.networks import Architecture, EdmDenoiser
+from priors.signal.fourier import ifft2c
+from priors.signal.weighting import Weighting
 from priors.wkgm import WeightedKspacePrior
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.wkgm import Scan, brain, ours, own_l1_wavelet, root_sum_of_squares, sigpy_l1_wavelet
-from priors.checkpoints import load_checkpoint, shipped_checkpoint
-from priors.fourier import fft2c
-from priors.lindberg import lindberg
-from priors.posterior import image_scale
-from priors.sake import sake
+from priors.classical.lindberg import lindberg
+from priors.classical.posterior import image_scale
+from priors.classical.sake import sake
+from priors.learning.checkpoints import load_checkpoint, shipped_checkpoint
+from priors.signal.fourier import fft2c
 
 
 @pytest.fixture(scope="module")

@@ -12,12 +12,12 @@ import numpy as np
 import psutil
 import pytest
 
-from gadgets.stream import ReconError
+from gadgets.stream.stream import ReconError
 from pipelines.chain import read_chain, shipped_chains
 from pipelines.raw import RawScan
 from pipelines.replay import DICOM_MODULE, read_images, replay
 from pipelines.send import send
-from pipelines.simulate import SimulationSettings, simulate, write_raw
+from pipelines.simulation.simulate import SimulationSettings, simulate, write_raw
 from pipelines.wire import reconstruct_remotely
 
 SCANS = {

@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gadgets.dicom.pacs import Destination
+from gadgets.dicom.spool import RetryPolicy, Sender, add_to_spool, queue_folder
 from gadgets.dicom_output import dicom_datasets
-from gadgets.pacs import Destination
-from gadgets.spool import RetryPolicy, Sender, add_to_spool, queue_folder
 from pipelines.chain import read_chain
-from pipelines.simulate import SimulationSettings, simulate
+from pipelines.simulation.simulate import SimulationSettings, simulate
 
 COUNT = 40
 ORTHANC = shutil.which("Orthanc")

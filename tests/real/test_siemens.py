@@ -9,7 +9,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from pipelines.cli import DEFAULT_CONFIG
+from pipelines.cli.entry import DEFAULT_CONFIG
 from pipelines.replay import read_images, replay
 
 

@@ -6,7 +6,7 @@ import ismrmrd
 import numpy as np
 import pytest
 
-from gadgets.acquisition import (
+from gadgets.twins.acquisition import (
     AcquisitionAccumulateTriggerGadget,
     AsymmetricEchoAdjustROGadget,
     BucketToBufferGadget,

@@ -1,0 +1,1 @@
+"""DICOM: identity, geometry, pixels, modules, files, spool and PACS."""

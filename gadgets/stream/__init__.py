@@ -1,0 +1,1 @@
+"""Streams of items: parameters, queues, sockets, and how a gadget fails safely."""

@@ -1,0 +1,1 @@
+"""Python twins of Gadgetron's C++ gadgets."""

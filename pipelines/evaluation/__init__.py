@@ -1,0 +1,1 @@
+"""Benchmark, report, stability suite, and distribution over a cluster."""

@@ -1,0 +1,174 @@
+"""K-space arrays through the gadgets, and raw scans as k-space arrays."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import ismrmrd
+import numpy as np
+from gadgetron.types import ReconData
+from gadgetron.types.recon_data import ReconBit, ReconBuffer, SamplingDescription
+from ismrmrd import xsd
+from torch import Tensor
+
+from gadgets.espirit import Espirit
+from gadgets.generative_recon import GenerativeRecon
+from gadgets.stream.stream import Gadget, ReconError, one_line
+from gadgets.twins.finish import DEVIATION, SCALE_RATIO, meta_of, meta_values
+from pipelines.chain import read_chain
+from pipelines.raw import RawScan
+from priors.signal.espirit import calibration_region
+
+RECONSTRUCTION = "gadgets.reconstruction"
+
+
+@dataclass
+class ArrayResult:
+    """What the reconstruction gadget made of one slice.
+
+    Parameters
+    ----------
+    image : complex64 (y, x), its modulus is the root-sum-of-squares of the coil images, in the units of the k-space
+    deviation : float32 (y, x), standard deviation of the modulus over posterior samples; None of one sample
+    seconds : of the reconstruction gadget
+    notes : its meta attributes by name
+    warnings : what it warned of
+    """
+
+    image: np.ndarray
+    deviation: np.ndarray | None = None
+    seconds: float = 0.0
+    notes: dict[str, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+
+class ArrayReconstruction:
+    """The gadgets `Espirit` and `GenerativeRecon` for arrays of one slice, as a chain has them.
+
+    Parameters
+    ----------
+    properties : of `GenerativeRecon`, by name
+    map_sets : of `Espirit`; the shipped chains take 2
+
+    Raises
+    ------
+    ReconError
+        A property is wrong, or a program that the method needs is missing.
+    """
+
+    def __init__(self, properties: Mapping[str, str], map_sets: int = 2) -> None:
+        self._header = _header()
+        self._espirit = Espirit()
+        self._espirit.configure(self._header, {"map_sets": str(map_sets)})
+        self._recon = GenerativeRecon()
+        self._recon.configure(self._header, {**properties, "intensity": "0"})
+
+    def with_maps(self, kspace: np.ndarray) -> ReconData:
+        """Measured k-space, complex64 (coil, y, x), zero where nothing was measured, with its coil maps attached."""
+        (item,) = self._espirit.process(iter([recon_data(kspace)]))
+        return item
+
+    def __call__(self, item: ReconData) -> ArrayResult:
+        """Reconstruct what `with_maps` gave. Raises ReconError when the method fails."""
+        start = time.perf_counter()
+        arrays = list(self._recon.process(iter([item])))
+        result = ArrayResult(_pixels(arrays[0]), seconds=time.perf_counter() - start)
+        meta = meta_of(arrays[0].meta[0])
+        for name in (
+            "GenreconEvaluations",
+            "GenreconDataConsistency",
+            "GenreconNoiseLevel",
+            "GenreconFallback",
+            "GenreconTraining",
+        ):
+            if values := meta_values(meta, name):
+                result.notes[name] = ", ".join(values)
+        result.warnings = meta_values(meta, "GenreconWarning")
+        for other in arrays[1:]:
+            if " ".join(meta_values(meta_of(other.meta[0]), "GenreconMethod")).endswith(DEVIATION):
+                scale = float(meta_values(meta_of(other.meta[0]), SCALE_RATIO)[0])
+                result.deviation = np.abs(_pixels(other)).astype(np.float32) / scale
+        return result
+
+
+def _pixels(array: Any) -> np.ndarray:
+    return np.ascontiguousarray(array.data[:, :, 0, 0, 0, 0, 0].T)
+
+
+def recon_data(kspace: np.ndarray) -> ReconData:
+    """ReconData of one slice of k-space, complex64 (coil, y, x), zero where nothing was measured."""
+    coils, height, width = kspace.shape
+    headers = np.empty((height, 1, 1, 1, 1), dtype=object)
+    for line in range(height):
+        head = ismrmrd.AcquisitionHeader()
+        head.version = 1
+        head.number_of_samples = width if kspace[:, line].any() else 0
+        head.active_channels = head.available_channels = coils
+        head.center_sample = width // 2
+        head.idx.kspace_encode_step_1 = line
+        head.read_dir[:], head.phase_dir[:], head.slice_dir[:] = (1, 0, 0), (0, 1, 0), (0, 0, 1)
+        headers[line, 0, 0, 0, 0] = head
+    sampling = SamplingDescription()
+    for axis, size in enumerate((width, height, 1)):
+        sampling.encoded_FOV[axis] = sampling.recon_FOV[axis] = float(size)
+        sampling.encoded_matrix[axis] = sampling.recon_matrix[axis] = size
+        limit = sampling.sampling_limits[axis]
+        limit.min, limit.center, limit.max = 0, size // 2, size - 1
+    data = np.asfortranarray(kspace.astype(np.complex64).transpose(2, 1, 0)[:, :, None, :, None, None, None])
+    return ReconData([ReconBit(ReconBuffer(data, None, None, headers, sampling))])
+
+
+def _header() -> Any:
+    """As much of a header as the gadgets look at: one encoding space, nothing accelerated, one image."""
+    size = {"matrixSize": xsd.matrixSizeType(x=1, y=1, z=1), "fieldOfView_mm": xsd.fieldOfViewMm(x=1.0, y=1.0, z=1.0)}
+    one = xsd.limitType(minimum=0, maximum=0, center=0)
+    counters = ("slice", "contrast", "phase", "set", "repetition", "average")
+    return xsd.ismrmrdHeader(
+        experimentalConditions=xsd.experimentalConditionsType(H1resonanceFrequency_Hz=1),
+        encoding=[
+            xsd.encodingType(
+                encodedSpace=xsd.encodingSpaceType(**size),
+                reconSpace=xsd.encodingSpaceType(**size),
+                encodingLimits=xsd.encodingLimitsType(**dict.fromkeys(counters, one)),
+                trajectory=xsd.trajectoryType.CARTESIAN,
+            )
+        ],
+    )
+
+
+def read_npy(path: Path) -> np.ndarray:
+    """The array of an .npy file. Raises ReconError when it cannot be read."""
+    try:
+        return np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ReconError(f"{path}: cannot be read as .npy ({one_line(error)}); give an array of numbers") from None
+
+
+def check_fully_sampled(where: str, mask: Tensor, purpose: str) -> None:
+    """Raise ReconError, which ends with the purpose, when a mask (y, x) has gaps."""
+    if not bool(mask.all()):
+        rows, columns = calibration_region(mask)
+        raise ReconError(
+            f"{where}: {float(mask.float().mean()):.0%} of its k-space is sampled, of the centre "
+            f"{rows.stop - rows.start} x {columns.stop - columns.start} samples fully; {purpose}"
+        )
+
+
+def scan_bits(path: Path, gadgets: Sequence[Gadget]) -> Iterator[ReconBit]:
+    """ReconBits of a raw file after the shipped chains' gadgets before the reconstruction, and after some others.
+
+    Raises ReconError when the file cannot be used or a gadget fails.
+    """
+    with RawScan(path) as scan:
+        chain = read_chain("cg_sense")
+        modules = [node.module for node in chain.nodes]
+        del chain.nodes[modules.index(RECONSTRUCTION) :]
+        items: Any = chain.run(scan.header, scan.acquisitions())
+        for gadget in gadgets:
+            gadget.configure(scan.header, {})
+            items = gadget.process(items)
+        yield from (bit for item in items if isinstance(item, ReconData) for bit in item.bits)

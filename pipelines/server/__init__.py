@@ -1,0 +1,1 @@
+"""The server: listener, intake of scans, a process for each scan, status page, memory limits."""

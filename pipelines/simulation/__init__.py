@@ -1,0 +1,1 @@
+"""Simulated raw data: phantom, coils, sampling patterns, header, writer."""

@@ -1,0 +1,1 @@
+"""Reconstruction without a learnt prior: CG-SENSE, sparsity, GRAPPA, SAKE, LINDBERG."""

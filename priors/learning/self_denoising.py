@@ -1,0 +1,145 @@
+"""Training images without their noise, learnt from nothing but the noisy images themselves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from skimage.restoration import estimate_sigma
+from torch import Tensor
+
+from priors.learning.networks import Architecture, EdmDenoiser
+from priors.learning.noise_schedule import LogNormalSigma
+from priors.learning.training import Augmentation, ImageCrops, Trainer, TrainingSettings
+from priors.signal.fourier import fft2c, ifft2c, low_resolution_phase
+from priors.signal.weighting import Weighting
+
+PHASE_WIDTH = 24
+NOISE_LEVEL = 0.012  # all images are brought to this one for the network
+SIGMA_DATA = 0.15  # of images of maximum 1
+REALISATIONS = 16
+
+
+def noise_levels(images: Tensor) -> Tensor:
+    """Standard deviation of the noise of complex images, in each of the real and imaginary parts.
+
+    Parameters
+    ----------
+    images : Tensor
+        Complex images of white noise, shape (slice, y, x).
+
+    Returns
+    -------
+    Tensor
+        float32, shape (slice,), in the units of the images.
+
+    Notes
+    -----
+    From the median modulus of the finest wavelet coefficients (Donoho and Johnstone, Biometrika 1994) of the imaginary
+    part behind the low-resolution phase, which holds little else.
+    """
+    real = images * low_resolution_phase(fft2c(images), PHASE_WIDTH).conj()
+    planes = [np.ascontiguousarray(one.imag.cpu().numpy()) for one in real]
+    levels = [float(estimate_sigma(plane)) if plane.any() else 0.0 for plane in planes]
+    return torch.tensor(levels, dtype=torch.float32)
+
+
+def self_denoised(
+    images: Tensor,
+    *,
+    steps: int = 1500,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    bf16: bool = True,
+    save_every_s: float = 120.0,
+    architecture: Architecture | None = None,
+    state_path: Path | None = None,
+    progress: Callable[[int, float], None] | None = None,
+) -> Tensor:
+    r"""Images less their white noise, by a network that is trained on these noisy images alone.
+
+    Parameters
+    ----------
+    images : Tensor
+        Complex images, shape (slice, y, x).
+    steps : int
+        Optimiser steps of the network.
+    seed : int
+        Seed of the training and of the added noise.
+    device : torch.device or str
+        Where to train.
+    bf16 : bool
+        Convolutions in bfloat16.
+    save_every_s : float
+        Seconds between saved states.
+    architecture : Architecture, optional
+        Network, for its size; the standard one if not given.
+    state_path : Path, optional
+        File that keeps the state of the training; taken up again where it exists.
+    progress : callable, optional
+        Called after every ten steps with the number of steps done and their mean loss.
+
+    Returns
+    -------
+    Tensor
+        Complex images of the same shape, on the CPU.
+
+    Raises
+    ------
+    ValueError
+        If the images are not usable or one of them has no noise that could be measured.
+
+    Notes
+    -----
+    Noisier2Noise (Moran et al., CVPR 2020): a network that finds an image x of noise level s in :math:`y = x + s n`
+    knows :math:`E[x | y]`, and as the noise that is in the image and the one that is added are alike,
+    :math:`E[x_0 | y] = 2 E[x | y] - y`, averaged over realisations of n. A prior that is learnt from noisy images knows
+    nothing below their noise level; from these it does.
+    """
+    levels = noise_levels(images)
+    if not bool((levels > 0).all()):
+        raise ValueError(
+            "training: an image has no noise that could be measured; learn from them as they are (--no-denoise)"
+        )
+    gain = (NOISE_LEVEL / levels)[:, None, None]
+    alike = images.cpu() * gain
+    network = replace(
+        architecture or Architecture(), copies=1, parameterisation="fourier_conjugate", sigma_data=SIGMA_DATA
+    )
+    torch.manual_seed(seed)
+    model = EdmDenoiser(network).to(device)
+    settings = TrainingSettings(
+        steps=steps,
+        bf16=bf16,
+        save_every_s=save_every_s,
+        learning_rate=7e-4,
+        ema=0.995,
+        phase_width=PHASE_WIDTH,
+        sigma=LogNormalSigma(math.log(NOISE_LEVEL), 0.3, 2.0),
+        augmentation=Augmentation(
+            affine=0.0, scale=(1.0, 1.0), smooth_phase=0.0, removed_phase=1.0, shading=0.0, contrast=0.0, resolution=0.0
+        ),
+        seed=seed,
+    )
+    trainer = Trainer(model, ImageCrops(alike, Weighting(slope=1.0, p=0.0), settings), settings, state_path)
+    trainer.run(progress)
+    network_of_average = trainer.average.eval()
+    generator = torch.Generator().manual_seed(seed)
+    return torch.stack([_denoised(network_of_average, one, generator, device) for one in alike]) / gain
+
+
+@torch.no_grad()
+def _denoised(model: EdmDenoiser, image: Tensor, generator: torch.Generator, device: torch.device | str) -> Tensor:
+    """One image (y, x) of the common noise level."""
+    phase = low_resolution_phase(fft2c(image), PHASE_WIDTH)
+    total = torch.zeros_like(image)
+    for _ in range(REALISATIONS):
+        noise = math.sqrt(2) * torch.randn(image.shape, dtype=image.dtype, generator=generator)
+        noisier = image * phase.conj() + NOISE_LEVEL * noise
+        estimate = model(fft2c(noisier.to(device))[None, None], torch.full((1,), NOISE_LEVEL, device=device))
+        total += 2 * ifft2c(estimate)[0, 0].cpu() - noisier
+    return phase * total / REALISATIONS

@@ -1,0 +1,1 @@
+"""Signal processing of k-space and images: Fourier, Hankel and wavelet transforms, ESPIRiT, noise, weighting."""
