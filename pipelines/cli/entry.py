@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import io
-import json
 import logging
 import os
 import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from gadgets.stream.stream import ReconError, one_line, reason_of
+from pipelines.cli.console import console, errors, log_to_stderr, print_error, progress_bar
+from pipelines.cli.train import train_app
 from pipelines.server.processes import settle_allocator
 
 DEFAULT_CONFIG = "cg_sense"  # linear: no prior decides what is seen
@@ -36,10 +34,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
 )
-train_app = typer.Typer(help="Learn a prior from fully sampled scans.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(train_app, name="train")
-console = Console()
-errors = Console(stderr=True, soft_wrap=True, highlight=False)
 
 
 def _print_version(wanted: bool) -> None:
@@ -58,49 +53,9 @@ def _options(
     logger = logging.getLogger("genrecon")
     logger.setLevel(logging.WARNING)
     if verbose:
-        _log_to_stderr()
+        log_to_stderr()
     else:
         logger.addHandler(logging.NullHandler())  # warnings stand in each run's summary
-
-
-class JsonLines(logging.Formatter):
-    """One JSON object a line."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        when = datetime.datetime.fromtimestamp(record.created, datetime.timezone.utc).isoformat(timespec="milliseconds")
-        table: dict[str, Any] = {
-            "time": when,
-            "level": record.levelname.lower(),
-            "message": " ".join(record.getMessage().split()),
-        }
-        if record.exc_info and record.exc_info[1] is not None:
-            table["exception"] = type(record.exc_info[1]).__name__
-        if (scan := getattr(record, "scan", None)) is not None:
-            table["scan"] = scan
-        return json.dumps(table)
-
-
-def _log_to_stderr(json_lines: bool = False) -> None:
-    logger = logging.getLogger("genrecon")
-    logger.setLevel(logging.INFO)
-    handler = logging.StreamHandler()
-    handler.setFormatter(JsonLines() if json_lines else logging.Formatter("%(levelname)s %(message)s"))
-    logger.addHandler(handler)
-
-
-@contextlib.contextmanager
-def _bar(total: int, unit: str) -> Iterator[Callable[[int, str], None]]:
-    """A progress bar on the terminal; nothing when the output is not one."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn(unit),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
-        task = progress.add_task("", total=total)
-        yield lambda done, text: progress.update(task, completed=done, description=text)
 
 
 def _result_folder(raw: Path, out: Path | None, several: bool) -> Path:
@@ -167,7 +122,7 @@ def replay(
         try:
             with RawScan(path) as scan:
                 total = scan.acquisition_count
-            with _bar(total, "acquisitions") as update:
+            with progress_bar(total, "acquisitions") as update:
                 state = {"lines": 0}
 
                 def progress(lines: int, images: int, state: dict[str, int] = state, path: Path = path) -> None:
@@ -191,7 +146,7 @@ def replay(
             if len(raw) == 1:
                 raise
             failed.append(path)
-            _print_error(error)
+            print_error(error)
             continue
         _print_result(result)
     if failed:
@@ -270,7 +225,7 @@ def serve_command(
     from pipelines.server.status import StatusServer
 
     allow_descriptors()
-    _log_to_stderr(json_logs)
+    log_to_stderr(json_logs)
     spool = (spool or Path("dicom-spool")).absolute() if spool or pacs else None
     spool_and_destination(DicomParameters(pacs=pacs, spool=str(spool or "")))
     for option, folder in {"--spool": spool, "--dicom": dicom}.items():
@@ -492,7 +447,7 @@ def _write_simulation(out: Path, scan: Any) -> None:
     from pipelines.simulation.simulate import write_raw
 
     written = 0
-    with _bar(scan.number_of_acquisitions, "acquisitions") as update:
+    with progress_bar(scan.number_of_acquisitions, "acquisitions") as update:
 
         def progress(count: int) -> None:
             nonlocal written
@@ -524,7 +479,7 @@ def demo(
     read_chain(config)  # a wrong name is told before the simulation
     raw = out / "raw.h5"
     _write_simulation(raw, simulation(DEMO_SCAN))
-    with _bar(simulation(DEMO_SCAN).number_of_acquisitions, "acquisitions") as update:
+    with progress_bar(simulation(DEMO_SCAN).number_of_acquisitions, "acquisitions") as update:
         result = run(
             raw, config, out, progress=lambda lines, images: update(lines, f"{images} images") if lines else None
         )
@@ -645,7 +600,7 @@ def benchmark(
 
     columns = check_metrics(metrics)
     cases, entries = _benchmark_input(data, kspace, coils, slices, masks, patterns, noise, methods)
-    with _bar(len(cases) * len(entries), "reconstructions") as update:
+    with progress_bar(len(cases) * len(entries), "reconstructions") as update:
         results = run(
             cases,
             entries,
@@ -692,7 +647,7 @@ def stability(
     from pipelines.evaluation.stability import stability as run
 
     cases, entries = _benchmark_input(data, kspace, coils, slices, masks, patterns, noise, methods)
-    with _bar(len(cases) * len(entries) * len(PARTS), "parts") as update:
+    with progress_bar(len(cases) * len(entries) * len(PARTS), "parts") as update:
         results = run(cases, entries, out, threads=threads, progress=lambda done, _all, text: update(done, text))
     for table in tables(results):
         console.print(table)
@@ -710,190 +665,6 @@ def report(
     from pipelines.evaluation.report import report as run
 
     console.print(str(run(folder, out)), highlight=False, soft_wrap=True)
-
-
-# What the trainings of all priors are told.
-_Out = Annotated[
-    Path, typer.Option("--out", "-o", help="Weights to write; card (.json) and loss curve (.png) beside them.")
-]
-_DenoisingSteps = Annotated[int, typer.Option(min=10, help="Optimiser steps of that.")]
-_Steps = Annotated[int, typer.Option(min=10, help="Optimiser steps.")]
-_LearningRate = Annotated[float, typer.Option(help="Learning rate.")]
-_Channels = Annotated[int, typer.Option(min=8, help="Channels of the finest level, a multiple of 8.")]
-_Multipliers = Annotated[str, typer.Option(help="Channels of every level in these units.")]
-_Bf16 = Annotated[bool, typer.Option(help="Convolutions in bfloat16.")]
-_Seed = Annotated[int, typer.Option(min=0, help="Seed.")]
-_Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
-_SaveEvery = Annotated[float, typer.Option(min=1.0, help="Seconds between saved states.")]
-_Licence = Annotated[str, typer.Option(help="Of the weights, for the card.")]
-_IntendedUse = Annotated[str, typer.Option(help="For the card.")]
-
-
-@train_app.command("wkgm")
-def train_wkgm(
-    data: Annotated[
-        list[Path],
-        typer.Option(
-            "--data", help="Fully sampled raw file (.h5) or complex images (.npy; slice, y, x); may be repeated."
-        ),
-    ],
-    out: _Out = Path("prior.safetensors"),
-    kspace: Annotated[bool, typer.Option("--kspace", help="Arrays are k-space (slice, coil, y, x).")] = False,
-    hold_out: Annotated[int, typer.Option(min=0, help="Images at the end to measure the quality on.")] = 0,
-    denoise: Annotated[bool, typer.Option(help="Learn from the images without their noise.")] = True,
-    denoising_steps: _DenoisingSteps = 1500,
-    steps: _Steps = 8000,
-    batch: Annotated[int, typer.Option(min=1, help="Images a step (of each process).")] = 4,
-    crop: Annotated[int, typer.Option(min=16, help="Width and height of the crops.")] = 128,
-    learning_rate: _LearningRate = 5e-4,
-    channels: _Channels = 32,
-    multipliers: _Multipliers = "1,2,4,8",
-    parameterisation: Annotated[
-        str, typer.Option(help="fourier_conjugate, or kspace: the network sees k-space itself, as published.")
-    ] = "fourier_conjugate",
-    copies: Annotated[int, typer.Option(min=1, help="Channels of the high-dimensional embedding; published: 3.")] = 1,
-    phase_width: Annotated[
-        int, typer.Option(min=0, help="K-space window whose low-resolution phase is taken away; 0: none.")
-    ] = 24,
-    bf16: _Bf16 = True,
-    seed: _Seed = 0,
-    device: _Device = "auto",
-    save_every: _SaveEvery = 120.0,
-    description: Annotated[str, typer.Option(help="Of the data, for the card.")] = "",
-    licence: _Licence = "not given: ask the author",
-    intended_use: _IntendedUse = "",
-) -> None:
-    """Learn a score prior of weighted k-space (WKGM) from fully sampled scans.
-
-    The same command goes on where it was killed. On several GPUs or machines:
-    torchrun --nproc-per-node 4 -m pipelines.cli train wkgm --data ...
-    """
-    from pipelines.train import INTENDED_USE, WkgmTraining
-    from pipelines.train import train_wkgm as run
-    from priors.learning.networks import Architecture
-    from priors.learning.training import TrainingSettings
-
-    with _training_values():
-        job = WkgmTraining(
-            data=tuple(data),
-            out=out,
-            kspace=kspace,
-            hold_out=hold_out,
-            denoise=denoise,
-            denoising_steps=denoising_steps,
-            architecture=Architecture(channels, _levels(multipliers), copies=copies, parameterisation=parameterisation),  # type: ignore[arg-type]
-            settings=TrainingSettings(
-                steps=steps,
-                batch=batch,
-                crop=crop,
-                learning_rate=learning_rate,
-                bf16=bf16,
-                phase_width=phase_width,
-                seed=seed,
-                save_every_s=save_every,
-            ),
-            description=description,
-            licence=licence,
-            intended_use=intended_use or INTENDED_USE,
-            device=device,
-        )
-    _train(lambda progress: run(job, progress), job, "svd_wkgm")
-
-
-@train_app.command("hkgm")
-def train_hkgm(
-    scan: Annotated[
-        Path,
-        typer.Option("--scan", help="One fully sampled multi-coil scan: raw file (.h5) or k-space (.npy; coil, y, x)."),
-    ],
-    out: _Out = Path("hkgm.safetensors"),
-    calibration: Annotated[
-        bool, typer.Option("--calibration", help="Learn from the fully sampled centre of an undersampled scan.")
-    ] = False,
-    patches: Annotated[
-        str, typer.Option(help="image; kspace; hankel: patches of the Hankel matrix, as published.")
-    ] = "image",
-    window: Annotated[int, typer.Option(min=2, help="Window of the Hankel matrix, for its patches.")] = 8,
-    steps: _Steps = 1500,
-    batch: Annotated[int, typer.Option(min=1, help="Patches a step.")] = 16,
-    crop: Annotated[int, typer.Option(min=16, help="Width and height of the patches; published: 256.")] = 64,
-    learning_rate: _LearningRate = 5e-4,
-    channels: _Channels = 32,
-    multipliers: _Multipliers = "1,2,2,4",
-    power: Annotated[float, typer.Option(min=0.0, help="Exponent p of the weighting; 0: none.")] = 0.5,
-    denoise: Annotated[bool, typer.Option(help="Learn from the image without its noise (patches of images).")] = False,
-    denoising_steps: _DenoisingSteps = 500,
-    bf16: _Bf16 = True,
-    seed: _Seed = 0,
-    device: _Device = "auto",
-    save_every: _SaveEvery = 60.0,
-    description: Annotated[str, typer.Option(help="Of the scan, for the card.")] = "",
-    licence: _Licence = "not given: ask the author",
-    intended_use: _IntendedUse = "",
-) -> None:
-    """Learn a prior from one scan (HKGM), in minutes. The same command goes on where it was killed."""
-    from pipelines.train import INTENDED_USE, HkgmTraining
-    from pipelines.train import train_hkgm as run
-    from priors.learning.networks import Architecture
-    from priors.learning.training import TrainingSettings
-    from priors.signal.weighting import Weighting
-
-    with _training_values():
-        job = HkgmTraining(
-            scan=scan,
-            out=out,
-            patches=patches,  # type: ignore[arg-type]
-            window=window,
-            calibration=calibration,
-            denoise=denoise,
-            denoising_steps=denoising_steps,
-            architecture=Architecture(channels, _levels(multipliers)),
-            weighting=Weighting.of_power(power),
-            settings=TrainingSettings(
-                steps=steps,
-                batch=batch,
-                crop=crop,
-                learning_rate=learning_rate,
-                bf16=bf16,
-                seed=seed,
-                save_every_s=save_every,
-            ),
-            description=description,
-            licence=licence,
-            intended_use=intended_use or INTENDED_USE,
-            device=device,
-        )
-    _train(lambda progress: run(job, progress), job, "hkgm")
-
-
-@contextlib.contextmanager
-def _training_values() -> Iterator[None]:
-    """Raise ReconError for a value that a training cannot have."""
-    try:
-        yield
-    except ValueError as error:
-        raise ReconError(f"train: {one_line(ReconError(str(error)))}") from None
-
-
-def _levels(multipliers: str) -> tuple[int, ...]:
-    if not all(part.strip().isdigit() for part in multipliers.split(",")):
-        raise ReconError(f"train: --multipliers is '{multipliers}'; give whole numbers, for instance 1,2,4,8")
-    return tuple(int(part) for part in multipliers.split(","))
-
-
-def _train(run: Callable[[Any], Any], job: Any, chain: str) -> None:
-    """Run a training with a bar, and show the card's quality."""
-    if os.environ.get("RANK", "0") != "0":  # of a torchrun: the first process tells
-        run(None)
-        return
-    steps = job.settings.steps
-    with _bar(steps, "steps") as update:
-        card = run(lambda stage, done, all_, loss: update(done * steps // all_, f"{stage}, loss {loss:.3f}"))
-    table = Table(title=f"{job.out}: {card.training_data}", title_justify="left", show_header=False)
-    for name, value in card.quality.items():
-        table.add_row(name, f"{value:.4f}")
-    console.print(table)
-    console.print(f"use it: genrecon replay scan.h5 -c {chain} --set generative_recon.prior={job.out}", soft_wrap=True)
 
 
 @app.command()
@@ -917,8 +688,7 @@ def listen(
         raise ReconError(f"listen: {gadget} cannot be loaded ({one_line(error)}); give MODULE:CLASS") from None
     if not (isinstance(kind, type) and issubclass(kind, Gadget)):
         raise ReconError(f"listen: {gadget} is not a gadget; give MODULE:CLASS of one")
-    if not logging.getLogger("genrecon").isEnabledFor(logging.INFO):  # --verbose has done it
-        _log_to_stderr()
+    log_to_stderr()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # the usual way to stop it
     with contextlib.suppress(KeyboardInterrupt):
         serve(port, kind, bind)
@@ -953,8 +723,7 @@ def deliver(
         for queue in spool_status(spool):
             console.print(escape(f"{queue.pacs}: {queue.text()} ({queue.folder})"), soft_wrap=True, highlight=False)
         return
-    if not logging.getLogger("genrecon").isEnabledFor(logging.INFO):  # --verbose has done it
-        _log_to_stderr()
+    log_to_stderr()
     if once:
         if left := deliver_once(spool):
             raise ReconError(f"deliver: {left} files are still in the spool; see the lines above")
@@ -964,20 +733,6 @@ def deliver(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # the usual way to stop it
     with contextlib.suppress(KeyboardInterrupt):
         serve(spool, threading.Event())
-
-
-def _print_error(error: Exception) -> None:
-    """Print an error on one line; what is no error of the user's is called so, and --verbose shows its traceback."""
-    stage = getattr(error, "stage", "source")
-    gadget = "" if stage == "source" else f"gadget {stage}: "
-    if isinstance(error, ReconError):
-        text = one_line(error)
-    elif isinstance(error, OSError) and not gadget:
-        text = f"{error.filename or 'system'}: {reason_of(error)}"
-    else:
-        logging.getLogger("genrecon").info("traceback", exc_info=error)
-        text = f"{gadget}{one_line(error)} (unexpected; run with --verbose for the traceback)"
-    errors.print(f"[bold red]error:[/] {escape(text)}")
 
 
 def main() -> None:
@@ -998,7 +753,7 @@ def main() -> None:
             raise
         _exit_now(end.code if isinstance(end.code, int) else 1)
     except Exception as error:
-        _print_error(error)
+        print_error(error)
         _exit_now(1)
 
 

@@ -29,7 +29,8 @@ from typer.testing import CliRunner
 
 from benchmarks.fuzz import Recorded
 from gadgets.stream.stream import PeerGone, ReconError
-from pipelines.cli.entry import JsonLines, app
+from pipelines.cli import app
+from pipelines.cli.console import JsonLines
 from pipelines.raw import RawScan
 from pipelines.replay import read_images
 from pipelines.send import send
