@@ -23,7 +23,7 @@ from typing import Any
 
 from gadgetron.external import writers
 
-from gadgets.stream.stream import PeerGone, ReconError
+from gadgets.stream import PeerGone, ReconError
 from pipelines.chain import read_chain
 from pipelines.raw import RawScan
 from pipelines.server.fork_server import Nursery

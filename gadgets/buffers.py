@@ -15,17 +15,13 @@ from typing import Any
 import ismrmrd
 import numpy as np
 import torch
-from gadgetron.types import ReconData
-from gadgetron.types.recon_data import ReconBit, ReconBuffer
+from gadgetron.types.recon_data import ReconBuffer
 from torch import Tensor
 
-from gadgets.stream.stream import MAPS_MARK, ReconError
+from gadgets.stream import ReconError
 from priors.signal.fourier import fft2c, ifft2c
 
 Array = np.ndarray[Any, np.dtype[Any]]
-
-# Where the coil maps of a ReconBit come from.
-CALIBRATIONS = ("measured", "earlier repetition", "all repetitions", "completed")
 
 
 def is_3d(data: Array) -> bool:
@@ -109,37 +105,6 @@ def replace_data(buffer: ReconBuffer, data: Array) -> ReconBuffer:
             changed.active_channels = channels
         headers[index] = changed
     return ReconBuffer(data, buffer.trajectory, buffer.density, headers, buffer.sampling)
-
-
-def maps_to_bits(recon_data: ReconData) -> ReconData:
-    """ReconData whose coil maps follow their ReconBit as one more ReconBit, marked in every header."""
-    bits = []
-    for bit in recon_data.bits:
-        bits.append(bit)
-        maps = getattr(bit, "coil_maps", None)
-        if maps is None:
-            continue
-        header = ismrmrd.AcquisitionHeader()
-        header.user_int[0] = MAPS_MARK
-        header.user_int[1] = CALIBRATIONS.index(bit.calibration)
-        headers = np.empty((maps.shape[1], maps.shape[2], *maps.shape[4:]), dtype=object)
-        headers.fill(header)
-        data = np.asarray(maps, dtype=np.complex64)
-        bits.append(ReconBit(ReconBuffer(data, None, None, headers, bit.data.sampling)))
-    return ReconData(bits)
-
-
-def bits_to_maps(recon_data: ReconData) -> ReconData:
-    """The inverse of `maps_to_bits`: the maps become the `coil_maps` attribute of the ReconBit they follow."""
-    bits: list[ReconBit] = []
-    for bit in recon_data.bits:
-        headers = bit.data.headers
-        if bits and headers.size and headers.flat[0].user_int[0] == MAPS_MARK:
-            bits[-1].coil_maps = bit.data.data
-            bits[-1].calibration = CALIBRATIONS[headers.flat[0].user_int[1]]
-        else:
-            bits.append(bit)
-    return ReconData(bits)
 
 
 def first_line(buffer: ReconBuffer) -> ismrmrd.AcquisitionHeader:

@@ -13,7 +13,7 @@ from gadgetron.types.recon_data import ReconBit
 from torch import Tensor
 
 from gadgets.buffers import Array, first_line, is_3d, replace_data, slices_come_again
-from gadgets.stream.stream import Gadget, parameter
+from gadgets.stream import Gadget, parameter
 from priors.signal.fourier import fft2c, ifft2c
 
 

@@ -37,7 +37,7 @@ from pydicom.valuerep import DSfloat
 
 from gadgets.dicom.pacs import Destination
 from gadgets.dicom.spool import add_to_spool, deliver_in_background, queue_folder, replace_file
-from gadgets.stream.stream import Gadget, ReconError, parameter
+from gadgets.stream import Gadget, ReconError, parameter
 
 log = logging.getLogger("genrecon")
 

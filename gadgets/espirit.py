@@ -21,7 +21,7 @@ from gadgets.buffers import (
     sampled,
     slices_come_again,
 )
-from gadgets.stream.stream import Gadget, parameter
+from gadgets.stream import Gadget, parameter
 from gadgets.twins.acquisition import calibration_mode
 from priors.signal.espirit import calibration_region, espirit_maps
 from priors.signal.hankel import low_rank_completion

@@ -19,7 +19,7 @@ from torch import Tensor
 from gadgets.buffers import Array, image_from_problems, is_3d, kspace_problems, maps_of, maps_problems, sampled
 from gadgets.solvers.generative_solver import CONSISTENCY, GENERATIVE, GenerativeSolver, Outcome
 from gadgets.solvers.methods import METHODS, PROBLEM_MEGABYTES, Solve, foreign_option, reconstruct
-from gadgets.stream.stream import Gadget, ReconError, parameter
+from gadgets.stream import Gadget, ReconError, parameter
 from gadgets.twins.acquisition import calibration_mode
 from gadgets.twins.finish import (
     DEVIATION,

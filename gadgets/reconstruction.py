@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from gadgets.coil_compression import CoilCompression
 from gadgets.espirit import Espirit
 from gadgets.generative_recon import GenerativeRecon
-from gadgets.stream.stream import Gadget, ReconError, Stage, run_stages
+from gadgets.stream import Gadget, ReconError, Stage, run_stages
 
 
 class Reconstruction(Gadget):

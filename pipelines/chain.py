@@ -15,7 +15,8 @@ from xml.etree import ElementTree
 import defusedxml.ElementTree
 from defusedxml import DefusedXmlException
 
-from gadgets.stream.stream import Gadget, ReconError, StageTiming, connection_properties, one_line, run_stages
+from gadgets.stream import Gadget, ReconError, StageTiming, one_line, run_stages
+from gadgets.stream.parameters import connection_properties
 from gadgets.twins import acquisition, finish
 from pipelines.wire import external_connection, external_process
 

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 from gadgets.dicom.spool import replace_file
-from gadgets.stream.stream import ReconError
+from gadgets.stream import ReconError
 from pipelines.chain import INSTALLED_PREFIX, shipped_chains, shipped_xml
 
 ASKING_S = 120.0  # a first import of torch from a slow disk

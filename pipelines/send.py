@@ -10,7 +10,7 @@ from pathlib import Path
 
 import ismrmrd
 
-from gadgets.stream.stream import ReconError
+from gadgets.stream import ReconError
 from pipelines.chain import read_chain
 from pipelines.raw import RawScan
 from pipelines.replay import IMAGES_FILE, IMAGES_GROUP, staged_folder

@@ -18,7 +18,7 @@ from gadgets.buffers import kspace_problems, maps_of, maps_problems, sampled
 from gadgets.coil_compression import CoilCompression
 from gadgets.espirit import Espirit
 from gadgets.generative_recon import filled
-from gadgets.stream.stream import ReconError, one_line, reason_of
+from gadgets.stream import ReconError, one_line, reason_of
 from pipelines.evaluation.arrays import check_fully_sampled, read_npy, scan_bits
 from priors.hkgm import PatchKind, ScanPatches
 from priors.learning.checkpoints import ModelCard, images_sha256, save_checkpoint

@@ -18,7 +18,10 @@ from gadgetron.types import ImageArray, ReconData
 from gadgetron.types.image_array import read_image_array, write_image_array
 from gadgetron.types.recon_data import read_recon_data, write_recon_data
 
-from gadgets.stream.stream import PeerGone, ReconError, ends_with_this, for_wire, from_wire, one_line, read_exactly
+from gadgets.stream import PeerGone, ReconError, one_line
+from gadgets.stream.processes import killed_with_parent
+from gadgets.stream.sockets import read_exactly
+from gadgets.stream.wire import for_wire, from_wire
 from pipelines.server.processes import child_environment
 
 MESSAGE_DICOM = 1018
@@ -209,7 +212,7 @@ def external_process(
             environment = child_environment()
             environment.setdefault("GADGETRON_EXTERNAL_LOG_LEVEL", "WARNING")
             # A session of its own: Ctrl-C is for this process, which then ends the other by closing its socket.
-            process = subprocess.Popen(ends_with_this(command), env=environment, start_new_session=True)
+            process = subprocess.Popen(killed_with_parent(command), env=environment, start_new_session=True)
 
             def accept() -> socket.socket:
                 server.settimeout(0.2)

@@ -19,7 +19,7 @@ from typing import Any, Protocol, TypeGuard, cast
 from pydicom import Dataset, dcmread
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, MRImageStorage
 
-from gadgets.stream.stream import ReconError, reason_of
+from gadgets.stream import ReconError, reason_of
 
 TLS_SCHEMES = ("dicom-tls", "https")
 DUPLICATE_INSTANCE = 0x0111

@@ -26,7 +26,7 @@ from filelock import FileLock, Timeout
 from pydicom.errors import InvalidDicomError
 
 from gadgets.dicom.pacs import Answer, Destination, PacsConnection, PacsError, connect
-from gadgets.stream.stream import ReconError, one_line
+from gadgets.stream import ReconError, one_line
 
 log = logging.getLogger("genrecon")
 

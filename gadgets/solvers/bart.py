@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gadgets.stream.stream import ReconError, ends_with_this
+from gadgets.stream import ReconError
+from gadgets.stream.processes import killed_with_parent
 
 # BART's axes: 0 to 2 space, 3 coils, 4 sets of maps; arrays are stored with the first axis fastest.
 
@@ -60,7 +61,7 @@ def _slice(kspace: Tensor, maps: Tensor, regularisation: float, iterations: int)
         write_cfl(folder / "kspace", kspace.cpu().numpy().transpose(1, 2, 0)[:, :, None, :])
         write_cfl(folder / "maps", maps.cpu().numpy().transpose(2, 3, 1, 0)[:, :, None])
         command = ["bart", "pics", "-S", "-d0", f"-i{iterations}", f"-RW:3:0:{regularisation:g}"]
-        command = ends_with_this([*command, "kspace", "maps", "image"])
+        command = killed_with_parent([*command, "kspace", "maps", "image"])
         try:
             done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
         except OSError as error:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from gadgets.solvers.self_training import SelfTraining
-from gadgets.stream.stream import ReconError, one_line
+from gadgets.stream import ReconError, one_line
 from priors.classical.posterior import cg_sense, l1_wavelet
 from priors.generative import FEW_STEPS, ConsistencyName, GenerativeSettings, choose_consistency, generative
 from priors.learning.checkpoints import ModelCard, load_checkpoint, shipped_checkpoint

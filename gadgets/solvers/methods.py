@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gadgets.solvers.bart import bart_pics
 from gadgets.solvers.generative_solver import GENERATIVE, Outcome, combine_coils, combine_sets
-from gadgets.stream.stream import ReconError
+from gadgets.stream import ReconError
 from priors.classical.grappa import grappa
 from priors.classical.lindberg import lindberg
 from priors.classical.posterior import cg_sense, image_scale, l1_wavelet, zero_filled

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from gadgets.solvers.prior_cache import PriorCache, default_folder
-from gadgets.stream.stream import one_line, reason_of
+from gadgets.stream import one_line, reason_of
 from priors.generative import GenerativeSettings
 from priors.learning.checkpoints import FORMAT, ModelCard
 from priors.learning.self_calibration import SelfCalibration, self_calibrated

@@ -18,7 +18,7 @@ from gadgetron.types import AcquisitionBucket, ReconData
 from gadgetron.types.acquisition_bucket import AcquisitionBucketStats
 from gadgetron.types.recon_data import ReconBit, ReconBuffer, SamplingDescription
 
-from gadgets.stream.stream import Gadget, ReconError, parameter
+from gadgets.stream import Gadget, ReconError, parameter
 
 log = logging.getLogger("genrecon")
 

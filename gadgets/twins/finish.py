@@ -14,7 +14,7 @@ import numpy as np
 from gadgetron.types import ImageArray
 from ismrmrd.image import get_data_type_from_dtype
 
-from gadgets.stream.stream import Gadget, ReconError, parameter
+from gadgets.stream import Gadget, ReconError, parameter
 
 log = logging.getLogger("genrecon")
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from gadgets.stream.stream import ReconError, one_line, reason_of
+from gadgets.stream import ReconError, one_line, reason_of
 
 console = Console()
 errors = Console(stderr=True, soft_wrap=True, highlight=False)

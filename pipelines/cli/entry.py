@@ -19,7 +19,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from gadgets.stream.stream import ReconError, one_line, reason_of
+from gadgets.stream import ReconError, one_line, reason_of
 from pipelines.cli.console import console, errors, log_to_stderr, print_error, progress_bar
 from pipelines.cli.train import train_app
 from pipelines.server.processes import settle_allocator
@@ -678,8 +678,8 @@ def listen(
     """Keep a gadget warm for Gadgetron's <connect>: it serves scan after scan until it is stopped."""
     import importlib
 
-    from gadgets.stream.stream import Gadget
-    from gadgets.stream.stream import listen as serve
+    from gadgets.stream import Gadget
+    from gadgets.stream.listener import listen as serve
 
     module, _, target = gadget.partition(":")
     try:

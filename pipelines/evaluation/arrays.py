@@ -17,7 +17,7 @@ from torch import Tensor
 
 from gadgets.espirit import Espirit
 from gadgets.generative_recon import GenerativeRecon
-from gadgets.stream.stream import Gadget, ReconError, one_line
+from gadgets.stream import Gadget, ReconError, one_line
 from gadgets.twins.finish import DEVIATION, SCALE_RATIO, meta_of, meta_values
 from pipelines.chain import read_chain
 from pipelines.raw import RawScan

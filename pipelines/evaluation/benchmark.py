@@ -39,7 +39,7 @@ from gadgets.coil_compression import CoilCompression
 from gadgets.dicom.spool import replace_file
 from gadgets.solvers.generative_solver import GENERATIVE, prior_file
 from gadgets.solvers.methods import METHODS
-from gadgets.stream.stream import ReconError, one_line
+from gadgets.stream import ReconError, one_line
 from pipelines.evaluation.arrays import ArrayReconstruction, check_fully_sampled, read_npy, scan_bits
 from pipelines.evaluation.distribute import dask_client
 from pipelines.simulation.sampling import PATTERNS

@@ -26,7 +26,7 @@ from rich.table import Table
 from scipy.ndimage import gaussian_filter
 
 from gadgets.dicom.spool import replace_file
-from gadgets.stream.stream import ReconError, one_line
+from gadgets.stream import ReconError, one_line
 from pipelines.evaluation.arrays import ArrayReconstruction
 from pipelines.evaluation.benchmark import (
     OBJECT,

@@ -22,7 +22,7 @@ import warnings
 from multiprocessing.connection import Connection
 from typing import NoReturn
 
-from gadgets.stream.stream import one_line
+from gadgets.stream import one_line
 from pipelines.server.processes import child_environment
 
 ANSWER_S = 120.0  # that it may take to make a process, loading included

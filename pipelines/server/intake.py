@@ -23,7 +23,9 @@ import ismrmrd
 import numpy as np
 from gadgetron.external import constants
 
-from gadgets.stream.stream import Aborted, BoundedQueue, PeerGone, ReconError, one_line, reason_of
+from gadgets.stream import PeerGone, ReconError, one_line, reason_of
+from gadgets.stream.errors import Aborted
+from gadgets.stream.queues import BoundedQueue
 from pipelines.server.settings import Limits
 
 MIB = 2**20

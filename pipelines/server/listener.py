@@ -20,7 +20,8 @@ from multiprocessing.reduction import send_handle
 from typing import Any
 
 from gadgets.dicom.spool import DELIVERY, deliver, spool_status
-from gadgets.stream.stream import PeerGone, ReconError, listening_socket, reason_of
+from gadgets.stream import PeerGone, ReconError, reason_of
+from gadgets.stream.sockets import listening_socket
 from pipelines.server.fork_server import Nursery, ScanProcess
 from pipelines.server.intake import CLOSE, Intake, Outlet, ReadAhead, Request, discard
 from pipelines.server.processes import memory_of

@@ -10,7 +10,8 @@ from typing import Any
 import ismrmrd
 
 from gadgets.buffers import slices_come_again
-from gadgets.stream.stream import ReconError, item_bytes, read_parameters
+from gadgets.stream import ReconError, read_parameters
+from gadgets.stream.queues import item_bytes
 from gadgets.twins.acquisition import BUFFER_COUNTERS, BucketToBufferGadget, calibration_mode, is_for_images
 from gadgets.twins.finish import adjustment_steps
 from pipelines.chain import Chain

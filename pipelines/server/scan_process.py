@@ -25,17 +25,12 @@ from gadgetron.external import writers
 
 from gadgets.dicom.spool import DELIVERY
 from gadgets.solvers.generative_solver import GENERATIVE
-from gadgets.stream.stream import (
-    Aborted,
-    BoundedQueue,
-    Gadget,
-    PeerGone,
-    ReconError,
-    StageThread,
-    collected_warnings,
-    local_parameters,
-    one_line,
-)
+from gadgets.stream import Gadget, PeerGone, ReconError, one_line
+from gadgets.stream.errors import Aborted
+from gadgets.stream.logs import collected_warnings
+from gadgets.stream.parameters import local_parameters
+from gadgets.stream.queues import BoundedQueue
+from gadgets.stream.stages import StageThread
 from gadgets.twins.finish import meta_of
 from pipelines.chain import INSTALLED_PREFIX, TWINS, Chain, Node, shipped_chain, shipped_chains
 from pipelines.evaluation.arrays import ArrayReconstruction

@@ -20,7 +20,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from gadgets.dicom.spool import QueueStatus, spool_status
-from gadgets.stream.stream import ReconError, family_of, reason_of
+from gadgets.stream import ReconError, reason_of
+from gadgets.stream.sockets import family_of
 from pipelines.server.listener import Scan, Server
 
 REQUESTS = 16  # at a time

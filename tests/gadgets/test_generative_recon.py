@@ -13,7 +13,7 @@ from gadgets import generative_recon
 from gadgets.generative_recon import DEVIATION_SERIES, GenerativeRecon, expected_images
 from gadgets.reconstruction import Reconstruction
 from gadgets.solvers import generative_solver
-from gadgets.stream.stream import ReconError
+from gadgets.stream import ReconError
 from gadgets.twins.finish import SCALE_RATIO, meta_of, meta_values
 from pipelines.chain import read_chain
 from pipelines.simulation.simulate import SimulationSettings, simulate

@@ -15,7 +15,7 @@ from gadgets.coil_compression import CoilCompression
 from gadgets.espirit import Espirit
 from gadgets.generative_recon import FULL_SCALE, GenerativeRecon, averaged, filled
 from gadgets.reconstruction import Reconstruction
-from gadgets.stream.stream import ReconError
+from gadgets.stream import ReconError
 from gadgets.twins.finish import SCALE_RATIO, meta_of, meta_values
 from pipelines.chain import read_chain
 from pipelines.simulation.simulate import SimulationSettings, simulate
@@ -111,7 +111,7 @@ def test_interleaved_calibration_waits_for_enough_repetitions():
 
 
 def test_external_process_keeps_maps_and_their_origin():
-    from gadgets.stream.stream import for_wire, from_wire
+    from gadgets.stream.wire import for_wire, from_wire
 
     header, (item,) = buffered(calibration="none", sampling="random")
     run(header, [item], Espirit)

@@ -24,7 +24,7 @@ from gadgetron.types import image_array
 from gadgetron.types.acquisition_bucket import read_acquisition_bucket
 from gadgetron.types.recon_data import read_recon_data
 
-from gadgets.stream.stream import ReconError
+from gadgets.stream import ReconError
 from pipelines import wire
 
 # gadgetron-python reads the meta of image arrays as ASCII; the server writes UTF-8.

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from gadgets.stream.stream import ReconError
+from gadgets.stream import ReconError
 from pipelines.chain import read_chain, shipped_chains
 from pipelines.cli import app
 from pipelines.install import install_configs, python_problem

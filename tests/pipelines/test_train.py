@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from gadgets.stream.stream import ReconError
+from gadgets.stream import ReconError
 from pipelines.cli import app
 from pipelines.replay import read_truth
 from pipelines.simulation.simulate import SimulationSettings, simulate, write_raw

@@ -12,7 +12,7 @@ import numpy as np
 import psutil
 import pytest
 
-from gadgets.stream.stream import ReconError
+from gadgets.stream import ReconError
 from pipelines.chain import read_chain, shipped_chains
 from pipelines.raw import RawScan
 from pipelines.replay import DICOM_MODULE, read_images, replay

@@ -19,7 +19,7 @@ import pytest
 from ismrmrd.xsd import CreateFromDocument, ismrmrdHeader
 
 from gadgets.dicom_output import DicomOutput, DicomParameters, dicom_datasets, write_dicom
-from gadgets.stream.stream import ReconError
+from gadgets.stream import ReconError
 
 NO_VALIDATOR = "dciodvfy is not installed (Debian package dicom3tools): DICOM validity is not checked"
 

@@ -39,7 +39,7 @@ from gadgets.dicom.spool import (
     spool_status,
 )
 from gadgets.dicom_output import DicomOutput, dicom_datasets
-from gadgets.stream.stream import ReconError
+from gadgets.stream import ReconError
 from pipelines.send import send
 from pipelines.simulation.simulate import SimulationSettings, simulate, write_raw
 from tests.gadgets.dicom.pacs_servers import (

@@ -18,7 +18,7 @@ from gadgets.generative_recon import GenerativeRecon
 from gadgets.solvers import self_training
 from gadgets.solvers.prior_cache import PriorCache
 from gadgets.solvers.self_training import SelfTraining, protocol
-from gadgets.stream.stream import ReconError
+from gadgets.stream import ReconError
 from gadgets.twins.finish import meta_of, meta_values
 from priors.learning import checkpoints
 from priors.learning.checkpoints import load_checkpoint

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from gadgets.stream.stream import Gadget, ReconError, parameter
+from gadgets.stream import Gadget, ReconError, parameter
 
 
 class Echo(Gadget):

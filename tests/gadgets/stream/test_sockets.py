@@ -28,7 +28,9 @@ from gadgetron.types import ImageArray, ReconData
 from gadgetron.types.recon_data import ReconBit, ReconBuffer, SamplingDescription
 
 from gadgets.espirit import Espirit
-from gadgets.stream.stream import Gadget, PeerGone, ReconError, Stage, for_wire, listen, run_stages
+from gadgets.stream import Gadget, PeerGone, ReconError, Stage, run_stages
+from gadgets.stream.listener import listen
+from gadgets.stream.wire import for_wire
 from pipelines import wire
 from pipelines.chain import Chain, read_chain
 from pipelines.raw import RawScan
@@ -718,8 +720,8 @@ def test_what_a_process_started_ends_with_it(end: str) -> None:
     if not shutil.which("setpriv"):
         pytest.skip("needs setpriv (util-linux): install it to run this test")
     code = (
-        "import os, signal, subprocess; from gadgets.stream.stream import ends_with_this\n"
-        f"print(subprocess.Popen(ends_with_this(['sleep', '600'])).pid, flush=True); {end}"
+        "import os, signal, subprocess; from gadgets.stream.processes import killed_with_parent\n"
+        f"print(subprocess.Popen(killed_with_parent(['sleep', '600'])).pid, flush=True); {end}"
     )
     done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=ROOT)
     child = int(done.stdout)

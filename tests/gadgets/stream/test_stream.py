@@ -18,20 +18,10 @@ import pytest
 from gadgetron.types import AcquisitionBucket, ImageArray, ReconData
 from gadgetron.types.recon_data import ReconBit, ReconBuffer, SamplingDescription
 
-from gadgets.stream.stream import (
-    Aborted,
-    BoundedQueue,
-    Gadget,
-    ReconError,
-    Stage,
-    StageTiming,
-    connection_properties,
-    item_bytes,
-    one_line,
-    parameter,
-    read_parameters,
-    run_stages,
-)
+from gadgets.stream import Gadget, ReconError, Stage, StageTiming, one_line, parameter, read_parameters, run_stages
+from gadgets.stream.errors import Aborted
+from gadgets.stream.parameters import connection_properties
+from gadgets.stream.queues import BoundedQueue, item_bytes
 
 # --- parameters ----------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from gadgets.stream.stream import ReconError
+from gadgets.stream import ReconError
 from gadgets.twins.finish import meta_of
 from pipelines.chain import TWINS
 from tests.paths import ROOT

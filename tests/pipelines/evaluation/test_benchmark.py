@@ -14,7 +14,7 @@ import psutil
 import pytest
 import sigpy
 
-from gadgets.stream.stream import ReconError
+from gadgets.stream import ReconError
 from pipelines.evaluation import benchmark as module
 from pipelines.evaluation import distribute
 from pipelines.evaluation.benchmark import (

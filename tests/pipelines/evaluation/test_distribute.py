@@ -9,7 +9,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from gadgets.stream.stream import ReconError
+from gadgets.stream import ReconError
 from pipelines.evaluation.distribute import DaskReplay, dask_client
 from pipelines.replay import DICOM_MODULE, configured_chain, read_images, replay
 from pipelines.simulation.simulate import SimulationSettings, simulate, write_raw

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from gadgets import generative_recon
-from gadgets.stream.stream import ReconError
+from gadgets.stream import ReconError
 from pipelines.evaluation import report as module
 from pipelines.evaluation.report import detailed_region, report
 

@@ -16,7 +16,7 @@ from PIL import Image
 from rich.console import Console
 from scipy.ndimage import gaussian_filter
 
-from gadgets.stream.stream import ReconError
+from gadgets.stream import ReconError
 from pipelines.evaluation import stability as suite
 from pipelines.evaluation.arrays import ArrayResult
 from pipelines.evaluation.benchmark import Case, Entry, root_sum_of_squares

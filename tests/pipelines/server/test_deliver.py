@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from gadgets.dicom.pacs import Destination
 from gadgets.dicom.spool import add_to_spool
-from gadgets.stream.stream import ReconError
+from gadgets.stream import ReconError
 from pipelines.cli import app
 from pipelines.cli import main as cli
 from tests.gadgets.dicom.pacs_servers import Scp

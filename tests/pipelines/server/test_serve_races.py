@@ -23,7 +23,8 @@ from typing import Any
 import pytest
 
 from gadgets.dicom.spool import DELIVERY
-from gadgets.stream.stream import StageThread, collected_warnings, log
+from gadgets.stream.logs import collected_warnings, log
+from gadgets.stream.stages import StageThread
 from pipelines.server import fork_server as nursery_module
 from pipelines.server import listener as serve
 from pipelines.server import scan_process as scan_worker

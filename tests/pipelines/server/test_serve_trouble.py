@@ -28,7 +28,7 @@ from gadgetron.external import constants, writers
 from typer.testing import CliRunner
 
 from benchmarks.fuzz import Recorded
-from gadgets.stream.stream import PeerGone, ReconError
+from gadgets.stream import PeerGone, ReconError
 from pipelines.cli import app
 from pipelines.cli.console import JsonLines
 from pipelines.raw import RawScan

@@ -1,0 +1,70 @@
+"""The base class of all gadgets."""
+
+from __future__ import annotations
+
+import logging
+import struct
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+
+from gadgetron.external import constants
+
+from gadgets.stream.errors import ReconError, one_line
+from gadgets.stream.parameters import NoParameters, connection_properties, read_parameters
+from gadgets.stream.source import SocketSource
+from gadgets.stream.stages import Stage
+from gadgets.stream.wire import for_wire
+
+log = logging.getLogger("genrecon")
+
+ERROR_MESSAGE = struct.Struct("<HQ")  # message id 8, length of the text
+
+
+class Gadget:
+    """An object that reads items from a stream and yields items; it cannot tell a socket from a queue.
+
+    Subclasses set `Parameters` (a frozen dataclass built with `parameter`) and write `process`. Items a gadget does
+    not handle are yielded on unchanged. The same class serves the in-process chain, `python -m gadgetron PORT MODULE
+    CLASS` and a listener that Gadgetron's `<connect>` reaches.
+    """
+
+    Parameters: ClassVar[type] = NoParameters
+    parameters: Any
+    header: Any
+
+    def __init__(self) -> None:
+        self.name = type(self).__name__
+
+    def configure(self, header: Any, properties: Mapping[str, str]) -> None:
+        """Take the ISMRMRD header and the text properties of the chain. Raises ReconError for a bad property."""
+        self.header = header
+        self.parameters = read_parameters(self.Parameters, properties, self.name)
+
+    def process(self, items: Iterator[Any]) -> Iterator[Any]:
+        """Read items, yield items."""
+        raise NotImplementedError
+
+    def stages(self, name: str) -> list[tuple[str, Stage]]:
+        """What `run_stages` runs for this gadget, called `name` in a chain; more than one stage for a composite."""
+        return [(name, self.process)]
+
+    def handle(self, connection: Any) -> None:
+        """Serve one scan over a `gadgetron.external.Connection`.
+
+        A failure is answered the only way a real server survives: read the input to its CLOSE, send ERROR with one
+        line of text, then CLOSE (by the caller, which closes the connection).
+        """
+        source = SocketSource(connection)
+        try:
+            self.configure(connection.header, connection_properties(connection.config))
+            for item in self.process(iter(source)):
+                connection.send(for_wire(item))
+            source.drain()  # input left behind by a gadget that stopped reading early would reset the connection
+        except Exception as error:
+            message = f"{self.name}: {one_line(error)}" if not isinstance(error, ReconError) else one_line(error)
+            log.error(message, exc_info=not isinstance(error, ReconError))
+            if source.drain():
+                encoded = message.encode(errors="replace")
+                connection.socket.write(ERROR_MESSAGE.pack(constants.GADGET_MESSAGE_ERROR, len(encoded)) + encoded)
+        finally:
+            source.stop()
