@@ -34,8 +34,8 @@ from torch.profiler import ProfilerActivity
 
 from benchmarks.hkgm import SLICES, STEPS, job, one_scan
 from benchmarks.wkgm import CASES, HELD_OUT, Scan, brain, ours, poisson, simulated
+from gadgets.images import meta_of, meta_values
 from gadgets.stream import ReconError
-from gadgets.twins.finish import meta_of, meta_values
 from pipelines.evaluation.arrays import ArrayReconstruction
 from pipelines.train import train_hkgm
 from priors.learning.checkpoints import load_checkpoint, shipped_checkpoint

@@ -20,12 +20,7 @@ from typing import Any, ClassVar
 
 import ismrmrd
 import numpy as np
-from ismrmrd.xsd import (
-    ismrmrdHeader,
-    measurementInformationType,
-    studyInformationType,
-    subjectInformationType,
-)
+from ismrmrd.xsd import ismrmrdHeader, measurementInformationType, studyInformationType, subjectInformationType
 from numpy.typing import NDArray
 from pydicom import dcmread
 from pydicom.config import IGNORE

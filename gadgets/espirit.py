@@ -11,6 +11,7 @@ from gadgetron.types import ReconData
 from gadgetron.types.recon_data import ReconBit
 from torch import Tensor
 
+from gadgets.acquisitions import calibration_mode
 from gadgets.buffers import (
     Array,
     first_line,
@@ -22,7 +23,6 @@ from gadgets.buffers import (
     slices_come_again,
 )
 from gadgets.stream import Gadget, parameter
-from gadgets.twins.acquisition import calibration_mode
 from priors.signal.espirit import calibration_region, espirit_maps
 from priors.signal.hankel import low_rank_completion
 

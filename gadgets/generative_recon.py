@@ -16,19 +16,13 @@ from gadgetron.types import ImageArray, ReconData
 from gadgetron.types.recon_data import ReconBit, ReconBuffer
 from torch import Tensor
 
+from gadgets.acquisitions import calibration_mode
 from gadgets.buffers import Array, image_from_problems, is_3d, kspace_problems, maps_of, maps_problems, sampled
+from gadgets.images import DEVIATION, DEVIATION_SERIES, SCALE_RATIO
 from gadgets.solvers.generative_solver import CONSISTENCY, GENERATIVE, GenerativeSolver, Outcome
 from gadgets.solvers.methods import METHODS, PROBLEM_MEGABYTES, Solve, foreign_option, reconstruct
 from gadgets.stream import Gadget, ReconError, parameter
-from gadgets.twins.acquisition import calibration_mode
-from gadgets.twins.finish import (
-    DEVIATION,
-    DEVIATION_SERIES,
-    SCALE_RATIO,
-    adjustment_gain,
-    adjustment_steps,
-    centre_shift,
-)
+from gadgets.twins.field_of_view import adjustment_gain, adjustment_steps, centre_shift
 from priors.classical.posterior import image_scale
 from priors.generative import ConsistencyName, KeepName, SamplerName
 

@@ -17,28 +17,12 @@ from defusedxml import DefusedXmlException
 
 from gadgets.stream import Gadget, ReconError, StageTiming, one_line, run_stages
 from gadgets.stream.parameters import connection_properties
-from gadgets.twins import acquisition, finish
+from gadgets.twins import TWINS
 from pipelines.wire import external_connection, external_process
 
 log = logging.getLogger("genrecon")
 
 INSTALLED_PREFIX = "genrecon_"  # that shipped chains have before their names in a Gadgetron installation
-
-TWINS: dict[str, type[Gadget]] = {
-    twin.__name__: twin
-    for twin in (
-        acquisition.NoiseAdjustGadget,
-        acquisition.AsymmetricEchoAdjustROGadget,
-        acquisition.RemoveROOversamplingGadget,
-        acquisition.AcquisitionAccumulateTriggerGadget,
-        acquisition.BucketToBufferGadget,
-        finish.GenericReconFieldOfViewAdjustmentGadget,
-        finish.ImageArraySplitGadget,
-        finish.ComplexToFloatGadget,
-        finish.FloatToUShortGadget,
-        finish.ImageFinishGadget,
-    )
-}
 
 
 @dataclass

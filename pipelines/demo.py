@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gadgets.twins.finish import SCALE_RATIO, meta_of, meta_values
+from gadgets.images import SCALE_RATIO, meta_of, meta_values
 from pipelines.replay import read_images, read_truth
 from pipelines.simulation.simulate import SimulationSettings
 

@@ -18,8 +18,8 @@ import h5py
 import ismrmrd
 import numpy as np
 
+from gadgets.acquisitions import calibration_mode, encoding_of, is_for_images
 from gadgets.stream import ReconError, one_line
-from gadgets.twins.acquisition import calibration_mode, encoding_of, is_for_images
 
 BLOCK = 32  # acquisitions read at a time
 

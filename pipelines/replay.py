@@ -20,9 +20,9 @@ import ismrmrd
 import numpy as np
 
 from gadgets.dicom_output import DicomOutput
+from gadgets.images import SCALE_RATIO, meta_of, meta_values
 from gadgets.stream import ReconError, StageTiming
 from gadgets.stream.logs import collected_warnings
-from gadgets.twins.finish import SCALE_RATIO, meta_of, meta_values
 from pipelines.chain import Chain, read_chain
 from pipelines.evaluation.distribute import DaskReplay
 from pipelines.info import describe_scan

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from gadgets.espirit import Espirit
 from gadgets.generative_recon import GenerativeRecon
+from gadgets.images import DEVIATION, SCALE_RATIO, meta_of, meta_values
 from gadgets.stream import Gadget, ReconError, one_line
-from gadgets.twins.finish import DEVIATION, SCALE_RATIO, meta_of, meta_values
 from pipelines.chain import read_chain
 from pipelines.raw import RawScan
 from priors.signal.espirit import calibration_region

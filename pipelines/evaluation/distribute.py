@@ -13,10 +13,10 @@ from typing import Any
 import ismrmrd
 import numpy as np
 
+from gadgets.acquisitions import is_for_images
+from gadgets.images import SCALE_RATIO, make_image, meta_of, meta_values
 from gadgets.stream import ReconError, StageTiming, one_line
 from gadgets.stream.logs import collected_warnings
-from gadgets.twins.acquisition import is_for_images
-from gadgets.twins.finish import SCALE_RATIO, make_image, meta_of, meta_values
 from pipelines.chain import Chain
 from pipelines.raw import RawScan
 

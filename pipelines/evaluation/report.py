@@ -24,8 +24,8 @@ from matplotlib.transforms import Bbox
 from PIL import Image
 from scipy import ndimage
 
+from gadgets.images import DEVIATION, DEVIATION_SERIES, SCALE_RATIO, meta_of, meta_values
 from gadgets.stream import ReconError, one_line
-from gadgets.twins.finish import DEVIATION, DEVIATION_SERIES, SCALE_RATIO, meta_of, meta_values
 from pipelines.replay import ACCOUNT_FILE, IMAGES_FILE, IMAGES_GROUP, MONTAGE_TILES, read_images, staged_folder
 
 RESULTS_FILE = "results.json"

@@ -9,11 +9,13 @@ from typing import Any
 
 import ismrmrd
 
+from gadgets.acquisitions import calibration_mode, is_for_images
 from gadgets.buffers import slices_come_again
 from gadgets.stream import ReconError, read_parameters
 from gadgets.stream.queues import item_bytes
-from gadgets.twins.acquisition import BUFFER_COUNTERS, BucketToBufferGadget, calibration_mode, is_for_images
-from gadgets.twins.finish import adjustment_steps
+from gadgets.twins import BucketToBufferGadget
+from gadgets.twins.bucket_to_buffer import BUFFER_COUNTERS
+from gadgets.twins.field_of_view import adjustment_steps
 from pipelines.chain import Chain
 
 # As `python -m benchmarks.serve memory` compares them with what a server takes.

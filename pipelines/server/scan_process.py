@@ -24,6 +24,7 @@ import numpy as np
 from gadgetron.external import writers
 
 from gadgets.dicom.spool import DELIVERY
+from gadgets.images import meta_of
 from gadgets.solvers.generative_solver import GENERATIVE
 from gadgets.stream import Gadget, PeerGone, ReconError, one_line
 from gadgets.stream.errors import Aborted
@@ -31,8 +32,8 @@ from gadgets.stream.logs import collected_warnings
 from gadgets.stream.parameters import local_parameters
 from gadgets.stream.queues import BoundedQueue
 from gadgets.stream.stages import StageThread
-from gadgets.twins.finish import meta_of
-from pipelines.chain import INSTALLED_PREFIX, TWINS, Chain, Node, shipped_chain, shipped_chains
+from gadgets.twins import TWINS
+from pipelines.chain import INSTALLED_PREFIX, Chain, Node, shipped_chain, shipped_chains
 from pipelines.evaluation.arrays import ArrayReconstruction
 from pipelines.raw import AcquisitionChecker, check_header, parse_header
 from pipelines.replay import DICOM_MODULE

@@ -11,10 +11,10 @@ import torch
 
 from gadgets import generative_recon
 from gadgets.generative_recon import DEVIATION_SERIES, GenerativeRecon, expected_images
+from gadgets.images import SCALE_RATIO, meta_of, meta_values
 from gadgets.reconstruction import Reconstruction
 from gadgets.solvers import generative_solver
 from gadgets.stream import ReconError
-from gadgets.twins.finish import SCALE_RATIO, meta_of, meta_values
 from pipelines.chain import read_chain
 from pipelines.simulation.simulate import SimulationSettings, simulate
 from priors.learning.checkpoints import ModelCard, save_checkpoint, shipped_checkpoint

@@ -14,9 +14,9 @@ from gadgets.buffers import replace_data
 from gadgets.coil_compression import CoilCompression
 from gadgets.espirit import Espirit
 from gadgets.generative_recon import FULL_SCALE, GenerativeRecon, averaged, filled
+from gadgets.images import SCALE_RATIO, meta_of, meta_values
 from gadgets.reconstruction import Reconstruction
 from gadgets.stream import ReconError
-from gadgets.twins.finish import SCALE_RATIO, meta_of, meta_values
 from pipelines.chain import read_chain
 from pipelines.simulation.simulate import SimulationSettings, simulate
 

@@ -10,7 +10,7 @@ import pytest
 from test_scenarios import VOLUME, in_units, psnr, quality, reconstruct, scan
 
 from gadgets.dicom_output import image_geometry
-from gadgets.twins.finish import meta_of, meta_values
+from gadgets.images import meta_of, meta_values
 from pipelines.chain import read_chain
 from pipelines.replay import DICOM_MODULE
 

@@ -8,7 +8,7 @@ import ismrmrd
 import numpy as np
 import pytest
 
-from gadgets.twins.finish import SCALE_RATIO, meta_of, meta_values
+from gadgets.images import SCALE_RATIO, meta_of, meta_values
 from pipelines.chain import Chain, read_chain
 from pipelines.replay import DICOM_MODULE, apply_settings
 from pipelines.simulation.simulate import SimulationSettings, simulate

@@ -6,7 +6,7 @@ import ismrmrd
 import numpy as np
 import pytest
 
-from gadgets.twins.acquisition import (
+from gadgets.twins import (
     AcquisitionAccumulateTriggerGadget,
     AsymmetricEchoAdjustROGadget,
     BucketToBufferGadget,

@@ -15,11 +15,11 @@ import pytest
 import torch
 
 from gadgets.generative_recon import GenerativeRecon
+from gadgets.images import meta_of, meta_values
 from gadgets.solvers import self_training
 from gadgets.solvers.prior_cache import PriorCache
 from gadgets.solvers.self_training import SelfTraining, protocol
 from gadgets.stream import ReconError
-from gadgets.twins.finish import meta_of, meta_values
 from priors.learning import checkpoints
 from priors.learning.checkpoints import load_checkpoint
 from priors.learning.networks import EdmDenoiser

@@ -7,9 +7,10 @@ import sys
 import numpy as np
 import pytest
 
+from gadgets.images import meta_of
 from gadgets.stream import ReconError
-from gadgets.twins.finish import meta_of
-from pipelines.chain import TWINS
+from gadgets.twins import TWINS
+from gadgets.twins.noise_adjust import PREWHITENED
 from tests.paths import ROOT
 
 sys.path.insert(0, str(ROOT / "tests" / "golden"))
@@ -64,7 +65,11 @@ def run_twins(case):
         gadget = TWINS[classname]()
         gadget.configure(case.header, properties)
         items = gadget.process(items)
-    return as_arrays(list(items))
+    result = as_arrays(list(items))
+    if "lines.headers" in result:  # the mark of prewhitened lines, which the C++ gadget does not set
+        result["lines.headers"] = result["lines.headers"].copy()
+        result["lines.headers"]["flags"] &= ~np.uint64(1 << PREWHITENED - 1)
+    return result
 
 
 def same(result, golden):

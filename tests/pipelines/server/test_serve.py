@@ -27,8 +27,8 @@ from typer.testing import CliRunner
 from benchmarks.fuzz import Recorded
 from gadgets.dicom.pacs import Destination
 from gadgets.dicom.spool import add_to_spool
+from gadgets.images import meta_of, meta_values
 from gadgets.stream import ReconError
-from gadgets.twins.finish import meta_of, meta_values
 from pipelines.chain import Chain, read_chain, shipped_chains
 from pipelines.cli import app
 from pipelines.raw import RawScan

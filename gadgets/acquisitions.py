@@ -1,0 +1,79 @@
+"""What the header of an acquisition says: what the line is for, its counters and its encoding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ismrmrd
+import numpy as np
+
+from gadgets.stream import ReconError
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+COUNTERS = (
+    "kspace_encode_step_1",
+    "kspace_encode_step_2",
+    "average",
+    "slice",
+    "contrast",
+    "phase",
+    "repetition",
+    "set",
+    "segment",
+)
+
+_NOT_FOR_IMAGES = (
+    ismrmrd.ACQ_IS_NAVIGATION_DATA,
+    ismrmrd.ACQ_IS_HPFEEDBACK_DATA,
+    ismrmrd.ACQ_IS_DUMMYSCAN_DATA,
+    ismrmrd.ACQ_IS_RTFEEDBACK_DATA,
+    ismrmrd.ACQ_IS_SURFACECOILCORRECTIONSCAN_DATA,
+)
+
+
+def is_for_images(acquisition: ismrmrd.Acquisition | ismrmrd.AcquisitionHeader) -> bool:
+    """Whether a line is imaging or calibration data: not noise, navigator, phase correction, dummy or feedback."""
+    if acquisition.is_flag_set(ismrmrd.ACQ_IS_NOISE_MEASUREMENT) or any(map(acquisition.is_flag_set, _NOT_FOR_IMAGES)):
+        return False
+    return not acquisition.is_flag_set(ismrmrd.ACQ_IS_PHASECORR_DATA) or is_calibration(acquisition)
+
+
+def is_calibration(acquisition: ismrmrd.Acquisition | ismrmrd.AcquisitionHeader) -> bool:
+    return acquisition.is_flag_set(ismrmrd.ACQ_IS_PARALLEL_CALIBRATION) or acquisition.is_flag_set(
+        ismrmrd.ACQ_IS_PARALLEL_CALIBRATION_AND_IMAGING
+    )
+
+
+def calibration_mode(encoding: Any) -> str:
+    """The calibration mode of an encoding, "" when the header gives none."""
+    mode = encoding.parallelImaging.calibrationMode if encoding.parallelImaging else None
+    return str(getattr(mode, "value", mode) or "")
+
+
+def encoding_of(header: Any, acquisition: Any) -> Any:
+    """The encoding an acquisition (or its header) belongs to. Raises ReconError when the header lacks it."""
+    index = acquisition.encoding_space_ref
+    if index >= len(header.encoding):
+        raise ReconError(
+            f"header: acquisition {acquisition.scan_counter} refers to encoding {index}, but it has only "
+            f"{len(header.encoding)}; the raw data and its header do not belong together"
+        )
+    return header.encoding[index]
+
+
+def counter_of(head: Any, dimension: str) -> int:
+    if dimension in {"", "none", "n_acquisitions"}:
+        return 0
+    if dimension.startswith("user_"):
+        return int(head.idx.user[int(dimension[5:])])
+    return int(getattr(head.idx, dimension))
+
+
+def with_data(acquisition: ismrmrd.Acquisition, data: Array, **header_fields: int) -> ismrmrd.Acquisition:
+    """A copy of an acquisition with other data (coil, sample) and changed header fields."""
+    head = acquisition.getHead()
+    head.active_channels, head.number_of_samples = data.shape
+    for name, value in header_fields.items():
+        setattr(head, name, value)
+    return ismrmrd.Acquisition(head, np.ascontiguousarray(data, dtype=np.complex64), acquisition.traj)

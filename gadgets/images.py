@@ -1,0 +1,40 @@
+"""Single images and the names of their meta attributes."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import ismrmrd
+import numpy as np
+from ismrmrd.image import get_data_type_from_dtype
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+WINDOW_CENTER = "GADGETRON_WindowCenter"
+DEVIATION = "standard deviation"  # ends the GenreconMethod of images of standard deviations
+DEVIATION_SERIES = 100  # added to their series index
+SCALE_RATIO = "GADGETRON_ScaleRatio"  # what pixel values were multiplied by
+
+
+def meta_of(text: str | bytes | None) -> ismrmrd.Meta:
+    """The meta attributes of an image, from their XML; empty when there are none."""
+    return ismrmrd.Meta.deserialize(text) if text else ismrmrd.Meta()
+
+
+def meta_values(meta: ismrmrd.Meta, name: str) -> list[str]:
+    """All values of one meta attribute, as text."""
+    value = meta.get(name, [])
+    return [str(entry) for entry in value] if isinstance(value, list) else [str(value)]
+
+
+def make_image(header: ismrmrd.ImageHeader, pixels: Array, meta: str) -> ismrmrd.Image:
+    """An image from a header (copied), pixels (cha, z, y, x) and meta XML; sizes and data type follow the pixels."""
+    head = copy.copy(header)
+    head.data_type = get_data_type_from_dtype(pixels.dtype)
+    head.channels = pixels.shape[0]
+    head.matrix_size[:] = pixels.shape[:0:-1]
+    image = ismrmrd.Image(head)
+    image.data[:] = pixels
+    image.attribute_string = meta
+    return image

@@ -1,0 +1,229 @@
+"""Buckets of readouts, sorted into k-space buffers."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import ismrmrd
+import numpy as np
+from gadgetron.types import AcquisitionBucket, ReconData
+from gadgetron.types.recon_data import ReconBit, ReconBuffer, SamplingDescription
+
+from gadgets.acquisitions import calibration_mode, counter_of, encoding_of
+from gadgets.stream import Gadget, ReconError, parameter
+
+log = logging.getLogger("genrecon")
+
+BUFFER_COUNTERS = ("average", "slice", "contrast", "phase", "repetition", "set", "segment")  # that sort into buffers
+DIMENSIONS = ("average", "contrast", "phase", "repetition", "set", "segment", "slice", "none", "")
+
+
+class BucketToBufferGadget(Gadget):
+    """Sorts a bucket's lines into buffers [RO, E1, E2, CHA, N, S, LOC], the k-space centre at the matrix centre.
+
+    Differences from the C++ gadget: a scan without `parallelImaging` gets the encoded matrix like any other (the
+    C++ one takes the number of lines within the encoding limits, which loses lines of a partial Fourier scan); N, S
+    and LOC begin at the lowest counter that came (the C++ one lets the highest overwrite each other when it is not 0),
+    and slices along N or S have a place each (there they overwrite each other); more slices than the header's limits
+    allow are an error (there they overwrite each other or the server dies);
+    two lines for the same place are reported (in both the later one stays); Cartesian encodings only.
+    """
+
+    @dataclass(frozen=True)
+    class Parameters:
+        N_dimension: str = parameter("none", "counter along the buffers' N", choices=DIMENSIONS)
+        S_dimension: str = parameter("none", "counter along the buffers' S", choices=DIMENSIONS)
+        split_slices: bool = parameter(False, "one buffer a slice instead of slices along LOC")
+        ignore_segment: bool = parameter(False, "lines of all segments go to one buffer")
+        verbose: bool = parameter(False, "accepted for Gadgetron; not used")
+
+    def process(self, items: Iterator[Any]) -> Iterator[Any]:
+        for item in items:
+            if isinstance(item, AcquisitionBucket):
+                yield from self._buffers(item)
+            else:
+                yield item
+
+    def _buffers(self, bucket: AcquisitionBucket) -> Iterator[ReconData]:
+        groups: dict[tuple[int, ...], dict[int, dict[bool, _Filling]]] = defaultdict(lambda: defaultdict(dict))
+        for is_ref, lines, stats in ((True, bucket.ref, bucket.refstats), (False, bucket.data, bucket.datastats)):
+            for line in lines:
+                space = line.encoding_space_ref
+                filling = groups[self._key(line)][space]
+                if is_ref not in filling:
+                    encoding = encoding_of(self.header, line)
+                    filling[is_ref] = _Filling(self.parameters, encoding, stats[space], line, is_ref)
+                filling[is_ref].add(line)
+        for _, spaces in sorted(groups.items()):
+            if not any(False in filling for filling in spaces.values()):
+                log.warning("BucketToBufferGadget: calibration lines without imaging lines are dropped")
+                continue
+            bits = []
+            for space in range(max(spaces) + 1):  # the place in the list is the encoding space
+                filling = spaces.get(space, {})
+                data = filling[False].buffer() if False in filling else _empty_buffer()
+                bits.append(ReconBit(data, filling[True].buffer() if True in filling else None))
+            yield ReconData(bits)
+
+    def _key(self, line: ismrmrd.Acquisition) -> tuple[int, ...]:
+        key = {name: int(getattr(line.idx, name)) for name in BUFFER_COUNTERS}
+        for dimension in (self.parameters.N_dimension, self.parameters.S_dimension):
+            if dimension in key and dimension != "slice":
+                key[dimension] = 0
+        if not self.parameters.split_slices:
+            key["slice"] = 0
+        if self.parameters.ignore_segment:
+            key["segment"] = 0
+        return tuple(key.values())
+
+
+class _Filling:
+    """One buffer while lines are sorted into it."""
+
+    def __init__(self, parameters: Any, encoding: Any, stats: Any, line: ismrmrd.Acquisition, is_ref: bool) -> None:
+        self._parameters = parameters
+        self._space = encoding.encodedSpace.matrixSize
+        self._limits = encoding.encodingLimits
+        self._mode = calibration_mode(encoding) or "embedded"
+        self._centred = not is_ref or self._mode == "embedded"
+        own_block = is_ref and self._mode in {"separate", "external"}
+        e1, e2 = stats.kspace_encode_step_1, stats.kspace_encode_step_2
+        if own_block:
+            lines = max(e1) - min(e1) + 1
+            low, _, high = _limit(encoding, "kspace_encoding_step_2", self._space.z)
+            partitions = max(high - low + 1, max(e2) - min(e2) + 1)
+            self._first = (min(e1), min(e2))
+        else:
+            lines, partitions = self._space.y, self._space.z
+            self._first = (0, 0)
+        limits_1 = _limit(encoding, "kspace_encoding_step_1", self._space.y)
+        limits_2 = _limit(encoding, "kspace_encoding_step_2", self._space.z)
+        shift_2 = self._space.z // 2 - limits_2[1] if self._space.z > 1 else 0
+        self._shift = (self._space.y // 2 - limits_1[1], shift_2) if self._centred else (0, 0)
+        locations = 1
+        if not parameters.split_slices:
+            limit = self._limits.slice
+            locations = min(limit.maximum - limit.minimum + 1 if limit else 1, max(stats.slice) - min(stats.slice) + 1)
+        extents = [self._extent(stats, name) for name in (parameters.N_dimension, parameters.S_dimension)]
+        counts = [high - low + 1 for low, high in extents]
+        self._lowest = [low for low, _ in extents]
+        self._first_slice = min(stats.slice)
+        shape = (line.number_of_samples, lines, partitions, line.active_channels, *counts, locations)
+        self.data = np.zeros(shape, dtype=np.complex64, order="F")
+        self.headers = np.empty((lines, partitions, *counts, locations), dtype=object)
+        never_came = ismrmrd.AcquisitionHeader()  # as a real Gadgetron leaves it
+        never_came.version = never_came.available_channels = never_came.active_channels = 1
+        self.headers.fill(never_came)
+        self._filled = np.zeros(self.headers.shape, dtype=bool)
+        self._repeated = self._outside_matrix = 0
+        self.sampling = self._sampling(encoding, line, limits_1, limits_2)
+
+    @staticmethod
+    def _extent(stats: Any, dimension: str) -> tuple[int, int]:
+        """Lowest and highest counter of a dimension; of segments Gadgetron takes those of the averages."""
+        if dimension in {"", "none"}:
+            return 0, 0
+        values = getattr(stats, "average" if dimension == "segment" else dimension)
+        return min(values), max(values)
+
+    def _sampling(
+        self, encoding: Any, line: ismrmrd.Acquisition, limits_1: tuple[int, ...], limits_2: tuple[int, ...]
+    ) -> SamplingDescription:
+        sampling = SamplingDescription()
+        for kind, space in (("encoded", encoding.encodedSpace), ("recon", encoding.reconSpace)):
+            for axis, name in enumerate("xyz"):
+                source = encoding.reconSpace if name == "x" else space  # the readout's oversampling is gone by now
+                getattr(sampling, f"{kind}_FOV")[axis] = getattr(source.fieldOfView_mm, name)
+                getattr(sampling, f"{kind}_matrix")[axis] = getattr(source.matrixSize, name)
+        samples = line.number_of_samples
+        limits = [(line.discard_pre, samples // 2, samples - line.discard_post - 1)]
+        for axis, (low, centre, high) in enumerate((limits_1, limits_2), start=1):
+            shift = self._shift[axis - 1]
+            limits.append((low + shift, sampling.encoded_matrix[axis] // 2 if self._centred else centre, high + shift))
+        for axis, (low, centre, high) in enumerate(limits):
+            limit = sampling.sampling_limits[axis]
+            limit.min, limit.center, limit.max = max(low, 0), centre, max(high, 0)
+        return sampling
+
+    def add(self, line: ismrmrd.Acquisition) -> None:
+        samples, _, _, channels, n_count, s_count, locations = self.data.shape
+        name = f"acquisition {line.scan_counter}"
+        if line.active_channels != channels:
+            raise ReconError(
+                f"{name}: it has {line.active_channels} coils, the lines before it {channels}; mend the raw data"
+            )
+        points = line.number_of_samples - line.discard_pre - line.discard_post
+        if line.number_of_samples == samples and (
+            line.center_sample == samples // 2 or line.center_sample >= line.number_of_samples
+        ):
+            offset = line.discard_pre
+        else:
+            offset = self.sampling.sampling_limits[0].center - line.center_sample
+        if offset < 0 or points < 0 or offset + points > samples:
+            raise ReconError(
+                f"{name}: its {points} samples (centre {line.center_sample}) do not fit a readout of {samples}; "
+                "header and data disagree"
+            )
+        step_1, step_2 = int(line.idx.kspace_encode_step_1), int(line.idx.kspace_encode_step_2)
+        e1 = step_1 + self._shift[0] - self._first[0]
+        e2 = step_2 + self._shift[1] - self._first[1]
+        if not (0 <= e1 < self.data.shape[1] and 0 <= e2 < self.data.shape[2]):
+            self._outside(name, "kspace_encode_step_1", step_1, self._limits.kspace_encoding_step_1)
+            self._outside(name, "kspace_encode_step_2", step_2, self._limits.kspace_encoding_step_2)
+            self._outside_matrix += 1
+            return
+        n = _place(line, self._parameters.N_dimension, self._lowest[0], n_count)
+        s = _place(line, self._parameters.S_dimension, self._lowest[1], s_count)
+        location = 0 if self._parameters.split_slices else int(line.idx.slice) - self._first_slice
+        if location >= locations:
+            limit = self._limits.slice
+            allowed = f"limits {limit.minimum}..{limit.maximum}" if limit else "one slice (it has no slice limits)"
+            raise ReconError(
+                f"{name}: slice {line.idx.slice} is outside the header's {allowed}; correct the header or set "
+                "split_slices of BucketToBufferGadget"
+            )
+        place = (e1, e2, n, s, location)
+        self._repeated += bool(self._filled[place])
+        self._filled[place] = True
+        source = line.data[:, line.discard_pre : line.discard_pre + points]
+        self.data[offset : offset + points, e1, e2, :, n, s, location] = source.T
+        self.headers[place] = line.getHead()
+
+    @staticmethod
+    def _outside(name: str, counter: str, value: int, limit: Any) -> None:
+        if limit is None or not limit.minimum <= value <= limit.maximum:
+            allowed = f"limits {limit.minimum}..{limit.maximum}" if limit else "matrix"
+            raise ReconError(f"{name}: {counter} {value} is outside the header's {allowed}; header and data disagree")
+
+    def buffer(self) -> ReconBuffer:
+        if self._outside_matrix:
+            log.warning(
+                "BucketToBufferGadget: %d lines lie outside the encoded matrix and are left out; check the encoding "
+                "limits' centre in the header",
+                self._outside_matrix,
+            )
+        if self._repeated:
+            log.warning(
+                "BucketToBufferGadget: %d lines came more than once for one place and the last one was kept; choose "
+                "N_dimension and S_dimension so that each has its own",
+                self._repeated,
+            )
+        return ReconBuffer(self.data, None, None, self.headers, self.sampling)
+
+
+def _place(line: ismrmrd.Acquisition, dimension: str, lowest: int, count: int) -> int:
+    return min(max(counter_of(line, dimension) - lowest, 0), count - 1)
+
+
+def _empty_buffer() -> ReconBuffer:
+    empty = np.zeros((0,) * 7, dtype=np.complex64)
+    return ReconBuffer(empty, None, None, np.empty((0,) * 5, dtype=object), SamplingDescription())
+
+
+def _limit(encoding: Any, name: str, size: int) -> tuple[int, int, int]:
+    limit = getattr(encoding.encodingLimits, name)
+    return (limit.minimum, limit.center, limit.maximum) if limit else (0, size // 2, size - 1)

@@ -1,0 +1,16 @@
+"""The centred FFT of numpy arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def centred_fft(array: Array, axes: Sequence[int] = (-1,), *, inverse: bool = False) -> Array:
+    """Centred orthonormal FFT along some axes, the origin at index n // 2 of each; any shape, the same comes back."""
+    transform = np.fft.ifftn if inverse else np.fft.fftn
+    return np.fft.fftshift(transform(np.fft.ifftshift(array, axes=axes), axes=axes, norm="ortho"), axes=axes)
