@@ -29,7 +29,7 @@ from gadgets import dicom_output
 from gadgets.espirit import Espirit
 from gadgets.generative_recon import GenerativeRecon
 from gadgets.twins import RemoveROOversamplingGadget
-from pipelines.cli import main as cli
+from pipelines.cli import entry as cli
 from pipelines.raw import RawScan
 from pipelines.simulation.simulate import SimulationSettings, simulate, write_raw
 

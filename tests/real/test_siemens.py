@@ -9,14 +9,14 @@ import numpy as np
 import pydicom
 import pytest
 
-from pipelines.cli.entry import DEFAULT_CONFIG
+from pipelines.cli.options import DEFAULT_CHAIN
 from pipelines.replay import read_images, replay
 
 
 @pytest.fixture(scope="module")
 def replayed(real_data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("siemens") / "out"
-    return replay(real_data / "siemens_skyra_r3.h5", DEFAULT_CONFIG, folder)
+    return replay(real_data / "siemens_skyra_r3.h5", DEFAULT_CHAIN, folder)
 
 
 def correlation(pixels, reference):
@@ -67,14 +67,14 @@ def test_dicom(replayed):
     centre += ds.PixelSpacing[1] * 96 * np.array([-1, 0, 0]) + ds.PixelSpacing[0] * 72 * np.array([0, 1, 0])
     np.testing.assert_allclose(centre, [20.0483, 66.5700, 0.0], atol=1e-3)
     assert ds.ContentQualification == "RESEARCH"
-    assert DEFAULT_CONFIG in ds.DerivationDescription
+    assert DEFAULT_CHAIN in ds.DerivationDescription
     if shutil.which("dciodvfy"):
         run = subprocess.run(["dciodvfy", path], capture_output=True, text=True, check=False)
         assert "Error" not in run.stdout + run.stderr
 
 
 def test_same_uids_and_pixels_again(real_data, replayed, tmp_path):
-    again = replay(real_data / "siemens_skyra_r3.h5", DEFAULT_CONFIG, tmp_path / "again")
+    again = replay(real_data / "siemens_skyra_r3.h5", DEFAULT_CHAIN, tmp_path / "again")
     first, second = (pydicom.dcmread(next((r.folder / "dicom").rglob("*.dcm"))) for r in (replayed, again))
     for keyword in ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "PixelData"):
         assert first[keyword].value == second[keyword].value

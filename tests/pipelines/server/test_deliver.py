@@ -22,7 +22,7 @@ from gadgets.dicom.pacs import Destination
 from gadgets.dicom.spool import add_to_spool
 from gadgets.stream import ReconError
 from pipelines.cli import app
-from pipelines.cli import main as cli
+from pipelines.cli.console import console
 from tests.gadgets.dicom.pacs_servers import Scp
 
 NOWHERE = "dicom://PACS@127.0.0.1:1"
@@ -73,7 +73,7 @@ def test_once_delivers_and_says_what_is_left(tmp_path: Path) -> None:
 
 
 def test_status_shows_the_queues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli.console, "width", 200)
+    monkeypatch.setattr(console, "width", 200)
     fill(tmp_path, NOWHERE)
     with pytest.raises(ReconError):
         run("--spool", tmp_path, "--once")

@@ -1,0 +1,135 @@
+"""`genrecon replay`: raw files through a chain."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from gadgets.stream import ReconError
+from pipelines.cli.console import console, print_error, print_line, print_warning, progress_bar
+from pipelines.cli.options import DEFAULT_CHAIN
+
+
+def replay(
+    raw: Annotated[list[Path], typer.Argument(help="Raw ISMRMRD files (.h5).", show_default=False)],
+    config: Annotated[
+        str, typer.Option("--config", "-c", help="Chain: a name of `genrecon chains`, or an XML file.")
+    ] = DEFAULT_CHAIN,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Output folder; of several files, each has a folder of its own in it.  [default: genrecon-out/FILE]",
+        ),
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="gadget.property=value, overrides the chain; repeatable.")
+    ] = None,
+    gadgetron: Annotated[
+        str | None, typer.Option(help="HOST:PORT of a Gadgetron server that runs the chain, instead of this process.")
+    ] = None,
+    processes: Annotated[
+        bool, typer.Option("--processes", help="Run each external gadget in a process of its own, as Gadgetron does.")
+    ] = False,
+    timeout: Annotated[
+        float, typer.Option(min=1.0, help="Seconds without data from the server after which the replay fails.")
+    ] = 600.0,
+    dask: Annotated[
+        str, typer.Option(help="Dask scheduler (tcp://HOST:PORT) whose workers reconstruct the slices of all files.")
+    ] = "",
+) -> None:
+    """Reconstruct raw ISMRMRD files: DICOM, PNG montages and images as ISMRMRD HDF5.
+
+    The output folder gets dicom/, series_NNN.png, images.h5 and replay.json (chain, timing, warnings); after an error
+    it gets nothing.
+    """
+    from pipelines.raw import RawScan
+    from pipelines.replay import replay as run
+
+    folders = [_output_folder(path, out, len(raw) > 1) for path in raw]
+    if len(set(folders)) != len(folders):
+        raise ReconError("replay: two files have the same name and would share a folder; replay them one by one")
+    if dask and (gadgetron or processes):
+        raise ReconError("replay: --dask runs the chain on its own workers; leave out --gadgetron and --processes")
+    on_dask = _start_on_dask(dask, raw, config, settings) if dask else {}
+    failed = 0
+    for path, folder in zip(raw, folders, strict=True):
+        try:
+            with RawScan(path) as scan:
+                total = scan.acquisition_count
+            with progress_bar(total, "acquisitions") as update:
+                read = 0
+
+                def progress(acquisitions: int, images: int, path: Path = path) -> None:
+                    nonlocal read
+                    read = max(read, acquisitions)
+                    update(read, f"{path.name}: {images} images")
+
+                result = run(
+                    path,
+                    config,
+                    folder,
+                    settings=settings,
+                    gadgetron=gadgetron,
+                    processes=processes,
+                    timeout=timeout,
+                    dask=on_dask.get(path),
+                    progress=progress,
+                )
+        except Exception as error:
+            if path in on_dask:
+                on_dask[path].close()
+            if len(raw) == 1:
+                raise
+            failed += 1
+            print_error(error)
+            continue
+        print_result(result)
+    if failed:
+        raise ReconError(f"replay: {failed} of {len(raw)} files failed; see the lines above")
+
+
+def _output_folder(raw: Path, out: Path | None, several: bool) -> Path:
+    if out is None:
+        return Path("genrecon-out") / raw.stem
+    return out / raw.stem if several else out
+
+
+def _start_on_dask(address: str, raw: list[Path], config: str, settings: list[str] | None) -> dict[Path, Any]:
+    """Submit the slices of all files before the first one is waited for."""
+    from pipelines.evaluation.distribute import DaskReplay, dask_client
+    from pipelines.replay import DICOM_MODULE, configured_chain
+
+    client = dask_client(address)
+    started = {}
+    for path in raw:
+        with contextlib.suppress(ReconError):  # the replay of this file raises it again
+            started[path] = DaskReplay(client, path, configured_chain(config, settings).without(DICOM_MODULE))
+    return started
+
+
+def print_result(result: Any) -> None:
+    """Print the series, warnings and times of a replay."""
+    table = Table(title=escape(f"{result.raw.name}: {result.folder}"), title_justify="left")
+    for column in ("series", "images", "matrix", "method", "montage"):
+        table.add_column(column, overflow="fold")
+    for series in result.series.values():
+        matrix = " x ".join(str(size) for size in reversed(series.matrix) if size > 1)
+        montage = series.montage.name if series.montage else ""
+        table.add_row(str(series.number), str(series.images), matrix, escape(series.method or "-"), montage)
+    console.print(table)
+    for text in result.warnings:
+        print_warning(f"warning: {text}")
+    busy = ", ".join(
+        f"{t.name} {t.busy:.2f} s" for t in sorted(result.timings, key=lambda t: -t.busy) if t.busy >= 0.05
+    )
+    print_line(
+        f"{result.images} images, {result.dicom_files} DICOM files in {result.seconds:.2f} s "
+        f"(first image after {result.first_image_seconds:.2f} s){'; ' if busy else ''}{busy}"
+    )

@@ -1,0 +1,50 @@
+"""`genrecon send`: a scan to a server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from gadgets.stream import ReconError
+from pipelines.cli.console import errors, print_line
+from pipelines.cli.options import DEFAULT_CHAIN, RawFile
+
+
+def send(
+    raw: RawFile,
+    config: Annotated[
+        str, typer.Option("--config", "-c", help="Chain: an XML file, which is sent, or a name that the server knows.")
+    ] = DEFAULT_CHAIN,
+    host: Annotated[str, typer.Option(help="Host of the server.")] = "localhost",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the server.")] = 9002,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder for images.h5; without it, images are only counted.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="gadget.property=value, sent as FIRE sends parameters; repeatable."),
+    ] = None,
+    timeout: Annotated[
+        float, typer.Option(min=0.1, help="Seconds without data from the server after which the command fails.")
+    ] = 600.0,
+) -> None:
+    """Send a scan to a server, Gadgetron's or `genrecon serve`, and count its images.
+
+    The exit code is 1 when the server reports an error, stays silent, or sends no image.
+    """
+    from pipelines.send import send as run
+
+    pairs = [text.partition("=") for text in settings or []]
+    if not all("." in name.strip(".") and equals for name, equals, _ in pairs):
+        raise ReconError("--set: give gadget.property=value, for instance generative_recon.method=cg_sense")
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    result = run(raw, config, address, out=out, parameters={name: value for name, _, value in pairs}, timeout=timeout)
+    for text in result.texts:
+        errors.print(escape(text))
+    print_line(
+        f"{result.images} images, the first after {result.first_image_s:.2f} s, the last after "
+        f"{result.last_image_s:.2f} s"
+    )
