@@ -24,7 +24,7 @@ def listen(
     import importlib
 
     from gadgets.stream import Gadget
-    from gadgets.stream import listen as serve
+    from gadgets.stream.listener import listen as serve
 
     module, _, target = gadget.partition(":")
     try:
