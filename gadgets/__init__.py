@@ -1,3 +1,3 @@
 """Gadgets: stream item in, stream item out; the floor that knows ISMRMRD, Gadgetron and DICOM."""
 
-import priors as priors  # before torch: it sets how torch's threads wait
+import priors as priors  # first: it sets the environment that torch reads when it is imported
