@@ -6,7 +6,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from gadgets.dicom.spool import replace_file
+from gadgets.files import replace_file
 from gadgets.stream import ReconError
 from pipelines.chain import INSTALLED_PREFIX, shipped_chains, shipped_xml
 

@@ -7,83 +7,20 @@ Every PACS has a folder in the spool, its queue: the files, `destination.json`, 
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
-import json
-import logging
 import os
-import random
 import re
-import secrets
-import threading
-import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from filelock import FileLock, Timeout
-from pydicom.errors import InvalidDicomError
-
-from gadgets.dicom.pacs import Answer, Destination, PacsConnection, PacsError, connect
-from gadgets.stream import ReconError, one_line
-
-log = logging.getLogger("genrecon")
+from gadgets.dicom.destination import Destination
+from gadgets.files import replace_file
+from gadgets.stream import ReconError
 
 DESTINATION_FILE = "destination.json"
 STATE_FILE = "state.json"
 LOCK_FILE = "lock"
 FAILED_FOLDER = "failed"
 DELIVERED_FOLDER = "delivered"
-POLL_S = 1.0  # between looks at what other processes added
-LINGER_S = 2.0  # an open connection waits for the next image of a scan
-ABANDONED_S = 86400.0  # age of temporary files whose process was killed
-DELIVERY = "delivery"  # name of the threads that send
-
-
-@dataclass(frozen=True)
-class RetryPolicy:
-    """When to try again: after `first_s`, then twice as long each time up to `longest_s`, less a random part.
-
-    A file that the PACS itself refused `refusals` times, and a damaged one, is set aside; every other failure is tried
-    again for ever.
-    """
-
-    first_s: float = 2.0
-    longest_s: float = 300.0
-    refusals: int = 10
-
-    def delay(self, failures: int) -> float:
-        """Seconds to wait after so many failures in a row."""
-        return random.uniform(0.5, 1.0) * min(self.longest_s, self.first_s * 2.0 ** min(failures - 1, 60))
-
-
-# --- files -----------------------------------------------------------------------------------------------------------
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the names in a folder survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a file so that its name holds the whole content or what it held before. Raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
 
 
 def queue_folder(spool: Path, destination: Destination) -> Path:
@@ -114,13 +51,13 @@ def add_to_spool(spool: Path, destination: Destination, content: bytes) -> Path:
     text = destination.to_json().encode()
     if not about.exists() or about.read_bytes() != text:
         replace_file(about, text)
-    path = folder / f"{_name_of(content)}.dcm"
+    path = folder / f"{name_of(content)}.dcm"
     replace_file(path, content)
     _sync_folder(folder)
     return path
 
 
-def _name_of(content: bytes) -> str:
+def name_of(content: bytes) -> str:
     """Name of a file in a queue, which tells later whether it is whole."""
     return hashlib.sha256(content).hexdigest()[:32]
 
@@ -141,7 +78,7 @@ def queue_folders(spool: Path) -> list[Path]:
     return sorted(found)
 
 
-def _files(folder: Path) -> list[Path]:
+def waiting_files(folder: Path) -> list[Path]:
     """Files that wait in a folder, the oldest first. Raises OSError when it cannot be read."""
     found = []
     with contextlib.suppress(FileNotFoundError):
@@ -152,417 +89,10 @@ def _files(folder: Path) -> list[Path]:
     return [path for _, path in sorted(found)]
 
 
-# --- state -----------------------------------------------------------------------------------------------------------
-
-
-@functools.cache
-def _boot() -> str:
-    """What tells one run of this machine from another: its monotonic clock goes from boot to boot."""
+def _sync_folder(folder: Path) -> None:
+    """Make the names in a folder survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return secrets.token_hex(8)
-
-
-@dataclass
-class _FileState:
-    """Of a file with trouble: attempts in which the PACS went away, refusals, when it is due."""
-
-    breaks: int = 0
-    refusals: int = 0
-    due: float = 0.0
-
-
-@dataclass
-class QueueState:
-    """What the attempts so far say about the next one.
-
-    Times are of the monotonic clock, which all processes of a machine share until it restarts; then everything is due.
-    The wall clock is not asked, however it jumps.
-    """
-
-    failures: int = 0
-    due: float = 0.0
-    reason: str = ""
-    files: dict[str, _FileState] = field(default_factory=dict)
-
-    def to_json(self) -> str:
-        files = {name: [state.breaks, state.refusals, state.due] for name, state in self.files.items()}
-        return json.dumps(
-            {"boot": _boot(), "failures": self.failures, "due": self.due, "reason": self.reason, "files": files}
-        )
-
-    @classmethod
-    def from_json(cls, text: str | bytes, longest_s: float) -> QueueState:
-        """A state from its text, nothing due later than `longest_s` from now. Raises ValueError for other text."""
-        try:
-            values: Any = json.loads(text)
-            latest = time.monotonic() + longest_s if values["boot"] == _boot() else 0.0
-            files = {
-                str(name): _FileState(int(breaks), int(refusals), min(float(due), latest))
-                for name, (breaks, refusals, due) in values["files"].items()
-            }
-            return cls(int(values["failures"]), min(float(values["due"]), latest), str(values["reason"]), files)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(str(error)) from None
-
-
-@dataclass(frozen=True)
-class QueueStatus:
-    """Of one queue: where it goes to, files in it, what the last attempt met, and when the next one is."""
-
-    pacs: str
-    folder: Path
-    waiting: int
-    failed: int
-    delivered: int
-    reason: str
-    next_attempt_s: float
-
-    def text(self) -> str:
-        """The same for people, but for where it is."""
-        text = f"{self.waiting} files wait"
-        if self.waiting and self.next_attempt_s:
-            text += f" ({self.reason}; the next attempt is in {self.next_attempt_s:.0f} s)"
-        if self.failed:
-            text += f", {self.failed} were set aside"
-        return f"{text}, {self.delivered} kept after delivery" if self.delivered else text
-
-
-def spool_status(spool: Path) -> list[QueueStatus]:
-    """The queues of a spool, without patient data. Raises ReconError when it cannot be read."""
-    statuses = []
-    for folder in queue_folders(spool):
-        sender = Sender(folder)
-        state = sender.load_state()
-        statuses.append(
-            QueueStatus(
-                pacs=sender.pacs,
-                folder=folder,
-                waiting=len(_files(folder)),
-                failed=len(_files(folder / FAILED_FOLDER)),
-                delivered=len(_files(folder / DELIVERED_FOLDER)),
-                reason=state.reason,
-                next_attempt_s=max(0.0, state.due - time.monotonic()),
-            )
-        )
-    return statuses
-
-
-def retry_failed(spool: Path) -> int:
-    """Put the files that were set aside back into their queues; their number. Raises ReconError when it cannot."""
-    count = 0
-    for folder in queue_folders(spool):
-        for path in _files(folder / FAILED_FOLDER):
-            try:
-                path.with_suffix(".txt").unlink(missing_ok=True)  # first: it may be set aside again at once
-                os.replace(path, folder / path.name)
-            except OSError as error:
-                raise ReconError(
-                    f"{path}: cannot be moved back ({error.strerror}); run as the user the spool belongs to"
-                ) from None
-            count += 1
-    return count
-
-
-# --- sending ---------------------------------------------------------------------------------------------------------
-
-
-class Sender:
-    """Sends the files of one queue, in a thread of its own (`start`) or in the caller's (`attempt`).
-
-    A file leaves the queue when the PACS confirmed that very instance. The PACS that cannot be reached, gives up or is
-    too slow is tried again, for ever and ever less often; the file at which it gave up comes after the others then, so
-    that a file that breaks the PACS holds up no other. A file that the PACS refused `RetryPolicy.refusals` times goes
-    to `failed/`, with the reason in a text file beside it.
-    """
-
-    def __init__(self, folder: Path, policy: RetryPolicy | None = None) -> None:
-        self.folder = folder
-        self._policy = policy or RetryPolicy()
-        self._state = QueueState()
-        self._unsaved = False
-        self._rested = 0.0  # when the next attempt may be made after trouble on this side
-        self._thread: threading.Thread | None = None
-        self._lock = threading.Lock()
-        self._wake = threading.Event()
-        self._stopping = False
-
-    @property
-    def pacs(self) -> str:
-        """Address of the PACS, or the folder's name when it is not known."""
-        try:
-            return self._destination().pacs
-        except ReconError:
-            return self.folder.name
-
-    def _destination(self) -> Destination:
-        path = self.folder / DESTINATION_FILE
-        try:
-            return Destination.from_json(path.read_bytes())
-        except (OSError, ValueError, TypeError) as error:
-            raise ReconError(
-                f"{path}: cannot be read ({one_line(error)}); run the chain again, which writes it anew"
-            ) from None
-
-    # --- the thread
-
-    def start(self) -> None:
-        """Send in the background until the queue is empty; a running thread looks for new files at once."""
-        with self._lock:
-            self._wake.set()
-            if self._thread is None and not self._stopping:
-                self._thread = threading.Thread(target=self._run, name=DELIVERY, daemon=True)
-                try:
-                    self._thread.start()
-                except RuntimeError:  # no memory for another thread
-                    self._thread = None
-                    raise
-
-    def stop(self, grace_s: float = 0.0) -> None:
-        """End after the file that is being sent; wait `grace_s` for that."""
-        self._stopping = True
-        self._wake.set()
-        if (thread := self._thread) is not None:
-            thread.join(grace_s)
-
-    def wait(self, files: Iterable[Path], timeout_s: float) -> int:
-        """Wait until these files are delivered, nothing can be sent now, or time is up; how many are left."""
-        deadline = time.monotonic() + timeout_s
-        left = [path for path in files if path.exists()]
-        while left and self._thread is not None and not self._state.failures and time.monotonic() < deadline:
-            time.sleep(0.02)
-            left = [path for path in left if path.exists()]
-        return len(left)
-
-    def _run(self) -> None:
-        surprises = 0
-        while True:
-            self._wake.clear()
-            try:
-                wait = self.attempt()
-                surprises = 0
-            except Exception as error:  # the thread must outlive whatever it meets; the text may hold patient data
-                log.error("PACS %s: unexpected %s; it is tried again", self.folder.name, type(error).__name__)
-                surprises += 1
-                wait = self._rest(self._policy.delay(surprises))
-            with self._lock:
-                if self._stopping or (wait is None and not self._wake.is_set()):
-                    self._thread = None
-                    return
-            self._wake.wait(POLL_S if wait is None else min(wait, POLL_S))
-
-    def _rest(self, seconds: float) -> float:
-        """Make no attempt for so long, whatever comes meanwhile."""
-        self._rested = time.monotonic() + seconds
-        return seconds
-
-    # --- one attempt
-
-    def attempt(self, at_once: bool = False) -> float | None:
-        """Send what is due, or everything if `at_once`.
-
-        Returns
-        -------
-        Seconds until something is due; None when the queue is empty.
-        """
-        if not _files(self.folder):
-            return None
-        if not at_once and (rest := self._rested - time.monotonic()) > 0:
-            return rest
-        try:
-            with FileLock(self.folder / LOCK_FILE, timeout=0):
-                self._remove_abandoned()
-                if not self._unsaved:
-                    self._state = self.load_state()
-                now = time.monotonic()
-                if at_once or self._state.due <= now:
-                    self._session(at_once)
-                waiting = [self._state.files.get(path.name, _FileState()).due for path in _files(self.folder)]
-                return max(self._state.due, min(waiting), now) - now if waiting else None
-        except Timeout:
-            if at_once:
-                log.warning("PACS %s: another process is sending from %s", self.pacs, self.folder)
-            return POLL_S
-        except OSError as error:  # a full disk has no room for the lock
-            log.warning("PACS %s: cannot send from %s (%s)", self.pacs, self.folder, error.strerror)
-            return self._rest(self._policy.longest_s)
-
-    def _session(self, at_once: bool) -> None:
-        """Send over one connection, and look for more files before it is closed."""
-        tried: set[str] = set()
-        delivered = 0
-
-        def due() -> list[Path]:
-            now = time.monotonic()
-            states = self._state.files
-            paths = [path for path in _files(self.folder) if path.name not in tried]
-            paths = [p for p in paths if at_once or states.get(p.name, _FileState()).due <= now]
-            return sorted(paths, key=lambda path: states.get(path.name, _FileState()).breaks)
-
-        if not (paths := due()):
-            return
-        try:
-            destination = self._destination()
-            with contextlib.closing(connect(destination)) as connection:
-                while paths and not self._stopping:
-                    path = paths.pop(0)
-                    tried.add(path.name)
-                    delivered += self._store(connection, path, destination)
-                    paths = paths or due() or self._linger(at_once, due)
-        except (PacsError, ReconError) as error:
-            self._failed(str(error))
-        finally:
-            names = {path.name for path in _files(self.folder)}
-            self._state.files = {name: state for name, state in self._state.files.items() if name in names}
-            self._save_state()
-            if delivered:
-                log.info("PACS %s: %d files delivered", self.pacs, delivered)
-
-    def _linger(self, at_once: bool, due: Callable[[], list[Path]]) -> list[Path]:
-        """What comes while a thread keeps its connection open for the next image of a scan."""
-        deadline = time.monotonic() + LINGER_S
-        paths: list[Path] = []
-        while not (paths or at_once or self._thread is None or self._stopping) and time.monotonic() < deadline:
-            self._wake.wait(min(POLL_S, max(deadline - time.monotonic(), 0.0)))
-            self._wake.clear()
-            paths = due()
-        return paths
-
-    def _store(self, connection: PacsConnection, path: Path, destination: Destination) -> bool:
-        """Send one file and do with it as the PACS answers; whether it is delivered."""
-        try:
-            whole = path.stem == _name_of(path.read_bytes())
-            answer = connection.store(path) if whole else Answer(False)
-        except FileNotFoundError:  # someone took it out of the queue
-            return False
-        except InvalidDicomError:
-            whole, answer = False, Answer(False)
-        except Exception as error:  # of any kind: a file that breaks a library must not hold up the others either
-            self._file_state(path).breaks += 1
-            if isinstance(error, PacsError):
-                raise
-            raise PacsError(f"unexpected {type(error).__name__}") from error
-        if self._state.failures:
-            log.info("PACS %s: it answers again", destination.pacs)
-            self._state.failures, self._state.due, self._state.reason = 0, 0.0, ""
-        try:
-            if not whole:
-                self._set_aside(path, f"{path.name} is damaged; look at the spool's disk, then reconstruct it again")
-                return False
-            if not answer.stored:
-                self._refused(path, destination, answer.text)
-                return False
-            if answer.text:
-                log.warning("PACS %s: %s, %s", destination.pacs, path.name, answer.text)
-            if destination.keep_delivered:
-                (self.folder / DELIVERED_FOLDER).mkdir(mode=0o700, exist_ok=True)
-                os.replace(path, self.folder / DELIVERED_FOLDER / path.name)
-            else:
-                path.unlink(missing_ok=True)
-            return True
-        except OSError as error:  # it stays, and is sent once more: a second copy of the same SOP Instance
-            self._file_state(path).due = time.monotonic() + self._policy.longest_s
-            log.warning("PACS %s: %s cannot be moved (%s)", destination.pacs, path, error.strerror)
-            return False
-
-    def _file_state(self, path: Path) -> _FileState:
-        return self._state.files.setdefault(path.name, _FileState())
-
-    def _refused(self, path: Path, destination: Destination, text: str) -> None:
-        state = self._file_state(path)
-        state.refusals += 1
-        if state.refusals < self._policy.refusals:
-            state.due = time.monotonic() + self._policy.delay(state.refusals)
-            log.warning("PACS %s: it refuses %s (%s); it is tried again", destination.pacs, path.name, text)
-            return
-        reason = f"it refused {path.name} {state.refusals} times, the last time with {text}"
-        self._set_aside(path, f"{reason}; mend the cause, then: genrecon deliver --retry-failed")
-
-    def _set_aside(self, path: Path, reason: str) -> None:
-        aside = self.folder / FAILED_FOLDER / path.name
-        text = f"PACS {self.pacs}: {reason}"
-        replace_file(aside.with_suffix(".txt"), f"{text}\n".encode())
-        os.replace(path, aside)
-        log.error("%s (it is in %s)", text, aside.parent)
-
-    def _failed(self, reason: str) -> None:
-        state = self._state
-        state.failures += 1
-        delay = self._policy.delay(state.failures)
-        state.due = time.monotonic() + delay
-        log.log(
-            logging.INFO if reason == state.reason else logging.WARNING,
-            "PACS %s: %s; %d files wait in %s, the next attempt is in %.0f s",
-            self.pacs,
-            reason,
-            len(_files(self.folder)),
-            self.folder,
-            delay,
-        )
-        state.reason = reason
-
-    # --- what is kept between attempts
-
-    def load_state(self) -> QueueState:
-        """The state another attempt left; everything is due when it left none that can be read."""
-        try:
-            return QueueState.from_json((self.folder / STATE_FILE).read_bytes(), self._policy.longest_s)
-        except FileNotFoundError:
-            pass
-        except (OSError, ValueError) as error:
-            log.warning("%s: cannot be read (%s); all files are due", self.folder / STATE_FILE, one_line(error))
-        return QueueState()
-
-    def _save_state(self) -> None:
-        try:
-            replace_file(self.folder / STATE_FILE, self._state.to_json().encode())
-            self._unsaved = False
-        except OSError:  # a full disk: what this process remembers counts until there is room
-            self._unsaved = True
-
-    def _remove_abandoned(self) -> None:
-        """Remove temporary files that processes left when they were killed."""
-        for path in self.folder.glob(".*.part"):
-            with contextlib.suppress(OSError):
-                if time.time() - path.stat().st_mtime > ABANDONED_S:
-                    path.unlink()
-
-
-# --- all queues of a spool -------------------------------------------------------------------------------------------
-
-_senders: dict[Path, Sender] = {}
-_senders_lock = threading.Lock()
-
-
-def deliver_in_background(folder: Path) -> Sender:
-    """The process's sender of a queue, started if it is not at work already."""
-    with _senders_lock:
-        sender = _senders.setdefault(folder, Sender(folder))
-    sender.start()
-    return sender
-
-
-def deliver(spool: Path, stop: threading.Event, policy: RetryPolicy | None = None, grace_s: float = 10.0) -> None:
-    """Deliver all queues of a spool, and what is added to it, until `stop` is set; then end within `grace_s`.
-
-    Raises ReconError when the spool cannot be read.
-    """
-    senders: dict[Path, Sender] = {}
-    try:
-        while not stop.is_set():
-            for folder in queue_folders(spool):
-                if _files(folder):
-                    senders.setdefault(folder, Sender(folder, policy)).start()
-            stop.wait(POLL_S)
+        os.fsync(descriptor)
     finally:
-        deadline = time.monotonic() + grace_s
-        for sender in senders.values():
-            sender.stop(max(deadline - time.monotonic(), 0.0))
-
-
-def deliver_once(spool: Path) -> int:
-    """One attempt at every file of a spool; how many are left. Raises ReconError when the spool cannot be read."""
-    for folder in queue_folders(spool):
-        Sender(folder).attempt(at_once=True)
-    return sum(len(_files(folder)) for folder in queue_folders(spool))
+        os.close(descriptor)

@@ -35,8 +35,8 @@ def deliver(
     Scans send their files themselves, and `genrecon serve` those of its spool. This command sends files that were left
     while the PACS was unreachable; it may run beside them, and as a service.
     """
-    from gadgets.dicom.spool import deliver as serve
-    from gadgets.dicom.spool import deliver_once, retry_failed, spool_status
+    from gadgets.dicom.delivery import deliver as serve
+    from gadgets.dicom.delivery import deliver_once, retry_failed, spool_status
 
     if (once or status or retry) and not spool.exists():
         raise ReconError(f"deliver: there is no spool {spool}; give the folder that the property 'spool' names")

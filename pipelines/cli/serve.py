@@ -61,7 +61,8 @@ def serve(
     Chains are named after the shipped ones and those of --chains; a chain that a client sends may use the gadgets of
     the shipped ones only. SIGTERM and Ctrl-C stop the server: running scans are finished, new ones refused.
     """
-    from gadgets.dicom_output import DicomParameters, spool_and_destination
+    from gadgets.dicom.parameters import DicomParameters
+    from gadgets.dicom_output import spool_and_destination
     from pipelines.server.fork_server import Nursery
     from pipelines.server.listener import Server
     from pipelines.server.processes import allow_descriptors

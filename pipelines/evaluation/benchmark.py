@@ -36,7 +36,7 @@ from skimage.metrics import structural_similarity
 
 from gadgets.buffers import kspace_problems, sampled
 from gadgets.coil_compression import CoilCompression
-from gadgets.dicom.spool import replace_file
+from gadgets.files import replace_file
 from gadgets.solvers.generative_solver import GENERATIVE, prior_file
 from gadgets.solvers.methods import METHODS
 from gadgets.stream import ReconError, one_line

@@ -25,7 +25,7 @@ from rich.markup import escape
 from rich.table import Table
 from scipy.ndimage import gaussian_filter
 
-from gadgets.dicom.spool import replace_file
+from gadgets.files import replace_file
 from gadgets.stream import ReconError, one_line
 from pipelines.evaluation.arrays import ArrayReconstruction
 from pipelines.evaluation.benchmark import (

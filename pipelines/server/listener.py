@@ -19,7 +19,8 @@ from multiprocessing.connection import Connection
 from multiprocessing.reduction import send_handle
 from typing import Any
 
-from gadgets.dicom.spool import DELIVERY, deliver, spool_status
+from gadgets.dicom.delivery import deliver, spool_status
+from gadgets.dicom.sender import DELIVERY
 from gadgets.stream import PeerGone, ReconError, reason_of
 from gadgets.stream.sockets import listening_socket
 from pipelines.server.fork_server import Nursery, ScanProcess

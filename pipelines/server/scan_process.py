@@ -23,7 +23,7 @@ import ismrmrd
 import numpy as np
 from gadgetron.external import writers
 
-from gadgets.dicom.spool import DELIVERY
+from gadgets.dicom.sender import DELIVERY
 from gadgets.images import meta_of
 from gadgets.solvers.generative_solver import GENERATIVE
 from gadgets.stream import Gadget, PeerGone, ReconError, one_line

@@ -19,7 +19,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from gadgets.dicom.spool import QueueStatus, spool_status
+from gadgets.dicom.delivery import QueueStatus, spool_status
 from gadgets.stream import ReconError, reason_of
 from gadgets.stream.sockets import family_of
 from pipelines.server.listener import Scan, Server

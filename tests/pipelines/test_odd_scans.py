@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from test_scenarios import VOLUME, in_units, psnr, quality, reconstruct, scan
 
-from gadgets.dicom_output import image_geometry
+from gadgets.dicom.geometry import image_geometry
 from gadgets.images import meta_of, meta_values
 from pipelines.chain import read_chain
 from pipelines.replay import DICOM_MODULE

@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gadgets.dicom.pacs import Destination
-from gadgets.dicom.spool import RetryPolicy, Sender, add_to_spool, queue_folder
+from gadgets.dicom.destination import Destination
+from gadgets.dicom.sender import RetryPolicy, Sender
+from gadgets.dicom.spool import add_to_spool, queue_folder
 from gadgets.dicom_output import dicom_datasets
 from pipelines.chain import read_chain
 from pipelines.simulation.simulate import SimulationSettings, simulate

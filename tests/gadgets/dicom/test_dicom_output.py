@@ -18,7 +18,8 @@ import pydicom
 import pytest
 from ismrmrd.xsd import CreateFromDocument, ismrmrdHeader
 
-from gadgets.dicom_output import DicomOutput, DicomParameters, dicom_datasets, write_dicom
+from gadgets.dicom.parameters import DicomParameters
+from gadgets.dicom_output import DicomOutput, dicom_datasets, write_dicom
 from gadgets.stream import ReconError
 
 NO_VALIDATOR = "dciodvfy is not installed (Debian package dicom3tools): DICOM validity is not checked"

@@ -26,18 +26,13 @@ import trustme
 from pynetdicom.sop_class import CTImageStorage
 from test_dicom_output import make_header, make_image
 
-from gadgets.dicom import spool as spool_module
-from gadgets.dicom.pacs import Destination
-from gadgets.dicom.spool import (
-    QueueState,
-    RetryPolicy,
-    Sender,
-    add_to_spool,
-    deliver_once,
-    queue_folder,
-    retry_failed,
-    spool_status,
-)
+from gadgets.dicom import delivery, queue_state
+from gadgets.dicom import sender as sender_module
+from gadgets.dicom.delivery import deliver_once, retry_failed, spool_status
+from gadgets.dicom.destination import Destination
+from gadgets.dicom.queue_state import QueueState
+from gadgets.dicom.sender import RetryPolicy, Sender
+from gadgets.dicom.spool import add_to_spool, queue_folder
 from gadgets.dicom_output import DicomOutput, dicom_datasets
 from gadgets.stream import ReconError
 from pipelines.send import send
@@ -99,9 +94,9 @@ def waiting(folder: Path) -> int:
 def no_thread_and_no_patient_in_the_log(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     caplog.set_level(logging.INFO, "genrecon")
     yield
-    for sender in spool_module._senders.values():
+    for sender in delivery._senders.values():
         sender.stop(10)
-    spool_module._senders.clear()
+    delivery._senders.clear()
     assert without_patient(caplog.text)
 
 
@@ -376,7 +371,7 @@ def test_a_pacs_that_stops_reading_does_not_hold_the_sender(tmp_path: Path) -> N
 # --- the sender in trouble -------------------------------------------------------------------------------------------
 
 
-SEND = "import sys, pathlib; from gadgets.dicom.spool import deliver_once; deliver_once(pathlib.Path(sys.argv[1]))"
+SEND = "import sys, pathlib; from gadgets.dicom.delivery import deliver_once; deliver_once(pathlib.Path(sys.argv[1]))"
 
 
 def sending_process(spool: Path) -> subprocess.Popen[bytes]:
@@ -439,7 +434,7 @@ def test_two_processes_share_a_spool(scp: Scp, tmp_path: Path) -> None:
 def test_a_process_ends_while_the_pacs_is_slow(scp: Scp, tmp_path: Path) -> None:
     reached = threading.Event()
     code = (
-        "import sys; from pathlib import Path; from gadgets.dicom.spool import deliver_in_background\n"
+        "import sys; from pathlib import Path; from gadgets.dicom.delivery import deliver_in_background\n"
         "deliver_in_background(Path(sys.argv[1])); sys.stdin.read()"
     )
     with released(threading.Event()) as never:
@@ -497,7 +492,7 @@ def test_damaged_files_are_set_aside(server: Any, tmp_path: Path, caplog: pytest
 def test_trouble_on_this_side_is_not_tried_again_at_once(
     scp: Scp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(spool_module, "POLL_S", 0.01)
+    monkeypatch.setattr(sender_module, "POLL_S", 0.01)
     folder = fill(tmp_path, scp.url)
     slow = RetryPolicy(first_s=60, longest_s=60)
     with monkeypatch.context() as patched:
@@ -579,7 +574,7 @@ def test_the_next_attempt_is_the_same_for_all_processes_of_a_boot_whatever_the_c
         assert again is not None and 0 < again <= wait
     assert waiting(folder) == 3
     assert spool_status(tmp_path)[0].next_attempt_s > 0
-    monkeypatch.setattr(spool_module, "_boot", lambda: "after the power cut")
+    monkeypatch.setattr(queue_state, "_boot", lambda: "after the power cut")
     assert Sender(folder).load_state().due == 0 and Sender(folder).load_state().failures == 1
 
 
@@ -627,7 +622,7 @@ def test_the_thread_keeps_one_association_for_a_scan_and_ends(
     scp: Scp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = threading.active_count()
-    monkeypatch.setattr(spool_module, "LINGER_S", 0.5)
+    monkeypatch.setattr(sender_module, "LINGER_S", 0.5)
     folder = fill(tmp_path, scp.url, FILES[:1])
     sender = Sender(folder)
     for file in FILES:
@@ -657,7 +652,7 @@ def test_a_scan_delivers_its_images(server: Any, tmp_path: Path) -> None:
 def test_a_scan_ends_without_the_pacs_and_a_later_one_delivers(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(spool_module.RetryPolicy, "delay", lambda *_: 0.1)
+    monkeypatch.setattr(RetryPolicy, "delay", lambda *_: 0.1)
     port = free_port()
     properties = {"folder": str(tmp_path / "dicom"), "spool": str(tmp_path / "spool"), "pacs_wait_s": "30"}
     properties["pacs"] = f"dicom://PACS@127.0.0.1:{port}"
@@ -668,7 +663,7 @@ def test_a_scan_ends_without_the_pacs_and_a_later_one_delivers(
     with Scp(port=port) as scp:
         scan(properties | {"series_number_offset": "2000"}, 1)  # another series
         (folder,) = (tmp_path / "spool").iterdir()
-        spool_module.deliver_in_background(folder).wait(list(folder.glob("*.dcm")), 30)
+        delivery.deliver_in_background(folder).wait(list(folder.glob("*.dcm")), 30)
         while waiting(folder):
             time.sleep(0.02)
     assert len(scp.received) == len(set(scp.received)) == 4
@@ -680,7 +675,7 @@ def test_a_scan_may_leave_delivery_to_others(tmp_path: Path, caplog: pytest.LogC
             scan({"folder": "", "spool": str(tmp_path), "pacs": scp.url, "deliver": "false"})
         assert len(list(tmp_path.glob("*/*.dcm"))) == 3 and not scp.associations
         assert f"3 files in the spool {tmp_path}" in caplog.text
-        spool_module.deliver_once(tmp_path)
+        delivery.deliver_once(tmp_path)
     assert len(scp.received) == len(set(scp.received)) == 3
 
 

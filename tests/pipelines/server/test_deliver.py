@@ -18,7 +18,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 from typer.testing import CliRunner
 
-from gadgets.dicom.pacs import Destination
+from gadgets.dicom.destination import Destination
 from gadgets.dicom.spool import add_to_spool
 from gadgets.stream import ReconError
 from pipelines.cli import app

@@ -25,7 +25,7 @@ from gadgetron.external import constants, writers
 from typer.testing import CliRunner
 
 from benchmarks.fuzz import Recorded
-from gadgets.dicom.pacs import Destination
+from gadgets.dicom.destination import Destination
 from gadgets.dicom.spool import add_to_spool
 from gadgets.images import meta_of, meta_values
 from gadgets.stream import ReconError

@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from gadgets.dicom.spool import DELIVERY
+from gadgets.dicom.sender import DELIVERY
 from gadgets.stream.logs import collected_warnings, log
 from gadgets.stream.stages import StageThread
 from pipelines.server import fork_server as nursery_module

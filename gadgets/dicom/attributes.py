@@ -1,0 +1,44 @@
+"""Names of the image meta attributes and image types that DICOM values are taken from."""
+
+from __future__ import annotations
+
+import ismrmrd
+
+from gadgets.dicom.values import finite
+
+# ISMRMRD image type -> (third value of ImageType, ComplexImageComponent, word for the series description)
+IMAGE_TYPES = {
+    0: ("M", "MAGNITUDE", ""),
+    ismrmrd.IMTYPE_MAGNITUDE: ("M", "MAGNITUDE", ""),
+    ismrmrd.IMTYPE_PHASE: ("P", "PHASE", "phase"),
+    ismrmrd.IMTYPE_REAL: ("R", "REAL", "real"),
+    ismrmrd.IMTYPE_IMAG: ("I", "IMAGINARY", "imaginary"),
+}
+
+SCALE_RATIO_KEYS = ("GADGETRON_ScaleRatio", "GADGETRON_IMAGE_SCALE_RATIO")
+SCALE_OFFSET_KEYS = ("GADGETRON_ScaleOffset", "GADGETRON_IMAGE_SCALE_OFFSET")
+WINDOW_CENTER_KEYS = ("GADGETRON_WindowCenter", "WindowCenter")
+WINDOW_WIDTH_KEYS = ("GADGETRON_WindowWidth", "WindowWidth")
+COMMENT_KEYS = ("GADGETRON_ImageComment", "ImageComments", "ImageComment")
+HISTORY_KEYS = ("GADGETRON_ImageProcessingHistory", "ImageProcessingHistory")
+METHOD_KEYS = ("GenreconMethod",)
+SETTINGS_KEYS = ("GenreconSettings",)
+WARNING_KEYS = ("GenreconWarning",)
+ECHO_TIME_KEYS = ("GADGETRON_TE",)
+INVERSION_TIME_KEYS = ("GADGETRON_TI",)
+
+
+def attribute(image: ismrmrd.Image, keys: tuple[str, ...]) -> list[str]:
+    """Values of the first of `keys` that the image's meta attributes hold; empty without."""
+    for key in keys:
+        value = image.meta.get(key)
+        values = value if isinstance(value, list) else [value]
+        texts = [str(text).strip() for text in values if text is not None and str(text).strip()]
+        if texts:
+            return texts
+    return []
+
+
+def attribute_number(image: ismrmrd.Image, keys: tuple[str, ...]) -> float | None:
+    values = attribute(image, keys)
+    return finite(values[0]) if values else None

@@ -1,0 +1,167 @@
+"""MR Image Storage datasets from ISMRMRD images."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+
+import ismrmrd
+from ismrmrd.xsd import ismrmrdHeader
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
+
+from gadgets.dicom.attributes import COMMENT_KEYS, WARNING_KEYS, attribute
+from gadgets.dicom.equipment import add_equipment, software_version
+from gadgets.dicom.geometry import ImageGeometry, image_geometry
+from gadgets.dicom.identity import identity_of, stable_uid, without_identity
+from gadgets.dicom.mr_image import SCAN_OPTIONS, add_mr_image, user_codes
+from gadgets.dicom.parameters import DicomParameters
+from gadgets.dicom.patient import add_deidentification, add_patient_and_study
+from gadgets.dicom.pixels import stored_pixels
+from gadgets.dicom.series import add_series, counter_size, instance_number
+from gadgets.dicom.times import TICK_S, add_times
+from gadgets.dicom.values import Warn, decimal, text_value
+
+log = logging.getLogger("genrecon")
+
+
+def dicom_datasets(
+    image: ismrmrd.Image,
+    header: ismrmrdHeader,
+    parameters: DicomParameters | None = None,
+    warn: Warn = log.warning,
+) -> list[FileDataset]:
+    """MR Image Storage datasets of one ISMRMRD image: one a partition and channel, partitions innermost.
+
+    Patient, study, series and frame of reference come from the header; UIDs it does not give are derived from
+    it, so that a replay of a scan gives the same UIDs, another method or prior another series, and other pixels
+    another SOP Instance UID. Pixels are uint16: integers from 0 to 65535 as they are, everything else scaled,
+    with RescaleSlope and RescaleIntercept back to the image's values. When the meta attributes hold an image scale
+    r and offset o (pixel = value r + o) the rescaled values are the true ones, value = (pixel - o) / r; the window
+    is in rescaled values (DICOM PS3.3 C.11.2) and LINEAR_EXACT when narrower than 1, which LINEAR does not allow.
+
+    Parameters
+    ----------
+    image : ismrmrd.Image
+        Data (cha, z, y, x), any real type; magnitude, phase (radians), real or imaginary part.
+    header : ismrmrd.xsd.ismrmrdHeader
+        ISMRMRD header of the scan.
+    parameters : DicomParameters, optional
+        Settings; `folder` is not used.
+    warn : callable, optional
+        Takes one line for each thing the file cannot say as the header does.
+
+    Returns
+    -------
+    list of pydicom.dataset.FileDataset
+        Explicit VR little endian, ready for `save_as`.
+
+    Raises
+    ------
+    ReconError
+        If the image is complex or colour, has NaN or infinite values, or no field of view is known.
+    """
+    parameters = parameters or DicomParameters()
+    pixels = stored_pixels(image, warn)
+    geometry = image_geometry(image, header, warn)
+    identity = identity_of(header, parameters, warn)
+    if parameters.anonymize:
+        header = without_identity(header, identity.patient_id)
+
+    common = Dataset()
+    common.SpecificCharacterSet = "ISO_IR 192"
+    common.SOPClassUID = MRImageStorage
+    add_patient_and_study(common, header, identity, warn)
+    add_equipment(common, header, warn)
+    add_series(common, image, header, identity, parameters, warn)
+    add_mr_image(common, image, header, warn)
+    add_times(common, image, header, parameters)
+    common.ContentQualification = "RESEARCH"
+    common.BurnedInAnnotation = "NO"
+    common.LossyImageCompression = "00"
+    if comments := _comments(image, parameters, geometry, warn):
+        common.ImageComments = comments
+    if parameters.anonymize:
+        add_deidentification(common)
+
+    common.AcquisitionNumber = image.repetition + 1
+    if (repetitions := counter_size(header, "repetition")) > 1 or image.repetition > 0:
+        common.TemporalPositionIdentifier = image.repetition + 1
+        common.NumberOfTemporalPositions = max(repetitions, image.repetition + 1)
+    trigger_ms = image.physiology_time_stamp[0] * TICK_S * 1e3
+    gated = {"CG", "PPG"} & set(user_codes(header, "scanOptions", SCAN_OPTIONS))  # TriggerTime is for these alone
+    if gated and counter_size(header, "phase") > 1 and 0 <= trigger_ms < 10_000:
+        common.TriggerTime = decimal(trigger_ms)
+
+    dx, dy, dz = geometry.spacing
+    channels, partitions, rows, columns = image.data.shape
+    common.ImageOrientationPatient = [decimal(cosine) for cosine in (*geometry.row, *geometry.column)]
+    common.PixelSpacing = [decimal(dy), decimal(dx)]
+    common.SliceThickness = decimal(dz)
+    if partitions > 1:
+        common.SpacingBetweenSlices = decimal(dz)
+    common.SamplesPerPixel = 1
+    common.PhotometricInterpretation = "MONOCHROME2"
+    common.Rows, common.Columns = rows, columns
+    common.BitsAllocated = common.BitsStored = 16
+    common.HighBit = 15
+    common.PixelRepresentation = 0
+    common.WindowCenter, common.WindowWidth = decimal(pixels.window_center), decimal(pixels.window_width)
+    if pixels.window_width < 1:
+        common.VOILUTFunction = "LINEAR_EXACT"
+    if pixels.slope is not None:
+        common.RescaleIntercept, common.RescaleSlope = decimal(pixels.intercept), decimal(pixels.slope)
+        common.RescaleType = "US"
+
+    datasets = []
+    for channel in range(channels):
+        for partition in range(partitions):
+            meta = FileMetaDataset()
+            ds = FileDataset("", {}, preamble=b"\0" * 128, file_meta=meta)
+            ds.update(common)
+            first = geometry.pixel(0, 0, partition)
+            frame = pixels.stored[channel, partition]
+            stored = frame.astype("<u2").tobytes()
+            ds.ImagePositionPatient = [decimal(round(float(mm), 6)) for mm in first]
+            ds.SliceLocation = decimal(round(float(first @ geometry.step), 6))
+            ds.InstanceNumber = instance_number(image, header, channel, partition)
+            ds.SOPInstanceUID = stable_uid(
+                "image",
+                ds.SeriesInstanceUID,
+                *(
+                    str(getattr(image, name))
+                    for name in (
+                        "measurement_uid",
+                        "acquisition_time_stamp",
+                        "average",
+                        "slice",
+                        "contrast",
+                        "phase",
+                        "repetition",
+                        "set",
+                        "image_index",
+                    )
+                ),
+                str(channel),
+                str(partition),
+                hashlib.sha256(stored).hexdigest(),  # another image is another instance, whatever setting made it so
+            )
+            ds.add_new("SmallestImagePixelValue", "US", int(frame.min()))
+            ds.add_new("LargestImagePixelValue", "US", int(frame.max()))
+            ds.add_new("PixelData", "OW", stored)
+            meta.MediaStorageSOPClassUID = ds.SOPClassUID
+            meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
+            meta.TransferSyntaxUID = ExplicitVRLittleEndian
+            meta.ImplementationClassUID = stable_uid("implementation")
+            meta.ImplementationVersionName = f"GENRECON {software_version()}"[:16].strip()
+            datasets.append(ds)
+    return datasets
+
+
+def _comments(image: ismrmrd.Image, parameters: DicomParameters, geometry: ImageGeometry, warn: Warn) -> str:
+    warnings = attribute(image, WARNING_KEYS)
+    if geometry.assumed:
+        warnings = [*warnings, "the raw data has no orientation: patient position and sides are not known"]
+    lines = [f"WARNING: {text}" for text in warnings]
+    lines += [] if parameters.anonymize else attribute(image, COMMENT_KEYS)
+    return text_value("\r\n".join(lines), "LT", warn)

@@ -1,0 +1,89 @@
+"""The series module: which images are a series, and their numbers in it."""
+
+from __future__ import annotations
+
+import ismrmrd
+from ismrmrd.xsd import ismrmrdHeader
+from pydicom.dataset import Dataset
+
+from gadgets.dicom.attributes import HISTORY_KEYS, IMAGE_TYPES, METHOD_KEYS, SETTINGS_KEYS, attribute
+from gadgets.dicom.identity import Identity, stable_uid
+from gadgets.dicom.parameters import DicomParameters
+from gadgets.dicom.values import Warn, cut, text_value
+
+# fmt: off
+PAIRED_BODY_PARTS = frozenset((
+    "ANKLE", "ARM", "BREAST", "CALF", "CLAVICLE", "EAR", "ELBOW", "EYE", "FEMUR", "FINGER", "FOOT",
+    "FOREARM", "HAND", "HIP", "HUMERUS", "KIDNEY", "KNEE", "LEG", "ORBIT", "OVARY", "PATELLA", "RADIUS",
+    "SCAPULA", "SHOULDER", "TESTIS", "THIGH", "THUMB", "TIBIA", "TOE", "ULNA", "WRIST",
+))
+# fmt: on
+
+
+def counter_size(header: ismrmrdHeader, name: str) -> int:
+    """Number of values an encoding counter takes, 1 when the header is silent."""
+    limit = getattr(header.encoding[0].encodingLimits, name, None) if header.encoding else None
+    return max(int(limit.maximum) + 1, 1) if limit is not None else 1
+
+
+def instance_number(image: ismrmrd.Image, header: ismrmrdHeader, channel: int, partition: int) -> int:
+    """Number of an image in its series, from its counters, so that a replay in any order numbers alike."""
+    number = image.repetition  # outermost: a free-running scan may pass its limit
+    for name in ("average", "set", "phase", "contrast", "slice"):
+        number = number * counter_size(header, name) + getattr(image, name)
+    channels, partitions = image.data.shape[:2]
+    number = (number * channels + channel) * partitions + partition + 1
+    return int(min(number, 2**31 - 1))
+
+
+def add_series(
+    ds: Dataset,
+    image: ismrmrd.Image,
+    header: ismrmrdHeader,
+    identity: Identity,
+    parameters: DicomParameters,
+    warn: Warn,
+) -> None:
+    measurement, study = header.measurementInformation, header.studyInformation
+    value, component, word = IMAGE_TYPES[image.image_type]
+    method = ", ".join(attribute(image, METHOD_KEYS))
+    settings = ", ".join(attribute(image, SETTINGS_KEYS))
+    history = [] if parameters.anonymize else attribute(image, HISTORY_KEYS)
+    parts = ["Reconstructed from k-space"]
+    parts += [f"method: {method}"] if method else []
+    parts += [f"settings: {settings}"] if settings else []
+    parts += ["history: " + ", ".join(history)] if history else []
+    derivation = "; ".join(parts)
+
+    ds.Modality = "MR"
+    ds.ImageType = ["DERIVED", "PRIMARY", value]
+    ds.ComplexImageComponent = component
+    ds.DerivationDescription = text_value(derivation, "ST", warn)
+    initial = (measurement.initialSeriesNumber if measurement else None) or 0
+    number = 100 * initial + image.image_series_index + parameters.series_number_offset
+    ds.SeriesNumber = max(0, min(number, 2**31 - 1))
+    if parameters.series_description:
+        ds.SeriesDescription = text_value(parameters.series_description, "LO", warn)
+    else:
+        given = measurement.seriesDescription or measurement.protocolName if measurement else None
+        base = text_value(given, "LO", warn) or "MR"
+        suffix = cut(text_value(" ".join(filter(None, (method, word))), "LO", warn), 40)
+        ds.SeriesDescription = f"{cut(base, 63 - len(suffix.encode()))} {suffix}".strip()
+    ds.SeriesInstanceUID = stable_uid(
+        "series",
+        identity.salt,
+        identity.scan,
+        str(ds.SeriesNumber),
+        component,
+        parameters.series_description,
+        method,
+        settings,
+        derivation,
+    )
+    position = measurement.patientPosition if measurement else None
+    ds.PatientPosition = getattr(position, "value", position) or ""
+    body_part = text_value(study.bodyPartExamined if study else None, "CS", warn)
+    if body_part:
+        ds.BodyPartExamined = body_part
+    if not body_part or body_part in PAIRED_BODY_PARTS:
+        ds.Laterality = ""  # an ISMRMRD header does not say which side
