@@ -33,7 +33,7 @@ from pipelines.server.memory import MemoryCheck
 from pipelines.server.processes import memory_of
 from pipelines.server.scan_process import chain_of, checked, header_of
 from pipelines.server.settings import Limits, ServeSettings
-from pipelines.simulation.simulate import SimulationSettings, simulate, write_raw
+from pipelines.simulation import SimulationSettings, simulate, write_raw
 
 LIMITS = Limits(text_mib=0.5, message_mib=1.0, scan_gib=0.05, memory_gib=0.5, idle_s=2.0, scan_s=20.0)
 LENGTHS = (0, 1, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**63, 2**64 - 1)

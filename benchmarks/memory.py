@@ -16,7 +16,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from pipelines.simulation.simulate import SimulationSettings, simulate, write_raw
+from pipelines.simulation import SimulationSettings, simulate, write_raw
 
 REPLAY = [sys.executable, "-c", "from pipelines.cli import main; main()", "replay"]
 

@@ -41,7 +41,7 @@ from pipelines.send import SendResult, send
 from pipelines.server.listener import YOUNG_S
 from pipelines.server.memory import MemoryCheck
 from pipelines.server.processes import memory_of, settle_allocator
-from pipelines.simulation.simulate import SimulationSettings, simulate, write_raw
+from pipelines.simulation import SimulationSettings, simulate, write_raw
 
 console = Console(width=120)
 MEMORY = "memory [MiB]"

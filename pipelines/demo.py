@@ -9,7 +9,7 @@ import numpy as np
 
 from gadgets.images import SCALE_RATIO, meta_of, meta_values
 from pipelines.replay import read_images, read_truth
-from pipelines.simulation.simulate import SimulationSettings
+from pipelines.simulation import SimulationSettings
 
 DEMO_SCAN = SimulationSettings(
     matrix=(192, 192, 1),

@@ -23,7 +23,7 @@ def demo(
     from pipelines.chain import read_chain
     from pipelines.demo import DEMO_SCAN, quality
     from pipelines.replay import replay
-    from pipelines.simulation.simulate import simulate
+    from pipelines.simulation import simulate
 
     read_chain(config)  # a wrong name fails before the simulation
     raw = out / "raw.h5"

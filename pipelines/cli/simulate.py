@@ -46,7 +46,7 @@ def simulate(
     seed: Annotated[int, typer.Option(help="Seed of noise and sampling.")] = 0,
 ) -> None:
     """Write a simulated raw scan; the true image is stored in it as dataset/truth."""
-    from pipelines.simulation import simulate as simulation
+    from pipelines.simulation import Simulation, SimulationSettings
 
     given = None
     if images is not None:
@@ -61,8 +61,8 @@ def simulate(
     scan_matrix = _sizes(matrix, "--matrix", int)
     extent = _sizes(fov, "--fov", float)
     try:
-        scan = simulation.simulate(
-            simulation.SimulationSettings(
+        scan = Simulation(
+            SimulationSettings(
                 matrix=scan_matrix,
                 field_of_view_mm=extent,
                 slices=slices,
@@ -107,7 +107,7 @@ def _sizes(text: str, name: str, kind: Callable[[str], Any]) -> tuple[Any, Any, 
 def write_with_progress(out: Path, scan: Any) -> None:
     """Write a simulated scan. Raises ReconError when the file cannot be written."""
     from pipelines.replay import write_failure
-    from pipelines.simulation.simulate import write_raw
+    from pipelines.simulation import write_raw
 
     written = 0
     with progress_bar(scan.number_of_acquisitions, "acquisitions") as update:

@@ -40,8 +40,7 @@ from pipelines.evaluation.benchmark import (
     task_key,
     writing,
 )
-from pipelines.simulation.sampling import PATTERNS, Mask, poisson
-from pipelines.simulation.simulate import poisson_disc
+from pipelines.simulation.sampling import PATTERNS, Mask, poisson, poisson_disc
 from priors.signal.fourier import ifft2c
 
 CONTRASTS = (0.05, 0.1, 0.2, 0.4)  # of the image's maximum

@@ -16,7 +16,7 @@ from gadgets.reconstruction import Reconstruction
 from gadgets.solvers import generative_solver
 from gadgets.stream import ReconError
 from pipelines.chain import read_chain
-from pipelines.simulation.simulate import SimulationSettings, simulate
+from pipelines.simulation import SimulationSettings, simulate
 from priors.learning.checkpoints import ModelCard, save_checkpoint, shipped_checkpoint
 from priors.learning.networks import Architecture, EdmDenoiser
 from priors.signal.weighting import Weighting

@@ -18,7 +18,7 @@ from gadgets.images import SCALE_RATIO, meta_of, meta_values
 from gadgets.reconstruction import Reconstruction
 from gadgets.stream import ReconError
 from pipelines.chain import read_chain
-from pipelines.simulation.simulate import SimulationSettings, simulate
+from pipelines.simulation import SimulationSettings, simulate
 
 BASE = {"matrix": (32, 32, 1), "coils": 4, "sampling": "uniform", "acceleration": 2, "calibration_lines": 12}
 

@@ -31,7 +31,7 @@ from gadgets.generative_recon import GenerativeRecon
 from gadgets.twins import RemoveROOversamplingGadget
 from pipelines.cli import entry as cli
 from pipelines.raw import RawScan
-from pipelines.simulation.simulate import SimulationSettings, simulate, write_raw
+from pipelines.simulation import SimulationSettings, simulate, write_raw
 
 NOISE = ismrmrd.ACQ_IS_NOISE_MEASUREMENT
 CALIBRATION = ismrmrd.ACQ_IS_PARALLEL_CALIBRATION

@@ -11,7 +11,7 @@ import pytest
 from gadgets.images import SCALE_RATIO, meta_of, meta_values
 from pipelines.chain import Chain, read_chain
 from pipelines.replay import DICOM_MODULE, apply_settings
-from pipelines.simulation.simulate import SimulationSettings, simulate
+from pipelines.simulation import SimulationSettings, simulate
 
 BASE = {
     "matrix": (96, 96, 1),

@@ -17,7 +17,7 @@ from pipelines.chain import read_chain, shipped_chains
 from pipelines.raw import RawScan
 from pipelines.replay import DICOM_MODULE, read_images, replay
 from pipelines.send import send
-from pipelines.simulation.simulate import SimulationSettings, simulate, write_raw
+from pipelines.simulation import SimulationSettings, simulate, write_raw
 from pipelines.wire import reconstruct_remotely
 
 SCANS = {

@@ -21,7 +21,7 @@ from gadgets.dicom.sender import RetryPolicy, Sender
 from gadgets.dicom.spool import add_to_spool, queue_folder
 from gadgets.dicom_output import dicom_datasets
 from pipelines.chain import read_chain
-from pipelines.simulation.simulate import SimulationSettings, simulate
+from pipelines.simulation import SimulationSettings, simulate
 
 COUNT = 40
 ORTHANC = shutil.which("Orthanc")

@@ -36,7 +36,7 @@ from gadgets.dicom.spool import add_to_spool, queue_folder
 from gadgets.dicom_output import DicomOutput, dicom_datasets
 from gadgets.stream import ReconError
 from pipelines.send import send
-from pipelines.simulation.simulate import SimulationSettings, simulate, write_raw
+from pipelines.simulation import SimulationSettings, simulate, write_raw
 from tests.gadgets.dicom.pacs_servers import (
     CuttingProxy,
     Scp,

@@ -35,7 +35,7 @@ from pipelines import wire
 from pipelines.chain import Chain, read_chain
 from pipelines.raw import RawScan
 from pipelines.replay import read_images, replay
-from pipelines.simulation.simulate import SimulationSettings, simulate, write_raw
+from pipelines.simulation import SimulationSettings, simulate, write_raw
 from pipelines.wire import MrdSocket, exchange, external_connection, external_process
 from tests.gadgets.stream import socket_gadgets
 from tests.paths import ROOT

@@ -12,7 +12,7 @@ from gadgetron.types import ReconData
 from gadgets.buffers import replace_data
 from gadgets.twins import TWINS, NoiseAdjustGadget
 from gadgets.twins.noise_adjust import PREWHITENED, is_prewhitened
-from pipelines.simulation.simulate import SimulationSettings, simulate
+from pipelines.simulation import SimulationSettings, simulate
 
 BUFFERING = (
     ("AcquisitionAccumulateTriggerGadget", {"trigger_dimension": "repetition", "sorting_dimension": "slice"}),

@@ -28,8 +28,8 @@ from pipelines.evaluation.benchmark import (
     read_entry,
     summary,
 )
+from pipelines.simulation import SimulationSettings, simulate, write_raw
 from pipelines.simulation.sampling import PATTERNS
-from pipelines.simulation.simulate import SimulationSettings, simulate, write_raw
 from tests.pipelines.evaluation.cluster import cluster
 
 SIZE = 48

@@ -12,7 +12,7 @@ import pytest
 from gadgets.stream import ReconError
 from pipelines.evaluation.distribute import DaskReplay, dask_client
 from pipelines.replay import DICOM_MODULE, configured_chain, read_images, replay
-from pipelines.simulation.simulate import SimulationSettings, simulate, write_raw
+from pipelines.simulation import SimulationSettings, simulate, write_raw
 from tests.pipelines.evaluation.cluster import cluster
 
 SCAN = {"matrix": (48, 48, 1), "coils": 4, "sampling": "uniform", "acceleration": 2, "calibration_lines": 16}

@@ -23,7 +23,7 @@ from pipelines.server.fork_server import Nursery
 from pipelines.server.listener import Server
 from pipelines.server.processes import memory_of
 from pipelines.server.settings import Limits, ServeSettings
-from pipelines.simulation.simulate import SimulationSettings, simulate, write_raw
+from pipelines.simulation import SimulationSettings, simulate, write_raw
 
 SCAN = SimulationSettings(
     matrix=(32, 32, 1), coils=4, slices=3, sampling="uniform", acceleration=2, calibration_lines=12

@@ -40,7 +40,7 @@ from pipelines.server.memory import ITEM_BYTES, MemoryCheck
 from pipelines.server.scan_process import chain_of, plain_name
 from pipelines.server.settings import Limits, ServeSettings
 from pipelines.server.status import REQUESTS, StatusServer
-from pipelines.simulation.simulate import simulate
+from pipelines.simulation import simulate
 from tests.paths import ROOT
 from tests.pipelines.server.serving import (
     CLOSE,

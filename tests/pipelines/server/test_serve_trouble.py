@@ -39,7 +39,7 @@ from pipelines.server.intake import Intake, Outlet
 from pipelines.server.listener import Server
 from pipelines.server.settings import ServeSettings
 from pipelines.server.status import page
-from pipelines.simulation.simulate import simulate, write_raw
+from pipelines.simulation import simulate, write_raw
 from tests.gadgets.dicom.pacs_servers import Scp, free_port
 from tests.paths import ROOT
 from tests.pipelines.server.serving import (

@@ -12,21 +12,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipelines.simulation.simulate import (
-    Simulation,
-    SimulationSettings,
-    crop_or_pad,
-    fft_centred,
-    fold,
-    ifft_centred,
-    phantom,
-    poisson_disc,
-    resample,
-    simulate,
-    slice_order,
-    slice_position_mm,
-    write_raw,
-)
+from pipelines.simulation import Simulation, SimulationSettings, simulate, write_raw
+from pipelines.simulation.geometry import slice_order, slice_position_mm
+from pipelines.simulation.phantom import phantom
+from pipelines.simulation.resample import crop_or_pad, fft_centred, fold, ifft_centred, resample
+from pipelines.simulation.sampling import poisson_disc
 
 CALIBRATION = ismrmrd.ACQ_IS_PARALLEL_CALIBRATION
 CALIBRATION_AND_IMAGING = ismrmrd.ACQ_IS_PARALLEL_CALIBRATION_AND_IMAGING

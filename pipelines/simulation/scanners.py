@@ -1,0 +1,23 @@
+"""The scanners that a simulated header can name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Scanner:
+    """What the header says about the system of one vendor."""
+
+    vendor: str | None
+    model: str | None
+    field_strength_t: float
+    coil_name: str
+
+
+VENDORS = {
+    "SIEMENS": Scanner("SIEMENS", "Skyra", 2.89362, "HeadNeck_20:1:H{}"),
+    "GE MEDICAL SYSTEMS": Scanner("GE MEDICAL SYSTEMS", "SIGNA Premier", 3.0, "48HeadCoil:{}"),
+    "Philips": Scanner("Philips", "Ingenia", 3.0, "dS-Head-32ch:{}"),
+    "generic": Scanner(None, None, 1.5, "Coil {}"),
+}
