@@ -7,25 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import scipy.fft
 from numpy.typing import NDArray
 
+from gadgets.twins.fourier import centred_fft
 from pipelines.simulation.header import encoding_space
 from pipelines.simulation.settings import SimulationSettings
-
-
-def fft_centred(array: NDArray[Any], axes: Sequence[int]) -> NDArray[np.complex64]:
-    """Centred orthonormal FFT, in complex64; the centre is index n // 2."""
-    transformed = scipy.fft.fftn(scipy.fft.ifftshift(array, axes), axes=axes, norm="ortho", overwrite_x=True)
-    kspace: NDArray[np.complex64] = scipy.fft.fftshift(transformed, axes)
-    return kspace
-
-
-def ifft_centred(array: NDArray[Any], axes: Sequence[int]) -> NDArray[np.complex64]:
-    """Centred orthonormal inverse FFT, in complex64; the centre is index n // 2."""
-    transformed = scipy.fft.ifftn(scipy.fft.ifftshift(array, axes), axes=axes, norm="ortho", overwrite_x=True)
-    image: NDArray[np.complex64] = scipy.fft.fftshift(transformed, axes)
-    return image
 
 
 def crop_or_pad(array: NDArray[Any], shape: Sequence[int], axes: Sequence[int]) -> NDArray[Any]:
@@ -47,8 +33,8 @@ def crop_or_pad(array: NDArray[Any], shape: Sequence[int], axes: Sequence[int]) 
 def resample(image: NDArray[Any], shape: Sequence[int], axes: Sequence[int]) -> NDArray[Any]:
     """Change the matrix over the same field of view by cropping or zero-filling k-space; intensities stay."""
     scale = math.sqrt(math.prod(shape) / math.prod(image.shape[axis] for axis in axes))
-    kspace = crop_or_pad(fft_centred(image, axes), shape, axes)
-    return np.complex64(scale) * ifft_centred(kspace, axes)
+    kspace = crop_or_pad(centred_fft(image, axes), shape, axes)
+    return np.complex64(scale) * centred_fft(kspace, axes, inverse=True)
 
 
 def fold(image: NDArray[Any], size: int, axis: int) -> NDArray[Any]:

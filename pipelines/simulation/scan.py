@@ -9,13 +9,14 @@ import ismrmrd
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gadgets.twins.fourier import centred_fft
 from pipelines.simulation.acquisition_headers import AcquisitionHeaders, bits, phase_encoding_flags
 from pipelines.simulation.coils import CoilMaps
 from pipelines.simulation.geometry import slice_order
 from pipelines.simulation.header import RELATIVE_RECEIVER_NOISE_BANDWIDTH, scan_header
 from pipelines.simulation.images import checked_images, coil_images
 from pipelines.simulation.noise import Noise, noise_covariance
-from pipelines.simulation.resample import fft_centred, to_recon_grid
+from pipelines.simulation.resample import to_recon_grid
 from pipelines.simulation.sampling import calibration_mask, sampling_masks
 from pipelines.simulation.settings import SimulationSettings
 
@@ -243,7 +244,7 @@ class Simulation:
         positions = self._stored_positions
         samples = np.empty((int(positions.sum()), s.coils, s.readout_samples - skipped), np.complex64)
         for coil, image in enumerate(images):
-            kspace = fft_centred(image, (0, 1, 2))
+            kspace = centred_fft(image, (0, 1, 2))
             samples[:, coil] = kspace.transpose(1, 0, 2)[positions][:, skipped:]
         if not external and self._truth[number] is None:
             rows = (np.tensordot(row, images, 1) for row in self._prewhitener.astype(np.complex64))

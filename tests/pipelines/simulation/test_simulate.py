@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from gadgets.twins.fourier import centred_fft
 from pipelines.simulation import Simulation, SimulationSettings, simulate, write_raw
 from pipelines.simulation.geometry import slice_order, slice_position_mm
 from pipelines.simulation.phantom import phantom
-from pipelines.simulation.resample import crop_or_pad, fft_centred, fold, ifft_centred, resample
+from pipelines.simulation.resample import crop_or_pad, fold, resample
 from pipelines.simulation.sampling import poisson_disc
 
 CALIBRATION = ismrmrd.ACQ_IS_PARALLEL_CALIBRATION
@@ -51,7 +52,7 @@ def sort_lines(simulation: Simulation, acquisitions: Iterable[ismrmrd.Acquisitio
 def root_sum_of_squares(kspace: NDArray[np.complex64], readout: int) -> NDArray[np.float32]:
     """Images (repetition, slice, z, y, x) without readout oversampling."""
     begin = (kspace.shape[-1] - readout) // 2
-    images = ifft_centred(kspace, (-3, -2, -1))[..., begin : begin + readout]
+    images = centred_fft(kspace, (-3, -2, -1), inverse=True)[..., begin : begin + readout]
     combined: NDArray[np.float32] = np.sqrt((np.abs(images) ** 2).sum(axis=2))
     return combined
 
@@ -98,7 +99,7 @@ def test_single_uniform_coil_gives_the_given_image() -> None:
     simulation = simulate(settings(slices=2, coils=1), image)
     np.testing.assert_allclose(simulation.truth[0], np.abs(image), rtol=1e-5)
     kspace = sort_lines(simulation, simulation.acquisitions())
-    received = crop_or_pad(ifft_centred(kspace, (-2, -1)), (24,), (-1,))
+    received = crop_or_pad(centred_fft(kspace, (-2, -1), inverse=True), (24,), (-1,))
     np.testing.assert_allclose(received[0, :, 0, 0], image, atol=1e-5)
 
 
@@ -448,4 +449,4 @@ def test_fold_is_undersampling_in_kspace(length: int, size: int) -> None:
     positions = np.arange(length) - length // 2
     frequencies = (np.arange(size) - size // 2) / size
     direct = np.exp(-2j * np.pi * np.outer(frequencies, positions)) @ image / np.sqrt(size)
-    np.testing.assert_allclose(fft_centred(fold(image, size, 0), (0,)), direct, atol=1e-9)
+    np.testing.assert_allclose(centred_fft(fold(image, size, 0), (0,)), direct, atol=1e-9)
