@@ -12,6 +12,7 @@ from typing import Any, get_args
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor, distributed
 
 from gadgets.buffers import kspace_problems, maps_of, maps_problems, sampled
@@ -469,8 +470,6 @@ def _told(progress: Progress | None, stage: str, steps: int) -> Callable[[int, f
 
 def write_loss_curve(path: Path, losses: list[float]) -> None:
     """Draw the loss of a run, every ten steps and its running mean, as a PNG; all of it or nothing."""
-    from matplotlib.figure import Figure
-
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     steps = 10 * (1 + np.arange(len(losses)))

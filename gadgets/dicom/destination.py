@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import cast
 
 from gadgets.stream import ReconError, reason_of
+from priors.extras import require
 
 TLS_SCHEMES = ("dicom-tls", "https")
 
@@ -78,6 +79,7 @@ class Destination:
             raise _wrong("key_file", self.key_file, "name the certificate it belongs to in 'certificate_file'")
         if not (math.isfinite(self.timeout_s) and self.timeout_s > 0):
             raise _wrong("pacs_timeout_s", str(self.timeout_s), "it must be a number above 0")
+        require(*(("requests", "dicomweb_client") if web else ("pynetdicom",)))  # before a scan waits for it
 
     @functools.cached_property
     def _url(self) -> urllib.parse.SplitResult:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from priors.extras import not_installed
+
 
 class ReconError(Exception):
     """An error a user can meet: one line naming the file, gadget or property, what is wrong, and the mend."""
@@ -17,6 +19,8 @@ class Aborted(Exception):
 
 def one_line(error: BaseException) -> str:
     """Text of an error on one line, with its type in front unless it was written for the user."""
+    if isinstance(error, ModuleNotFoundError) and (text := not_installed(error.name or "")):
+        return text
     text = " ".join(str(error).split())
     return (
         text if isinstance(error, ReconError) else f"{type(error).__name__}: {text}" if text else type(error).__name__

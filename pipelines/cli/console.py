@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from gadgets.stream import ReconError, one_line, reason_of
+from priors.extras import not_installed
 
 console = Console()
 errors = Console(stderr=True, soft_wrap=True, highlight=False)
@@ -85,6 +86,8 @@ def print_error(error: Exception) -> None:
     gadget = "" if stage == "source" else f"gadget {stage}: "
     if isinstance(error, ReconError):
         text = one_line(error)
+    elif isinstance(error, ModuleNotFoundError) and (missing := not_installed(error.name or "")):
+        text = gadget + missing
     elif isinstance(error, OSError) and not gadget:
         text = f"{error.filename or 'system'}: {reason_of(error)}"
     else:

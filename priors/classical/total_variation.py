@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import sigpy
-import sigpy.mri
 import torch
 from torch import Tensor
 
@@ -42,6 +40,8 @@ def total_variation(
     ------
     ValueError
         If the shapes do not fit together or the regularisation is negative.
+    ModuleNotFoundError
+        If SigPy (extra `benchmark`) is not installed.
 
     Notes
     -----
@@ -63,6 +63,8 @@ def _slice(
     kspace: Tensor, maps: Tensor, weights: Tensor, largest: float, regularisation: float, iterations: int
 ) -> np.ndarray:
     """Images (set, y, x) of one slice."""
+    import sigpy.mri  # with Numba it takes 1.7 s to import, which no other method should wait for
+
     sets, _, *shape = maps.shape
     sampled = weights.cpu().numpy()
     encodings = [
