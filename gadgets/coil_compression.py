@@ -156,8 +156,8 @@ class CoilCompression(Gadget):
     """Replaces the coils of k-space and calibration buffers by fewer virtual coils.
 
     The compression is learned from each slice's calibration lines (from its k-space when it has none) when the slice
-    comes first, and used for all its repetitions, phases, sets and contrasts. 2D slices get one matrix, 3D volumes one
-    a readout position, aligned (geometric coil compression), unless `method` says otherwise.
+    first comes in an encoding space, and used for all its repetitions, phases, sets and contrasts there. 2D slices get
+    one matrix, 3D volumes one a readout position, aligned (geometric coil compression), unless `method` says otherwise.
     """
 
     @dataclass(frozen=True)
@@ -174,15 +174,15 @@ class CoilCompression(Gadget):
         self._matrices: dict[tuple[int, ...], list[Tensor]] = {}
         for item in items:
             if isinstance(item, ReconData) and self.parameters.method != "none":
-                item = ReconData([self._compressed(bit) for bit in item.bits])
+                item = ReconData([self._compressed(space, bit) for space, bit in enumerate(item.bits)])
             yield item
 
-    def _compressed(self, bit: ReconBit) -> ReconBit:
+    def _compressed(self, space: int, bit: ReconBit) -> ReconBit:
         data = bit.data.data
         if not data.size or data.shape[3] == 1:
             return bit
         same_coils = bit.ref is not None and bit.ref.data.shape[3] == data.shape[3]
-        key = (data.shape[3], first_line(bit.data).idx.slice)
+        key = (space, first_line(bit.data).idx.slice, data.shape[3])
         matrices = self._matrices.get(key) or self._learned(bit.ref.data if same_coils else data, data)
         if slices_come_again(self.header):
             self._matrices[key] = matrices

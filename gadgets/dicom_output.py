@@ -21,6 +21,8 @@ __all__ = ["DicomOutput", "dicom_datasets", "spool_and_destination", "write_dico
 
 log = logging.getLogger("genrecon")
 
+NO_FOLDER = "none"  # value of the property 'folder' that says: write no files
+
 
 class DicomOutput(Gadget):
     """Writes every image of the stream as DICOM (MR Image Storage) and passes it on unchanged.
@@ -33,9 +35,19 @@ class DicomOutput(Gadget):
     Parameters: ClassVar[type] = DicomParameters
 
     def configure(self, header: Any, properties: Mapping[str, str]) -> None:
-        """Take header and properties; what an earlier scan left in the spool is delivered from now on."""
+        """Take header and properties; what an earlier scan left in the spool is delivered from now on.
+
+        Raises ReconError for a bad property, and when there is neither a folder nor a PACS.
+        """
         super().configure(header, properties)
         self._spool, self._destination = spool_and_destination(self.parameters)
+        folder_name = self.parameters.folder.strip()
+        if not folder_name and not self._destination:
+            raise ReconError(
+                f"gadget {self.name}: it has neither property 'folder' nor 'pacs'; name a folder that no one else can "
+                f"read, a PACS, or folder '{NO_FOLDER}' to write no DICOM"
+            )
+        self._writes_folder = folder_name not in {"", NO_FOLDER}
         if self._destination:
             folder = queue_folder(self._spool, self._destination)
             if folder.is_dir() and self.parameters.deliver:
@@ -54,13 +66,13 @@ class DicomOutput(Gadget):
         spooled: list[Path] = []
         lost: list[ReconError] = []  # why files are not where they are meant to be
         for item in items:
-            if isinstance(item, ismrmrd.Image):
+            if isinstance(item, ismrmrd.Image) and (self._writes_folder or self._destination):
                 datasets = dicom_datasets(item, self.header, self.parameters, warn_once)
                 contents = [encoded(ds) for ds in datasets]
                 if self._destination:
                     spooled += self._spool_files(contents, self._destination, lost)
                 try:
-                    if self.parameters.folder.strip() or not self._destination:
+                    if self._writes_folder:
                         count += len(write_datasets(datasets, contents, self.parameters))
                 except ReconError as error:
                     if self._destination:
@@ -75,7 +87,7 @@ class DicomOutput(Gadget):
                     f"{left} of {len(spooled)} files wait in the spool for {self._destination.pacs}; the next scan or "
                     f"genrecon deliver --spool {self._spool} sends them"
                 )
-        if count or not self._destination:
+        if self._writes_folder:
             log.info("%s: %d files in %s", self.name, count, self.parameters.folder)
         if self._destination:
             log.info("%s: %d files in the spool %s", self.name, len(spooled), self._spool)

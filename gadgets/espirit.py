@@ -49,7 +49,7 @@ class Espirit(Gadget):
         calibration_size: int = parameter(24, "most calibration samples used along each axis", minimum=4)
 
     def process(self, items: Iterator[Any]) -> Iterator[Any]:
-        kept: dict[int, tuple[Array, str]] = {}
+        kept: dict[tuple[int, int], tuple[Array, str]] = {}
         shared: dict[tuple[int, ...], _SharedCalibration] = {}
         waiting: list[ReconData] = []
         for item in items:
@@ -58,7 +58,7 @@ class Espirit(Gadget):
                 continue
             for space, bit in enumerate(item.bits):
                 interleaved = calibration_mode(self.header.encoding[space]) == "interleaved"
-                if interleaved and bit.data.data.size and _slice(bit) not in kept:
+                if interleaved and bit.data.data.size and _slice(space, bit) not in kept:
                     shared.setdefault(_key(space, bit), _SharedCalibration()).add(bit.data.data)
             waiting.append(item)
             for candidate in list(waiting):
@@ -72,16 +72,16 @@ class Espirit(Gadget):
     def _attach(
         self,
         item: ReconData,
-        kept: dict[int, tuple[Array, str]],
+        kept: dict[tuple[int, int], tuple[Array, str]],
         shared: dict[tuple[int, ...], _SharedCalibration],
     ) -> bool:
         """Attach maps to all ReconBits; False when some must wait for the lines of later repetitions."""
         for space, bit in enumerate(item.bits):
             if not bit.data.data.size or hasattr(bit, "coil_maps"):
                 continue
-            key, slice_index = _key(space, bit), _slice(bit)
+            key, place = _key(space, bit), _slice(space, bit)
             calibration, source = self._calibrations(bit), "measured"
-            earlier, earlier_source = kept.get(slice_index, (None, ""))
+            earlier, earlier_source = kept.get(place, (None, ""))
             if calibration is None and earlier is not None and earlier.shape[:4] == bit.data.data.shape[:4]:
                 bit.coil_maps, bit.calibration = earlier, earlier_source
                 continue
@@ -93,7 +93,7 @@ class Espirit(Gadget):
                 calibration, source = self._completed(bit), "completed"
             bit.coil_maps, bit.calibration = self._maps(bit, calibration), source
             if slices_come_again(self.header):
-                kept[slice_index] = (bit.coil_maps, "earlier repetition" if source == "measured" else source)
+                kept[place] = (bit.coil_maps, "earlier repetition" if source == "measured" else source)
                 shared.pop(key, None)
         return True
 
@@ -192,8 +192,9 @@ class _SharedCalibration:
         return ReconBit(replace_data(like.data, self._sum / np.maximum(self._count, 1)))
 
 
-def _slice(bit: ReconBit) -> int:
-    return int(first_line(bit.data).idx.slice)
+def _slice(space: int, bit: ReconBit) -> tuple[int, int]:
+    """Encoding space and slice: what shares coil maps."""
+    return space, int(first_line(bit.data).idx.slice)
 
 
 def _key(space: int, bit: ReconBit) -> tuple[int, ...]:

@@ -93,10 +93,12 @@ def staged_folder(folder: Path) -> Iterator[Path]:
         if not folder.exists():
             staging.rename(folder)
             return
-        for source in sorted(path for path in staging.rglob("*") if path.is_file()):
+        for source in sorted(staging.rglob("*")):  # a folder before what is in it
             target = folder / source.relative_to(staging)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(source, target)
+            if source.is_dir():
+                target.mkdir(mode=source.stat().st_mode & 0o777, exist_ok=True)
+            else:
+                os.replace(source, target)
     except ReconError as error:
         if str(staging) in str(error) and isinstance(error.__context__, OSError):
             raise _unwritable(folder, error.__context__) from None

@@ -12,10 +12,11 @@ class DicomParameters:
     """Properties of `DicomOutput`, and the settings of `dicom_datasets` and `write_dicom`."""
 
     folder: str = parameter(
-        "dicom",
-        "folder the series folders are made in; '~' is the home folder, a relative folder is below the "
-        "working directory of the process that runs the gadget (on a server: the server's); with a PACS it may be "
-        "empty: files are in the spool only",
+        "",
+        "folder the series folders are made in, with modes 0700 and 0600; '~' is the home folder, a relative folder is "
+        "below the working directory of the process that runs the gadget (on a server: the server's); 'none': no "
+        "files, the images only pass on; it must be given unless there is a PACS, and may be empty with one: files are "
+        "in the spool only then",
         local=True,
     )
     anonymize: bool = parameter(
@@ -48,7 +49,8 @@ class DicomParameters:
     )
     spool: str = parameter(
         "dicom-spool",
-        "folder where files wait until the PACS confirmed them; scans and processes may share one",
+        "folder where files wait until the PACS confirmed them, for one user: modes 0700 and 0600; scans and processes "
+        "may share one",
         local=True,
     )
     calling_ae: str = parameter("GENRECON", "AE title of this side, as the PACS knows it", local=True)

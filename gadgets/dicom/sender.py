@@ -28,7 +28,7 @@ from gadgets.dicom.spool import (
     name_of,
     waiting_files,
 )
-from gadgets.files import replace_file
+from gadgets.files import private_folder, replace_file
 from gadgets.stream import ReconError, one_line
 
 log = logging.getLogger("genrecon")
@@ -159,7 +159,7 @@ class Sender:
         if not at_once and (rest := self._rested - time.monotonic()) > 0:
             return rest
         try:
-            with FileLock(self.folder / LOCK_FILE, timeout=0):
+            with FileLock(self.folder / LOCK_FILE, timeout=0, mode=0o600):
                 self._remove_abandoned()
                 if not self._unsaved:
                     self._state = self.load_state()
@@ -244,7 +244,7 @@ class Sender:
             if answer.text:
                 log.warning("PACS %s: %s, %s", destination.pacs, path.name, answer.text)
             if destination.keep_delivered:
-                (self.folder / DELIVERED_FOLDER).mkdir(mode=0o700, exist_ok=True)
+                private_folder(self.folder / DELIVERED_FOLDER)
                 os.replace(path, self.folder / DELIVERED_FOLDER / path.name)
             else:
                 path.unlink(missing_ok=True)
@@ -270,7 +270,7 @@ class Sender:
     def _set_aside(self, path: Path, reason: str) -> None:
         aside = self.folder / FAILED_FOLDER / path.name
         text = f"PACS {self.pacs}: {reason}"
-        replace_file(aside.with_suffix(".txt"), f"{text}\n".encode())
+        replace_file(aside.with_suffix(".txt"), f"{text}\n".encode(), private=True)
         os.replace(path, aside)
         log.error("%s (it is in %s)", text, aside.parent)
 
@@ -304,7 +304,7 @@ class Sender:
 
     def _save_state(self) -> None:
         try:
-            replace_file(self.folder / STATE_FILE, self._state.to_json().encode())
+            replace_file(self.folder / STATE_FILE, self._state.to_json().encode(), private=True)
             self._unsaved = False
         except OSError:  # a full disk: what this process remembers counts until there is room
             self._unsaved = True

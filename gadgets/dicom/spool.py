@@ -1,7 +1,8 @@
 """The spool: DICOM files wait in it until the PACS confirmed them, whatever fails or restarts meanwhile.
 
 Every PACS has a folder in the spool, its queue: the files, `destination.json`, `state.json`, and what left the queue in
-`failed/` and, where asked for, `delivered/`. Any number of processes may add files; the holder of a queue's lock sends.
+`failed/` and, where asked for, `delivered/`; all of it for one user (modes 0700 and 0600). Any number of processes may
+add files; the holder of a queue's lock sends.
 """
 
 from __future__ import annotations
@@ -44,15 +45,13 @@ def add_to_spool(spool: Path, destination: Destination, content: bytes) -> Path:
     OSError
         It cannot be written, for instance because the disk is full.
     """
-    spool.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder = queue_folder(spool, destination)
-    folder.mkdir(mode=0o700, exist_ok=True)
     about = folder / DESTINATION_FILE
     text = destination.to_json().encode()
     if not about.exists() or about.read_bytes() != text:
-        replace_file(about, text)
+        replace_file(about, text, private=True)
     path = folder / f"{name_of(content)}.dcm"
-    replace_file(path, content)
+    replace_file(path, content, private=True)
     _sync_folder(folder)
     return path
 

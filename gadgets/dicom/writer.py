@@ -1,4 +1,4 @@
-"""DICOM files, one folder a series."""
+"""DICOM files, one folder a series; only the user who writes them can read them."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def write_datasets(datasets: list[FileDataset], contents: list[bytes], parameter
         folder = Path(parameters.folder.strip()).expanduser()
         for ds, content in zip(datasets, contents, strict=True):
             path = _file_path(folder, ds)
-            replace_file(path, content)
+            replace_file(path, content, private=True)
             paths.append(path)
     except (OSError, RuntimeError) as error:  # RuntimeError: expanduser finds no home
         raise ReconError(
@@ -81,9 +81,9 @@ def write_dicom(
 ) -> list[Path]:
     """Write an ISMRMRD image as DICOM Part 10 files, `folder/SERIES_description_hash/IM_00001.dcm`.
 
-    The hash is of the SeriesInstanceUID: scans never share a series folder, a replay writes the same files
-    again. Each file appears whole under its name or not at all. See `dicom_datasets` for the content and the
-    arguments.
+    The hash is of the SeriesInstanceUID: scans never share a series folder, a replay writes the same files again. Each
+    file appears whole under its name or not at all. Folders have mode 0700, files 0600. See `dicom_datasets` for the
+    content and the arguments.
 
     Returns
     -------

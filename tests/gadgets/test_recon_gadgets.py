@@ -129,6 +129,32 @@ def test_empty_bits_of_other_encoding_spaces_are_skipped():
     assert isinstance(result, ImageArray)
 
 
+@pytest.fixture
+def two_spaces():
+    """Header and two repetitions, only the first with calibration, of two encoding spaces of other matrix sizes."""
+    header, small = buffered(repetitions=2, calibration_repetitions="first", matrix=(24, 24, 1), coils=6)
+    other, large = buffered(repetitions=2, calibration_repetitions="first", matrix=(40, 32, 1), coils=6, seed=3)
+    header.encoding.append(other.encoding[0])
+    return header, [ReconData([first[0], second[0]]) for first, second in zip(small, large, strict=True)]
+
+
+def test_each_encoding_space_has_virtual_coils_of_its_own(two_spaces):
+    header, items = two_spaces
+    both = run(header, items, CoilCompression, virtual_coils=3)
+    for space in (0, 1):
+        alone = run(header, [ReconData([item[space]]) for item in items], CoilCompression, virtual_coils=3)
+        for item, expected in zip(both, alone, strict=True):
+            np.testing.assert_array_equal(item[space].data.data, expected[0].data.data)
+
+
+def test_each_encoding_space_keeps_its_own_maps(two_spaces):
+    header, items = two_spaces
+    first, second = run(header, items, Espirit)
+    for space in (0, 1):
+        assert second[space].coil_maps is first[space].coil_maps
+        assert second[space].calibration == "earlier repetition"
+
+
 # --- reconstruction --------------------------------------------------------------------------------------------------
 
 

@@ -21,6 +21,7 @@ from ismrmrd.xsd import CreateFromDocument, ismrmrdHeader
 from gadgets.dicom.parameters import DicomParameters
 from gadgets.dicom_output import DicomOutput, dicom_datasets, write_dicom
 from gadgets.stream import ReconError
+from pipelines.chain import read_chain, shipped_chains
 
 NO_VALIDATOR = "dciodvfy is not installed (Debian package dicom3tools): DICOM validity is not checked"
 
@@ -492,6 +493,30 @@ def test_full_disk_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.Monke
             save(image, make_header(), tmp_path)
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert len(files) == 1 and files[0].read_bytes() == before
+
+
+def test_no_other_user_can_read_the_files(tmp_path: Path, open_umask: None) -> None:
+    (path,) = save(make_image(), make_header(), tmp_path / "a" / "b")
+    assert oct(path.stat().st_mode & 0o777) == "0o600"
+    above = [folder for folder in path.parents if folder.is_relative_to(tmp_path) and folder != tmp_path]
+    assert [oct(folder.stat().st_mode & 0o777) for folder in above] == ["0o700"] * 3
+
+
+def test_where_to_write_must_be_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ReconError, match=r"neither property 'folder' nor 'pacs'; name a folder .* 'none' to write no"):
+        DicomOutput().configure(make_header(), {})
+    gadget = DicomOutput()
+    gadget.configure(make_header(), {"folder": "none"})
+    items = [make_image(), make_image(np.full((1, 1, 4, 4), np.nan, np.float32))]
+    assert list(gadget.process(iter(items))) == items
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", shipped_chains())
+def test_shipped_chains_name_no_folder(name: str) -> None:
+    node = read_chain(name).external("gadgets.dicom_output")
+    assert node is not None and node.properties["folder"] == "none"
 
 
 def test_gadget_writes_and_passes_everything_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -786,4 +786,14 @@ def test_a_plain_port_is_not_spoken_to_in_the_clear(scp: Scp, authority: trustme
 def test_nothing_secret_is_kept_beside_the_files(tmp_path: Path) -> None:
     folder = fill(tmp_path / "spool", "dicom://PACS@127.0.0.1:1")
     assert set(json.loads((folder / "destination.json").read_text())) == set(Destination.__dataclass_fields__)
-    assert (tmp_path / "spool").stat().st_mode & 0o077 == 0
+
+
+def test_no_other_user_can_read_the_spool(stow: Stow, tmp_path: Path, open_umask: None) -> None:
+    refused = uids(FILES)[1]
+    stow.reset(lambda uid: stow_answer(uid, 0xA900 if uid == refused else 0))
+    folder = fill(tmp_path / "a" / "spool", stow.url, keep_delivered=True)
+    exhaust(Sender(folder, QUICK))
+    names = {path.name for path in folder.rglob("*")}
+    assert {"destination.json", "state.json", "failed", "delivered"} <= names
+    assert {oct(path.stat().st_mode & 0o777) for path in tmp_path.rglob("*") if path.is_dir()} == {"0o700"}
+    assert {oct(path.stat().st_mode & 0o777) for path in tmp_path.rglob("*") if path.is_file()} == {"0o600"}
