@@ -34,7 +34,7 @@ class DicomParameters:
     series_description: str = parameter("", "SeriesDescription; empty: the header's, followed by the method")
     series_number_offset: int = parameter(
         1000,
-        "SeriesNumber = 100 x initialSeriesNumber + image_series_index + this, away from the scanner's own",
+        "SeriesNumber = 1000 x initialSeriesNumber + image_series_index + this, away from the scanner's own",
         minimum=0,
         maximum=1_000_000,
     )

@@ -19,6 +19,26 @@ PAIRED_BODY_PARTS = frozenset((
 ))
 # fmt: on
 
+# SeriesNumbers of one scan: image_series_index is 1 + the encoding space, + 100 for standard deviations, so that both
+# fit below this with room for `image_series`.
+SERIES_OF_A_SCAN = 1000
+
+
+def series_number(image: ismrmrd.Image, header: ismrmrdHeader, offset: int, warn: Warn) -> int:
+    """SeriesNumber = SERIES_OF_A_SCAN x initialSeriesNumber + image_series_index + offset, unique in a study.
+
+    Warns of an image_series_index that takes a number of the next scan.
+    """
+    measurement = header.measurementInformation
+    initial = (measurement.initialSeriesNumber if measurement else None) or 0
+    if image.image_series_index >= SERIES_OF_A_SCAN:
+        warn(
+            f"image_series_index {image.image_series_index} is above {SERIES_OF_A_SCAN - 1}: another scan of the study "
+            "may have the same SeriesNumber"
+        )
+    number = SERIES_OF_A_SCAN * initial + image.image_series_index + offset
+    return max(0, min(number, 2**31 - 1))
+
 
 def counter_size(header: ismrmrdHeader, name: str) -> int:
     """Number of values an encoding counter takes, 1 when the header is silent."""
@@ -59,9 +79,7 @@ def add_series(
     ds.ImageType = ["DERIVED", "PRIMARY", value]
     ds.ComplexImageComponent = component
     ds.DerivationDescription = text_value(derivation, "ST", warn)
-    initial = (measurement.initialSeriesNumber if measurement else None) or 0
-    number = 100 * initial + image.image_series_index + parameters.series_number_offset
-    ds.SeriesNumber = max(0, min(number, 2**31 - 1))
+    ds.SeriesNumber = series_number(image, header, parameters.series_number_offset, warn)
     if parameters.series_description:
         ds.SeriesDescription = text_value(parameters.series_description, "LO", warn)
     else:

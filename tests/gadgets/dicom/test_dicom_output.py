@@ -241,7 +241,7 @@ def test_header_reaches_the_dataset() -> None:
     assert ds.PatientAge == "038Y" and ds.PatientBirthDate == "19800315"
     assert ds.StudyInstanceUID == "1.2.3.4.5" and ds.AccessionNumber == "4711"
     assert ds.FrameOfReferenceUID == "1.3.12.2.1107.5.2.19.45387.1"
-    assert ds.SeriesNumber == 1301 and ds.SeriesDescription == "t1_knee svd-wkgm"
+    assert ds.SeriesNumber == 4001 and ds.SeriesDescription == "t1_knee svd-wkgm"
     assert ds.RepetitionTime == pytest.approx(219.64) and ds.FlipAngle == 50
     assert (ds.EchoNumbers, float(ds.EchoTime)) == (2, 4.9)
     assert (ds.TemporalPositionIdentifier, ds.NumberOfTemporalPositions, ds.AcquisitionNumber) == (3, 5, 3)
@@ -460,7 +460,7 @@ def test_replay_overwrites_and_scans_do_not_meet(tmp_path: Path) -> None:
     first = save(make_image(), make_header(), tmp_path)
     assert save(make_image(), make_header(), tmp_path) == first
     assert save(make_image(), make_header(patient="P-2"), tmp_path) != first
-    assert first[0].name == "IM_00001.dcm" and first[0].parent.name.startswith("1301_t1_knee_svd-wkgm_")
+    assert first[0].name == "IM_00001.dcm" and first[0].parent.name.startswith("4001_t1_knee_svd-wkgm_")
     assert len(list(tmp_path.rglob("*"))) == 4
 
 
