@@ -30,8 +30,9 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from gadgets.solvers.generative_solver import combine_sets
-from pipelines.evaluation.benchmark import OBJECT, birdcage, measures
+from pipelines.evaluation.metrics import OBJECT_THRESHOLD, measures
 from pipelines.simulation import sampling as patterns
+from pipelines.simulation.coils import birdcage_maps
 from priors.classical.posterior import image_scale, l1_wavelet
 from priors.generative import GenerativeResult, GenerativeSettings, generative
 from priors.learning.checkpoints import load_checkpoint, shipped_checkpoint
@@ -187,7 +188,7 @@ def simulated(image: Tensor, coils: int, shape: tuple[int, int]) -> Tensor:
             before = size // 2 - now // 2
             padding = [0, 0, before, size - now - before] if axis == -2 else [before, size - now - before]
             kspace = torch.nn.functional.pad(kspace, padding)
-    result = fft2c(torch.from_numpy(birdcage(coils, shape)) * ifft2c(kspace))
+    result = fft2c(torch.from_numpy(birdcage_maps(coils, shape)) * ifft2c(kspace))
     return result / root_sum_of_squares(result).max()
 
 
@@ -369,7 +370,7 @@ def uncertainty(data: Path, prior: WeightedKspacePrior, samples: int) -> None:
         _, result = ours(scan, prior, True, maps, samples=samples)
         magnitudes = root_sum_of_squares(result.kspace[:, 0] * level)
         mean, deviation = magnitudes.mean(0), magnitudes.std(0).numpy()
-        inside = scan.reference > OBJECT
+        inside = scan.reference > OBJECT_THRESHOLD
         error = np.abs(mean.numpy() - scan.reference)[inside]
         rho = spearmanr(deviation[inside], error).statistic
         ratio = np.sqrt(np.square(deviation[inside]).mean() / np.square(error).mean())

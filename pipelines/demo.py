@@ -30,7 +30,7 @@ def quality(raw: Path, folder: Path) -> Iterator[tuple[str, tuple[float, float]]
 
     Both images are divided by the truth's maximum.
     """
-    from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+    from pipelines.evaluation.metrics import measures
 
     truth = read_truth(raw)[0]
     result = np.zeros_like(truth)
@@ -39,5 +39,5 @@ def quality(raw: Path, folder: Path) -> Iterator[tuple[str, tuple[float, float]]
         result[image.slice] = image.data[0, 0] / scale
     result, truth = result / truth.max(), truth / truth.max()
     for number, (expected, got) in enumerate(zip(truth, result, strict=True)):
-        psnr = peak_signal_noise_ratio(expected, got, data_range=1.0)
-        yield str(number), (psnr, structural_similarity(expected, got, data_range=1.0))
+        found = measures(got, expected)
+        yield str(number), (found["psnr"], found["ssim"])

@@ -41,7 +41,7 @@ def benchmark(
     The folder gets results.csv, results.json, the images and report.html.
     """
     from pipelines.evaluation.benchmark import benchmark as run
-    from pipelines.evaluation.benchmark import check_metrics, summary
+    from pipelines.evaluation.summary import check_metrics, summary
 
     columns = check_metrics(metrics)
     cases, entries = options.cases_and_methods(data, kspace, coils, slices, masks, patterns, noise, methods)

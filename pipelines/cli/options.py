@@ -69,7 +69,8 @@ def cases_and_methods(
     methods: list[str] | None,
 ) -> tuple[list[Any], list[Any]]:
     """Read what benchmark and stability run: their cases and their methods."""
-    from pipelines.evaluation.benchmark import BenchmarkCases, default_entries, read_entry
+    from pipelines.evaluation.cases import BenchmarkCases
+    from pipelines.evaluation.entries import default_entries, read_entry
 
     entries = [read_entry(text) for text in methods] if methods else default_entries()
     chosen = BenchmarkCases(

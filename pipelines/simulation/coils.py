@@ -58,3 +58,12 @@ class CoilMaps:
         # Falls off as the cube of the distance, like the field of a small loop.
         field_map: NDArray[np.complex64] = turn * (dx + 1j * dy) / distance_squared**2
         return field_map
+
+
+def birdcage_maps(coils: int, shape: tuple[int, ...]) -> NDArray[np.complex64]:
+    """Complex64 maps (coil, y, x) of a birdcage coil on a pixel grid, by SigPy; their sum of squares is 1."""
+    import sigpy.mri  # takes seconds
+
+    maps = sigpy.mri.birdcage_maps((coils, *shape), r=1.3).astype(np.complex64)
+    normalised: NDArray[np.complex64] = maps / np.linalg.norm(maps, axis=0)
+    return normalised

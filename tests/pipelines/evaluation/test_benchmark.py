@@ -4,33 +4,27 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import signal
 import warnings
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 import sigpy
 
 from gadgets.stream import ReconError
-from pipelines.evaluation import benchmark as module
-from pipelines.evaluation import distribute
-from pipelines.evaluation.benchmark import (
-    BenchmarkCases,
-    Case,
-    Entry,
-    benchmark,
-    check_metrics,
-    default_entries,
-    measures,
-    read_entry,
-    summary,
-)
+from pipelines.evaluation import distribute, workers
+from pipelines.evaluation.benchmark import benchmark
+from pipelines.evaluation.cases import BenchmarkCases, Case
+from pipelines.evaluation.entries import Entry, default_entries, read_entry
+from pipelines.evaluation.metrics import measures
+from pipelines.evaluation.summary import check_metrics, summary
+from pipelines.evaluation.workers import Task
 from pipelines.simulation import SimulationSettings, simulate, write_raw
 from pipelines.simulation.sampling import PATTERNS
+from tests.pipelines.evaluation import stand_ins
 from tests.pipelines.evaluation.cluster import cluster
+from tests.pipelines.evaluation.stand_ins import StandInCase, StandInEntry
 
 SIZE = 48
 FAST = [Entry("zero_filled"), Entry("cg_sense"), Entry("grappa"), Entry("l1_wavelet", (("iterations", "5"),))]
@@ -96,7 +90,7 @@ def test_tables_images_and_a_second_run_that_has_nothing_to_do(cases, tmp_path, 
         )
     text = summary(results, ["psnr", "hfen_object"])
     assert text.row_count == 4
-    monkeypatch.setattr(module, "run_task", lambda *_: pytest.fail("it was done already"))
+    monkeypatch.setattr(workers, "run_task", lambda *_: pytest.fail("it was done already"))
     assert benchmark(cases[:2], FAST, tmp_path / "out", threads=1)["rows"] == results["rows"]
 
 
@@ -125,33 +119,49 @@ def same_numbers(one, other):
             assert first[name] == second[name]
 
 
-def test_processes_give_the_same_numbers_and_a_killed_one_loses_nothing(cases, tmp_path):
-    here = benchmark(cases[:1], FAST, tmp_path / "here", threads=1)
-    killed = []
-
-    def kill_one(count, total, text):
-        children = [child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())]
-        if not killed and children:
-            children[0].send_signal(signal.SIGKILL)
-            killed.append(children[0].pid)
-
-    there = benchmark(cases[:1], FAST, tmp_path / "there", threads=1, workers=2, progress=kill_one)
-    assert killed
+def test_a_process_gives_the_same_numbers(cases, tmp_path):
+    here = benchmark(cases[:1], FAST[1:2], tmp_path / "here", threads=1)
+    there = benchmark(cases[:1], FAST[1:2], tmp_path / "there", threads=1, workers=2)
     same_numbers(here, there)
 
 
+def in_processes(monkeypatch, *entries):
+    """Rows and images of stand-ins that two processes run, by method."""
+    monkeypatch.setattr(workers, "run_task", stand_ins.run)
+    tasks = [Task(StandInCase("case"), entry, entry.label) for entry in entries]
+    return {task.key: (row, arrays) for task, row, arrays in workers.on_this_machine(tasks, 1, 2, workers=2)}
+
+
+def test_a_process_that_is_killed_loses_nothing(tmp_path, monkeypatch):
+    found = in_processes(
+        monkeypatch,
+        StandInEntry("first"),
+        StandInEntry("killed once", str(tmp_path / "flag")),
+        StandInEntry("last"),
+    )
+    assert set(found) == {"first", "killed once", "last"}
+    assert all(not row["error"] and arrays["image"].tolist() == [3, 3] for row, arrays in found.values())
+
+
+def test_a_process_that_always_dies_is_a_failed_row(monkeypatch):
+    monkeypatch.setattr(workers, "ATTEMPTS", 1)
+    found = in_processes(monkeypatch, StandInEntry("first"), StandInEntry("killed always"), StandInEntry("last"))
+    errors = {name: row["error"] for name, (row, _) in found.items()}
+    assert "its process was killed" in errors.pop("killed always")
+    assert errors == {"first": "", "last": ""}
+
+
 def test_dask_workers_give_the_same_numbers_and_a_killed_one_loses_nothing(cases, tmp_path):
-    entries = [*FAST, Entry("sake", (("iterations", "12"),)), Entry("tv", (("iterations", "40"),))]
-    here = benchmark(cases[:2], entries, tmp_path / "here", threads=1)
-    with cluster(tmp_path) as (address, workers), warnings.catch_warnings():
+    here = benchmark(cases[:2], FAST, tmp_path / "here", threads=1)
+    with cluster(tmp_path) as (address, processes), warnings.catch_warnings():
         warnings.simplefilter("ignore")
 
         def kill_one(count, total, text):
             if count == 3:
-                workers[0].kill()
+                processes[0].kill()
 
-        there = benchmark(cases[:2], entries, tmp_path / "there", threads=1, dask=address, progress=kill_one)
-        assert workers[0].wait(10) == -signal.SIGKILL
+        there = benchmark(cases[:2], FAST, tmp_path / "there", threads=1, dask=address, progress=kill_one)
+        assert processes[0].wait(10) == -signal.SIGKILL
     same_numbers(here, there)
 
 
@@ -272,22 +282,6 @@ def test_thin_matrices_have_their_centre_in_the_middle():
     mask = PATTERNS["poisson"]((64, 16), 3)
     assert mask[20:44].all() and mask.sum() >= 24 * 16
     assert PATTERNS["uniform"]((20, 64), 4).all()
-
-
-def test_a_process_that_always_dies_is_a_failed_row(cases, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "run_task", dying)
-    monkeypatch.setattr(module, "ATTEMPTS", 1)
-    entries = [Entry("cg_sense"), Entry("sake"), Entry("grappa")]
-    rows = benchmark(cases[:1], entries, tmp_path, threads=1, workers=2)["rows"]
-    assert [bool(row["error"]) for row in rows] == [False, True, False]
-    assert "its process was killed" in rows[1]["error"]
-
-
-def dying(case, entry, repeats, threads):
-    """Stands in for a task that runs out of memory."""
-    if entry.method == "sake":
-        os.kill(os.getpid(), signal.SIGKILL)
-    return module._failed(case, entry, ""), {"image": case.reference}
 
 
 def test_wrong_arrays(tmp_path):

@@ -10,31 +10,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-import sigpy.mri
 import torch
 from PIL import Image
 from rich.console import Console
 from scipy.ndimage import gaussian_filter
 
 from gadgets.stream import ReconError
-from pipelines.evaluation import stability as suite
 from pipelines.evaluation.arrays import ArrayResult
-from pipelines.evaluation.benchmark import Case, Entry, root_sum_of_squares
-from pipelines.evaluation.stability import (
-    NESTED,
-    detail_changes,
-    detail_part,
-    more_samples_part,
-    nested_masks,
-    other_masks,
-    perturbation_part,
-    place_details,
-    recovery,
-    seen_by_coils,
-    sensitivities,
-    stability,
-    tables,
-)
+from pipelines.evaluation.cases import Case, root_sum_of_squares, seen_by_coils
+from pipelines.evaluation.entries import Entry
+from pipelines.evaluation.stability import run, stability, tables
+from pipelines.evaluation.stability.details import detail_changes, place_details, recovery, sensitivities
+from pipelines.evaluation.stability.masks import NESTED, centre_size, nested_masks, other_masks
+from pipelines.evaluation.stability.parts import detail_part, more_samples_part, perturbation_part
+from pipelines.simulation.coils import birdcage_maps
 from pipelines.simulation.sampling import poisson
 from priors.signal.fourier import ifft2c
 
@@ -61,10 +50,7 @@ def ellipse(size: int = SIZE) -> np.ndarray:
 
 
 def case_of(image: np.ndarray, mask: np.ndarray, coils: int = 4, noise: float = 0.0, name: str = "ellipse") -> Case:
-    maps = np.ones((1, *image.shape))
-    if coils > 1:
-        maps = sigpy.mri.birdcage_maps((coils, *image.shape), r=1.3)
-        maps = maps / np.linalg.norm(maps, axis=0)
+    maps = birdcage_maps(coils, image.shape) if coils > 1 else np.ones((1, *image.shape))
     kspace = seen_by_coils(image, maps)
     return Case(name, 0, "test", noise, (kspace / root_sum_of_squares(kspace).max()).astype(np.complex64), mask)
 
@@ -101,8 +87,11 @@ class Counted:
 
 
 @pytest.fixture
-def counted(monkeypatch: pytest.MonkeyPatch) -> type[Counted]:
-    monkeypatch.setattr(suite, "ArrayReconstruction", Counted)
+def counted(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> type[Counted]:
+    """The stand-in instead of reconstructions, and of figures, which take most of the time otherwise."""
+    monkeypatch.setattr(run, "ArrayReconstruction", Counted)
+    if "figure" not in request.node.name:
+        monkeypatch.setattr(run, "case_figure", lambda *_: b"PNG")
     monkeypatch.setattr(Counted, "calls", 0)
     monkeypatch.setattr(Counted, "failing", "broken")
     return Counted
@@ -254,7 +243,7 @@ def test_other_masks_have_their_accelerations_and_a_centre_to_calibrate_on() -> 
         assert mask[20:28, 20:28].all()
         slack = 0.02 if pattern == "poisson" else 0.4
         assert mask.size / mask.sum() == pytest.approx(float(acceleration), rel=slack)
-    assert suite._centre((256, 256)) == suite._centre((320, 160)) == 24
+    assert centre_size((256, 256)) == centre_size((320, 160)) == 24
 
 
 def test_a_method_that_is_worse_with_more_samples_fails(sparse: Case) -> None:
@@ -417,9 +406,9 @@ def drawn(results: dict[str, Any]) -> str:
 
 def test_real_methods_on_a_small_case(tmp_path: Path) -> None:
     case = case_of(ellipse(), poisson((SIZE, SIZE), 3, centre=12), noise=0.002)
-    entries = [Entry("cg_sense"), Entry("l1_wavelet")]
-    first = stability([case], entries, tmp_path / "a", contrasts=(0.2,), steps=2, threads=1)
-    second = stability([case], entries, tmp_path / "b", contrasts=(0.2,), steps=2, threads=1)
+    entries = [Entry("cg_sense"), Entry("l1_wavelet", (("iterations", "10"),))]
+    first = stability([case], entries, tmp_path / "a", contrasts=(0.2,), steps=1, threads=1)
+    second = stability([case], entries, tmp_path / "b", contrasts=(0.2,), steps=1, threads=1)
     assert first["rows"] == second["rows"]
     assert not any(row["error"] for row in first["rows"])
     for entry in entries:
@@ -432,7 +421,7 @@ def test_real_methods_on_a_small_case(tmp_path: Path) -> None:
 
 
 def test_the_generative_prior_goes_through_the_same_parts(tmp_path: Path) -> None:
-    case = case_of(ellipse(64), poisson((64, 64), 4, centre=16), noise=0.002)
-    results = stability([case], [Entry("wkgm", (("steps", "3"),))], tmp_path, contrasts=(0.2,), steps=1, threads=1)
+    case = case_of(ellipse(), poisson((SIZE, SIZE), 3, centre=12), noise=0.002)
+    results = stability([case], [Entry("wkgm", (("steps", "2"),))], tmp_path, contrasts=(0.2,), steps=1, threads=1)
     assert [row["error"] for row in results["rows"]] == ["", "", "", ""]
     assert results["rows"][0]["smallest"]["disc"] == 0.2

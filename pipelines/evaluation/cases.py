@@ -1,0 +1,215 @@
+"""Benchmark cases: fully sampled slices with a sampling mask and a noise level."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from gadgets.buffers import kspace_problems, sampled
+from gadgets.coil_compression import CoilCompression
+from gadgets.stream import ReconError, one_line
+from pipelines.evaluation.arrays import check_fully_sampled, read_npy, scan_bits
+from pipelines.simulation.coils import birdcage_maps
+from pipelines.simulation.sampling import PATTERNS
+from priors.signal.fourier import fft2c, ifft2c
+
+SMALLEST = 7  # samples along y and x, the window of SSIM
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A fully sampled slice, a sampling mask and a noise level.
+
+    Parameters
+    ----------
+    data : name of the scan
+    slice : number of the slice in it
+    mask_name : name of the mask
+    noise : standard deviation of noise added to the measured samples, in each part, in units of the image's maximum
+    kspace : complex64 (coil, y, x), its root-sum-of-squares image has maximum 1
+    mask : bool (y, x)
+    """
+
+    data: str
+    slice: int
+    mask_name: str
+    noise: float
+    kspace: Array = field(repr=False)
+    mask: Array = field(repr=False)
+
+    @cached_property
+    def identity(self) -> str:
+        """Hash of all that the measured data depend on."""
+        digest = hashlib.sha256(repr((self.kspace.shape, self.noise)).encode())
+        digest.update(np.ascontiguousarray(self.kspace).tobytes())
+        digest.update(np.packbits(self.mask).tobytes())
+        return digest.hexdigest()[:12]
+
+    @property
+    def name(self) -> str:
+        """Name for people and files."""
+        noise = f"-noise{self.noise:g}" if self.noise else ""
+        text = f"{self.data}-{self.slice}-{self.mask_name}{noise}-{self.identity[:6]}"
+        return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in text)
+
+    @property
+    def reference(self) -> Array:
+        """Float32 (y, x), root-sum-of-squares image of the whole k-space."""
+        return root_sum_of_squares(self.kspace)
+
+    def measured(self) -> Array:
+        """Complex64 (coil, y, x), noisy samples within the mask, zero elsewhere; the same in every call."""
+        random = np.random.default_rng(0).standard_normal((2, *self.kspace.shape), dtype=np.float32)
+        return ((self.kspace + self.noise * (random[0] + 1j * random[1])) * self.mask).astype(np.complex64)
+
+
+def root_sum_of_squares(kspace: Array) -> Array:
+    """Float32 image (y, x) of k-space (coil, y, x)."""
+    return torch.linalg.vector_norm(ifft2c(torch.from_numpy(kspace)), dim=0).numpy()
+
+
+@dataclass(frozen=True)
+class BenchmarkCases:
+    """Which cases a benchmark has: every slice with every mask and noise level.
+
+    Parameters
+    ----------
+    data : fully sampled raw files (.h5), or arrays (.npy): complex images (slice, y, x), or k-space (coil, y, x) or
+        (slice, coil, y, x)
+    kspace : the arrays are k-space
+    coils : birdcage coils that see the images of an array; 1: none
+    slices : numbers of the slices that are taken; empty: all
+    masks : mask files (.npy, .npz; bool (y, x)), FILE or FILE:NAME
+    patterns : PATTERN:ACCELERATION with the patterns of `pipelines.simulation.sampling`
+    noise : see `Case`
+    """
+
+    data: tuple[Path, ...]
+    kspace: bool = False
+    coils: int = 1
+    slices: tuple[int, ...] = ()
+    masks: tuple[str, ...] = ()
+    patterns: tuple[str, ...] = ()
+    noise: tuple[float, ...] = (0.0,)
+
+    def cases(self) -> list[Case]:
+        """Read all of them.
+
+        Raises
+        ------
+        ReconError
+            A file cannot be read, a scan is not fully sampled, a mask does not fit, or there is no case.
+        """
+        if not all(np.isfinite(level) and level >= 0 for level in self.noise):
+            raise ReconError("benchmark: --noise must be 0 or more, in units of the image's maximum")
+        cases = []
+        for path in self.data:
+            slices = self._array(path) if path.suffix == ".npy" else _scan(path)
+            masks: dict[tuple[int, ...], list[tuple[str, Array]]] = {}
+            for number in self.slices or range(len(slices)):
+                if not 0 <= number < len(slices):
+                    raise ReconError(f"{path}: there is no slice {number}; it has {len(slices)}, counted from 0")
+                kspace = _normalised(f"{path}, slice {number}", slices[number])
+                shape = kspace.shape[-2:]
+                if shape not in masks:
+                    masks[shape] = list(self._masks(shape))
+                for name, mask in masks[shape]:
+                    cases += [Case(path.stem, number, name, level, kspace, mask) for level in self.noise]
+        if not cases:
+            raise ReconError("benchmark: there is no case; give data, and masks or patterns")
+        return cases
+
+    def _array(self, path: Path) -> list[Array]:
+        array = read_npy(path)
+        if array.ndim not in ((3, 4) if self.kspace else (2, 3)) or array.dtype.kind not in "cfiu":
+            shapes = "k-space (slice, coil, y, x) or (coil, y, x)" if self.kspace else "images (slice, y, x)"
+            other = "" if self.kspace else "; k-space needs --kspace"
+            raise ReconError(f"{path}: shape {array.shape} of {array.dtype} is not {shapes}{other}")
+        array = array.astype(np.complex64)
+        if self.kspace:
+            return list(array if array.ndim == 4 else array[None])
+        images = array if array.ndim == 3 else array[None]
+        shape = images.shape[1:]
+        maps = birdcage_maps(self.coils, shape) if self.coils > 1 else np.ones((1, *shape), np.complex64)
+        return [seen_by_coils(image, maps) for image in images]
+
+    def _masks(self, shape: tuple[int, int]) -> Iterator[tuple[str, Array]]:
+        for text in self.masks:
+            yield from _read_masks(text, shape)
+        for text in self.patterns or (() if self.masks else ("poisson:4",)):
+            name, _, factor = text.partition(":")
+            try:
+                acceleration = float(factor)
+            except ValueError:
+                acceleration = 0.0
+            if name not in PATTERNS or not 1 <= acceleration <= 64:
+                raise ReconError(
+                    f"benchmark: --pattern is '{text}'; give PATTERN:ACCELERATION, for instance poisson:4, with "
+                    f"{', '.join(PATTERNS)} and 1 to 64"
+                )
+            yield f"{name}_{factor}", PATTERNS[name](shape, acceleration)
+
+
+def _normalised(name: str, kspace: Array) -> Array:
+    """K-space (coil, y, x), the maximum of its root-sum-of-squares image 1."""
+    if min(kspace.shape[-2:]) < SMALLEST:
+        raise ReconError(
+            f"{name}: {kspace.shape[-2]} x {kspace.shape[-1]} is too small; SSIM needs {SMALLEST} x {SMALLEST}"
+        )
+    if not np.isfinite(kspace).all():
+        raise ReconError(f"{name}: it has NaN or infinite samples; mend the data, or leave it out with --slices")
+    top = float(root_sum_of_squares(kspace).max())
+    if not top:
+        raise ReconError(f"{name}: it is empty; leave it out with --slices")
+    return (kspace / top).astype(np.complex64)
+
+
+def _scan(path: Path) -> list[Array]:
+    """K-space (coil, y, x) of the slices, or readout positions, of a fully sampled raw file."""
+    found = []
+    for bit in scan_bits(path, (CoilCompression(),)):
+        data = bit.data.data
+        for n, s, loc in np.ndindex(*data.shape[4:]):
+            part = data[..., n, s, loc]
+            check_fully_sampled(str(path), sampled(part)[0], "a benchmark needs fully sampled scans")
+            found += list(kspace_problems(part).numpy())
+    return found
+
+
+def seen_by_coils(image: Array, maps: Array) -> Array:
+    """K-space, complex64 (coil, y, x), of an image (y, x)."""
+    return fft2c(torch.from_numpy((maps * image).astype(np.complex64))).numpy()
+
+
+def _read_masks(text: str, shape: tuple[int, int]) -> Iterator[tuple[str, Array]]:
+    """Masks of FILE or FILE:NAME; of a file with several those that fit are taken, a named one must."""
+    path, name = Path(text), ""
+    if not path.exists() and ":" in text:
+        first, _, name = text.rpartition(":")
+        path = Path(first)
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        masks = {path.stem: loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
+    except (OSError, ValueError, EOFError) as error:
+        raise ReconError(f"{path}: cannot be read as masks ({one_line(error)}); give .npy or .npz of bool") from None
+    if name and name not in masks:
+        raise ReconError(f"{path}: it has no mask '{name}'; it has {', '.join(masks)}")
+    chosen = {name: masks[name]} if name else masks
+    fitting = {key: mask.astype(bool) for key, mask in chosen.items() if mask.shape == shape}
+    if not fitting:
+        shapes = ", ".join(f"{key} {mask.shape}" for key, mask in chosen.items())
+        raise ReconError(f"{path}: no mask of it is {shape} as the k-space; it has {shapes}")
+    for key, mask in fitting.items():
+        if not mask.any():
+            raise ReconError(f"{path}: mask {key} is empty; give one with samples")
+        yield key, mask

@@ -1,0 +1,66 @@
+"""Benchmark entries: methods with their properties."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from gadgets.solvers.generative_solver import GENERATIVE, prior_file
+from gadgets.solvers.methods import METHODS
+from gadgets.stream import ReconError
+from pipelines.evaluation.arrays import ArrayReconstruction
+
+SET_BY_THE_BENCHMARK = {"method", "intensity", "pixel_scale", "image_series"}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A method with properties of the gadget `GenerativeRecon`."""
+
+    method: str
+    properties: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def label(self) -> str:
+        """Method and what was set."""
+        return " ".join([self.method, *(f"{name}={value}" for name, value in self.properties)])
+
+    @property
+    def all_properties(self) -> dict[str, str]:
+        """Properties for the gadget `GenerativeRecon`."""
+        return {**dict(self.properties), "method": self.method}
+
+    def identity(self) -> str:
+        """What its images depend on beside the data: label and weights."""
+        text = self.label
+        if self.method in GENERATIVE:
+            weights = prior_file(self.method, dict(self.properties).get("prior", ""))
+            text += hashlib.sha256(weights.read_bytes()).hexdigest()
+        return text
+
+
+def default_entries() -> list[Entry]:
+    """All methods whose programs are installed here."""
+    names = [name for name, method in METHODS.items() if not method.program or shutil.which(method.program[0])]
+    return [Entry(name) for name in (*names, *GENERATIVE)]
+
+
+def read_entry(text: str) -> Entry:
+    """Read METHOD or METHOD:property=value,property=value.
+
+    Raises ReconError for an unknown method or property, a bad value, or a program that is not there.
+    """
+    method, _, rest = text.partition(":")
+    pairs = [part.partition("=") for part in rest.split(",") if part]
+    if not all(name and equals for name, equals, _ in pairs):
+        raise ReconError(f"benchmark: --method is '{text}'; give METHOD or METHOD:property=value,property=value")
+    properties = {name.strip(): value.strip() for name, _, value in pairs}
+    for name in SET_BY_THE_BENCHMARK & properties.keys():
+        raise ReconError(f"benchmark: --method is '{text}'; the benchmark sets {name} itself, leave it out")
+    if "prior" in properties:  # workers may run in another folder
+        properties["prior"] = str(Path(properties["prior"]).expanduser().absolute())
+    entry = Entry(method.strip(), tuple(properties.items()))
+    ArrayReconstruction(entry.all_properties)  # checks them
+    return entry
