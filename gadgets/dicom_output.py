@@ -16,6 +16,7 @@ from gadgets.dicom.parameters import DicomParameters
 from gadgets.dicom.spool import add_to_spool, queue_folder
 from gadgets.dicom.writer import encoded, write_datasets, write_dicom
 from gadgets.stream import Gadget, ReconError, reason_of
+from gadgets.stream.digest import Settings
 
 __all__ = ["DicomOutput", "dicom_datasets", "spool_and_destination", "write_dicom"]
 
@@ -52,6 +53,11 @@ class DicomOutput(Gadget):
             folder = queue_folder(self._spool, self._destination)
             if folder.is_dir() and self.parameters.deliver:
                 deliver_in_background(folder)
+
+    @classmethod
+    def image_settings(cls, properties: Mapping[str, str]) -> Settings:
+        """None: it changes no image."""
+        return []
 
     def process(self, items: Iterator[Any]) -> Iterator[Any]:
         """Write `ismrmrd.Image` items, yield all items. Raises ReconError as `write_dicom`, after the last one."""

@@ -77,6 +77,8 @@ class GenerativeRecon(Gadget):
     best there are (fewer steps, else `l1_wavelet`, else `cg_sense`), marked in their meta attributes and DICOM.
     """
 
+    makes_images = True
+
     @dataclass(frozen=True)
     class Parameters:
         method: str = parameter("l1_wavelet", "how to reconstruct", choices=(*METHODS, *GENERATIVE))
@@ -96,6 +98,7 @@ class GenerativeRecon(Gadget):
             "",
             "folder that learnt priors are kept in; empty: the user's cache, for scans whose protocol has a name",
             local=True,
+            same_image=True,
         )
         data_consistency: str = parameter(
             "auto",
@@ -121,9 +124,13 @@ class GenerativeRecon(Gadget):
         kernel: int = parameter(0, "samples along each axis of a GRAPPA kernel; 0: 5", minimum=0, maximum=15)
         window: int = parameter(6, "window of the Hankel matrix", minimum=2, maximum=16)
         rank: int = parameter(0, "rank of the Hankel matrix; 0: from the data", minimum=0)
-        time_budget_s: float = parameter(0.0, "seconds of computing for the whole scan; 0: no limit", minimum=0.0)
-        slices_at_once: int = parameter(1, "images reconstructed together (for a GPU)", minimum=1, maximum=256)
-        device: str = parameter("auto", "where the prior runs; auto: a GPU where there is one")
+        time_budget_s: float = parameter(
+            0.0, "seconds of computing for the whole scan; 0: no limit", minimum=0.0, same_image=True
+        )
+        slices_at_once: int = parameter(
+            1, "images reconstructed together (for a GPU)", minimum=1, maximum=256, same_image=True
+        )
+        device: str = parameter("auto", "where the prior runs; auto: a GPU where there is one", same_image=True)
         fill_calibration: bool = parameter(True, "use embedded calibration lines as imaging lines too")
         average: bool = parameter(True, "average k-space over averages; false: an image of each")
         image_series: int = parameter(0, "added to the images' series index", minimum=0, maximum=60000)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import importlib
 import logging
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,14 @@ import defusedxml.ElementTree
 from defusedxml import DefusedXmlException
 
 from gadgets.stream import Gadget, ReconError, StageTiming, one_line, run_stages
+from gadgets.stream.digest import settings_digest
 from gadgets.stream.parameters import connection_properties
 from gadgets.twins import TWINS
 from pipelines.wire import external_connection, external_process
 
 log = logging.getLogger("genrecon")
 
+CHAIN_PROPERTY = "chain_digest"  # of gadgets that want to know the chain they are in
 INSTALLED_PREFIX = "genrecon_"  # that shipped chains have before their names in a Gadgetron installation
 
 
@@ -213,6 +215,23 @@ class Chain:
                     ElementTree.SubElement(holder, "property", name=name, value=value)
         return ElementTree.tostring(self._root, encoding="utf-8", xml_declaration=True)
 
+    def digest(self) -> str:
+        """Digest of all gadgets and of those of their settings that may change images, defaults included.
+
+        It tells reconstructions of one scan apart. Where members of a composite gadget are gadgets of their own it is
+        the same; what a process behind `<connect>` or a gadget without a twin makes of its properties is not known, and
+        they count as they are written.
+        """
+        settings: list[tuple[str, Mapping[str, Any]]] = []
+        for node in self.nodes:
+            as_written = ("connect" if node.address else node.names[0], node.properties)
+            try:
+                kind = node.load()
+                settings += kind.image_settings(node.properties) if kind else [as_written]
+            except ReconError:  # a gadget or property that only a real Gadgetron knows
+                settings.append(as_written)
+        return settings_digest(settings)
+
     def run(
         self,
         header: Any,
@@ -240,6 +259,8 @@ class Chain:
         for node in self.nodes:
             kind = node.load()
             name = node.names[0]
+            if kind is not None and any(entry.name == CHAIN_PROPERTY for entry in fields(kind.Parameters)):
+                node = replace(node, properties={**node.properties, CHAIN_PROPERTY: self.digest()})
             if node.address:
                 stages.append((name, external_connection(*node.address, _configuration(node), header_xml)))
             elif node.module and (processes or kind is None):

@@ -23,7 +23,7 @@ from gadgets.dicom_output import DicomOutput
 from gadgets.images import SCALE_RATIO, meta_of, meta_values
 from gadgets.stream import ReconError, StageTiming
 from gadgets.stream.logs import collected_warnings
-from pipelines.chain import Chain, read_chain
+from pipelines.chain import CHAIN_PROPERTY, Chain, read_chain
 from pipelines.evaluation.distribute import DaskReplay
 from pipelines.info import describe_scan
 from pipelines.raw import RawScan
@@ -188,7 +188,8 @@ def replay(
             items = remaining.run(scan.header, lines, processes=processes, timings=result.timings)
         node = chain.external(DICOM_MODULE)
         dicom = DicomOutput()
-        dicom.configure(scan.header, {**(node.properties if node else {}), "folder": str(staging / "dicom")})
+        properties = {**(node.properties if node else {}), "folder": str(staging / "dicom")}
+        dicom.configure(scan.header, {**properties, CHAIN_PROPERTY: chain.digest()})
         with contextlib.closing(items):
             _store(dicom.process(_images(items)), staging, result, start, progress)
         if result.images == 0:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ismrmrd
 
 from gadgets.dicom.values import finite
+from gadgets.stream.digest import CHAIN_DIGEST
 
 # ISMRMRD image type -> (third value of ImageType, ComplexImageComponent, word for the series description)
 IMAGE_TYPES = {
@@ -23,6 +24,7 @@ COMMENT_KEYS = ("GADGETRON_ImageComment", "ImageComments", "ImageComment")
 HISTORY_KEYS = ("GADGETRON_ImageProcessingHistory", "ImageProcessingHistory")
 METHOD_KEYS = ("GenreconMethod",)
 SETTINGS_KEYS = ("GenreconSettings",)
+CHAIN_KEYS = (CHAIN_DIGEST,)
 WARNING_KEYS = ("GenreconWarning",)
 ECHO_TIME_KEYS = ("GADGETRON_TE",)
 INVERSION_TIME_KEYS = ("GADGETRON_TI",)

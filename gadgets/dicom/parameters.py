@@ -31,6 +31,11 @@ class DicomParameters:
         "keep one pseudonym, without it only those of one study do",
         local=True,
     )
+    chain_digest: str = parameter(
+        "",
+        "what tells reconstructions of one scan by other settings apart, part of SeriesInstanceUID; empty: the digest "
+        "that images bring from the reconstruction's process; genrecon replay and serve fill in the whole chain's",
+    )
     series_description: str = parameter("", "SeriesDescription; empty: the header's, followed by the method")
     series_number_offset: int = parameter(
         1000,

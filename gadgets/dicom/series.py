@@ -6,7 +6,7 @@ import ismrmrd
 from ismrmrd.xsd import ismrmrdHeader
 from pydicom.dataset import Dataset
 
-from gadgets.dicom.attributes import HISTORY_KEYS, IMAGE_TYPES, METHOD_KEYS, SETTINGS_KEYS, attribute
+from gadgets.dicom.attributes import CHAIN_KEYS, HISTORY_KEYS, IMAGE_TYPES, METHOD_KEYS, SETTINGS_KEYS, attribute
 from gadgets.dicom.identity import Identity, stable_uid
 from gadgets.dicom.parameters import DicomParameters
 from gadgets.dicom.values import Warn, cut, text_value
@@ -94,9 +94,8 @@ def add_series(
         str(ds.SeriesNumber),
         component,
         parameters.series_description,
-        method,
-        settings,
         derivation,
+        parameters.chain_digest or ", ".join(attribute(image, CHAIN_KEYS)),
     )
     position = measurement.patientPosition if measurement else None
     ds.PatientPosition = getattr(position, "value", position) or ""

@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 
 from gadgetron.external import constants
 
+from gadgets.stream.digest import Settings, settings_digest, with_digest
 from gadgets.stream.errors import ReconError, one_line
-from gadgets.stream.parameters import NoParameters, connection_properties, read_parameters
+from gadgets.stream.parameters import NoParameters, connection_properties, image_parameters, read_parameters
 from gadgets.stream.source import SocketSource
 from gadgets.stream.stages import Stage
 from gadgets.stream.wire import for_wire
@@ -29,6 +30,7 @@ class Gadget:
     """
 
     Parameters: ClassVar[type] = NoParameters
+    makes_images: ClassVar[bool] = False  # from k-space; its image arrays carry a digest of its settings over the wire
     parameters: Any
     header: Any
 
@@ -39,6 +41,11 @@ class Gadget:
         """Take the ISMRMRD header and the text properties of the chain. Raises ReconError for a bad property."""
         self.header = header
         self.parameters = read_parameters(self.Parameters, properties, self.name)
+
+    @classmethod
+    def image_settings(cls, properties: Mapping[str, str]) -> Settings:
+        """The gadget's settings that may change images, defaults included. Raises ReconError for a bad property."""
+        return [(cls.__name__, image_parameters(read_parameters(cls.Parameters, properties, cls.__name__)))]
 
     def process(self, items: Iterator[Any]) -> Iterator[Any]:
         """Read items, yield items."""
@@ -56,9 +63,11 @@ class Gadget:
         """
         source = SocketSource(connection)
         try:
-            self.configure(connection.header, connection_properties(connection.config))
+            properties = connection_properties(connection.config)
+            self.configure(connection.header, properties)
+            digest = settings_digest(self.image_settings(properties)) if self.makes_images else ""
             for item in self.process(iter(source)):
-                connection.send(for_wire(item))
+                connection.send(for_wire(with_digest(item, digest) if digest else item))
             source.drain()  # input left behind by a gadget that stopped reading early would reset the connection
         except Exception as error:
             message = f"{self.name}: {one_line(error)}" if not isinstance(error, ReconError) else one_line(error)

@@ -24,11 +24,14 @@ def parameter(
     maximum: float | None = None,
     choices: Sequence[str] | None = None,
     local: bool = False,
+    same_image: bool = False,
 ) -> Any:
     """A field of a gadget's frozen `Parameters` dataclass, with what is allowed in it.
 
     `read_parameters` checks values against `minimum`, `maximum` (inclusive) and `choices`. What touches files, hosts
     or later scans of the machine is `local`: chains that come over the network may not set it (`local_parameters`).
+    `same_image` says that images are meant to be the same whatever the value (folders, devices, time): it is left out
+    of `image_parameters`.
     """
     return dataclasses.field(
         default=default,
@@ -38,6 +41,7 @@ def parameter(
             "maximum": maximum,
             "choices": choices,
             "local": local,
+            "same_image": same_image,
         },
     )
 
@@ -45,6 +49,12 @@ def parameter(
 def local_parameters(kind: type) -> dict[str, Any]:
     """Names of the fields of a `Parameters` dataclass that clients of the machine may not set; their defaults."""
     return {field.name: field.default for field in dataclasses.fields(kind) if field.metadata.get("local")}
+
+
+def image_parameters(parameters: Any) -> dict[str, Any]:
+    """The values of a `Parameters` dataclass that may change images, by name."""
+    fields = dataclasses.fields(parameters)
+    return {field.name: getattr(parameters, field.name) for field in fields if not field.metadata.get("same_image")}
 
 
 def _allowed(field: dataclasses.Field[Any], kind: type) -> str:

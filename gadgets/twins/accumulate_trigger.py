@@ -39,7 +39,7 @@ class AcquisitionAccumulateTriggerGadget(Gadget):
         n_acquisitions_before_trigger: int = parameter(40, "lines before the first trigger", minimum=1)
         n_acquisitions_before_ongoing_trigger: int = parameter(40, "lines before later triggers", minimum=1)
         release_complete_slices: bool = parameter(True, "send a slice when its last line has come")
-        verbose: bool = parameter(False, "accepted for Gadgetron; not used")
+        verbose: bool = parameter(False, "accepted for Gadgetron; not used", same_image=True)
 
     def process(self, items: Iterator[Any]) -> Iterator[Any]:
         trigger, sorting = self.parameters.trigger_dimension, self.parameters.sorting_dimension

@@ -39,7 +39,7 @@ class BucketToBufferGadget(Gadget):
         S_dimension: str = parameter("none", "counter along the buffers' S", choices=DIMENSIONS)
         split_slices: bool = parameter(False, "one buffer a slice instead of slices along LOC")
         ignore_segment: bool = parameter(False, "lines of all segments go to one buffer")
-        verbose: bool = parameter(False, "accepted for Gadgetron; not used")
+        verbose: bool = parameter(False, "accepted for Gadgetron; not used", same_image=True)
 
     def process(self, items: Iterator[Any]) -> Iterator[Any]:
         for item in items:

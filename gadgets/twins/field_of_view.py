@@ -25,9 +25,9 @@ class GenericReconFieldOfViewAdjustmentGadget(Gadget):
 
     @dataclass(frozen=True)
     class Parameters:
-        debug_folder: str = parameter("", "accepted for Gadgetron; not used")
-        perform_timing: bool = parameter(False, "accepted for Gadgetron; not used")
-        verbose: bool = parameter(False, "accepted for Gadgetron; not used")
+        debug_folder: str = parameter("", "accepted for Gadgetron; not used", same_image=True)
+        perform_timing: bool = parameter(False, "accepted for Gadgetron; not used", same_image=True)
+        verbose: bool = parameter(False, "accepted for Gadgetron; not used", same_image=True)
 
     def process(self, items: Iterator[Any]) -> Iterator[Any]:
         for item in items:

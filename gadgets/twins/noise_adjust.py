@@ -92,10 +92,12 @@ class NoiseAdjustGadget(Gadget):
     class Parameters:
         perform_noise_adjust: bool = parameter(True, "prewhiten; false passes the data as they are")
         pass_nonconformant_data: bool = parameter(True, "pass data whose coil count differs from the noise's")
-        noise_dwell_time_us_preset: float = parameter(0.0, "accepted for Gadgetron; not used", minimum=0.0)
+        noise_dwell_time_us_preset: float = parameter(
+            0.0, "accepted for Gadgetron; not used", minimum=0.0, same_image=True
+        )
         scale_only_channels_by_name: str = parameter("", "coil names, by commas, that are scaled but not mixed")
-        noise_dependency_prefix: str = parameter("", "accepted for Gadgetron; not used")
-        noise_dependency_folder: str = parameter("", "accepted for Gadgetron; not used")
+        noise_dependency_prefix: str = parameter("", "accepted for Gadgetron; not used", same_image=True)
+        noise_dependency_folder: str = parameter("", "accepted for Gadgetron; not used", same_image=True)
 
     def process(self, items: Iterator[Any]) -> Iterator[Any]:
         noise: list[Array] = []
