@@ -26,12 +26,13 @@ from gadgetron.external import writers
 from gadgets.stream import PeerGone, ReconError
 from pipelines.chain import read_chain
 from pipelines.raw import RawScan
-from pipelines.server.fork_server import Nursery
-from pipelines.server.intake import Intake
+from pipelines.server.fork_server import ForkServer
+from pipelines.server.intake import ScanReader
 from pipelines.server.listener import Server
-from pipelines.server.memory import MemoryCheck
-from pipelines.server.processes import memory_of
-from pipelines.server.scan_process import chain_of, checked, header_of
+from pipelines.server.memory_estimate import MemoryEstimate
+from pipelines.server.processes import private_memory
+from pipelines.server.requested_chain import requested_chain
+from pipelines.server.scan_run import checked_header, checked_items
 from pipelines.server.settings import Limits, ServeSettings
 from pipelines.simulation import SimulationSettings, simulate, write_raw
 
@@ -127,18 +128,18 @@ def outcome(content: bytes) -> str:
 
         writer = threading.Thread(target=write, daemon=True)
         writer.start()
-        intake = Intake(ours, LIMITS)
+        reader = ScanReader(ours, LIMITS)
         try:
-            if intake.first_message() is None:
+            if reader.first_message() is None:
                 return "left"
-            request = intake.request()
+            request = reader.request()
             if request is None:
                 return "query"
-            chain = chain_of(request, ServeSettings())
-            header = header_of(request.header_text)
-            memory = MemoryCheck(header, LIMITS.memory_gib, chain)
-            intake.start()
-            for _ in checked(header, intake, memory, lambda: 0):
+            chain = requested_chain(request, ServeSettings())
+            header = checked_header(request.header_text)
+            memory = MemoryEstimate(header, LIMITS.memory_gib, chain)
+            reader.start()
+            for _ in checked_items(header, reader, memory, lambda: 0):
                 pass
             return "read"
         except PeerGone:
@@ -146,13 +147,19 @@ def outcome(content: bytes) -> str:
         except ReconError:
             return "refused"
         finally:
-            intake.stop()
+            reader.stop()
             theirs.close()
             writer.join(5)
 
 
-def fuzz_server(streams: int, seed: int = 0) -> dict[str, int]:
+def fuzz_server(streams: int, seed: int = 0, fork_server: ForkServer | None = None) -> dict[str, int]:
     """Feed mutated streams; count what came of them.
+
+    Parameters
+    ----------
+    streams : their number
+    seed : of the mutations
+    fork_server : for the scan processes; None: one of its own
 
     Raises
     ------
@@ -164,8 +171,9 @@ def fuzz_server(streams: int, seed: int = 0) -> dict[str, int]:
     generator = random.Random(seed)
     good = good_streams()
     counts: collections.Counter[str] = collections.Counter()
-    with Nursery() as nursery:
-        server = Server(ServeSettings(port=0, limits=LIMITS, scans=2, grace_s=5.0), nursery)
+    with contextlib.ExitStack() as stack:
+        forks = fork_server or stack.enter_context(ForkServer())
+        server = Server(ServeSettings(port=0, limits=LIMITS, scans=2, grace_s=5.0), forks)
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()
         try:
@@ -178,11 +186,11 @@ def fuzz_server(streams: int, seed: int = 0) -> dict[str, int]:
                 else:
                     counts[outcome(content)] += 1
                 assert time.monotonic() - start < SLOWEST_S, f"stream {number} of seed {seed} took too long"
-                for pid in (os.getpid(), *server.processes()):
-                    found = memory_of(pid) / 2**20
+                for pid in (os.getpid(), *server.queue.processes()):
+                    found = private_memory(pid) / 2**20
                     assert found < MEMORY_MIB, f"a process has {found:.0f} MiB after stream {number} of seed {seed}"
             _to_server(server, good[0], images=True)
-            assert not server.totals["replaced"], f"a process did not survive a stream of seed {seed}"
+            assert not server.queue.totals["replaced"], f"a process did not survive a stream of seed {seed}"
         finally:
             server.stop()
             thread.join(5)

@@ -38,9 +38,9 @@ from pipelines.chain import shipped_chain
 from pipelines.raw import RawScan
 from pipelines.replay import DICOM_MODULE, configured_chain
 from pipelines.send import SendResult, send
-from pipelines.server.listener import YOUNG_S
-from pipelines.server.memory import MemoryCheck
-from pipelines.server.processes import memory_of, settle_allocator
+from pipelines.server.memory_estimate import MemoryEstimate
+from pipelines.server.processes import configure_malloc, private_memory
+from pipelines.server.worker_slot import EARLY_EXIT_S
 from pipelines.simulation import SimulationSettings, simulate, write_raw
 
 console = Console(width=120)
@@ -82,7 +82,7 @@ class ServeProcess:
         found = 0
         for process in self.tree():
             with contextlib.suppress(OSError):  # one that has just ended
-                found += memory_of(process.pid)
+                found += private_memory(process.pid)
         return found
 
     def close(self) -> None:
@@ -199,12 +199,12 @@ def memory() -> None:
             write_raw(raw, simulate(settings))
             for config in ("cg_sense", "svd_wkgm"):
                 with RawScan(raw) as scan:
-                    check = MemoryCheck(scan.header, 1024.0, shipped_chain(config))
+                    check = MemoryEstimate(scan.header, 1024.0, shipped_chain(config))
                     early = scan.header.encoding[0].encodedSpace.matrixSize.z == 1
                     early = early and settings.slice_order == "sequential"
                     lines_a_slice = scan.acquisition_count / settings.slices
                     for index, line in enumerate(scan.acquisitions()):
-                        check(line, int(index // lines_a_slice) if early else 0)
+                        check.add(line, int(index // lines_a_slice) if early else 0)
                 server = ServeProcess("--warm", "cg_sense,svd_wkgm")
                 try:
                     idle = peak = server.memory()
@@ -227,7 +227,7 @@ def ready(warm: str, repeats: int) -> None:
         server = ServeProcess("--warm", warm, "--status-port", "0")  # it serves once a process is ready
         starts.append(time.perf_counter() - start)
         try:
-            time.sleep(YOUNG_S)  # one that ends before that is not replaced at once
+            time.sleep(EARLY_EXIT_S)  # an idle process that ends sooner is replaced after a delay
             start = time.perf_counter()
             os.kill(max(one.pid for one in server.tree()), signal.SIGKILL)
             while server.health() == "ok":
@@ -338,7 +338,7 @@ def main() -> None:
     of_ready.add_argument("--warm", default="svd_wkgm")
     of_ready.add_argument("--repeats", type=int, default=5)
     arguments = parser.parse_args()
-    settle_allocator()  # as the command does
+    configure_malloc()  # as the command does
     if arguments.command == "latency":
         with tempfile.TemporaryDirectory() as folder:
             raw = arguments.raw or ten_slices(Path(folder))

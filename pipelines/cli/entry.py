@@ -31,7 +31,7 @@ from pipelines.cli import (
 )
 from pipelines.cli.console import console, log_to_stderr, print_error
 from pipelines.cli.train import train_app
-from pipelines.server.processes import settle_allocator
+from pipelines.server.processes import configure_malloc
 
 app = typer.Typer(
     name="genrecon",
@@ -87,7 +87,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that cannot show a character is no error
-    settle_allocator()
+    configure_malloc()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # runs the clean-up of half-written files
     # Tracebacks that libraries print from destructors (HDF5 on a full disk) go to the log.
     logger = logging.getLogger("genrecon")

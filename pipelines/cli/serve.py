@@ -63,13 +63,13 @@ def serve(
     """
     from gadgets.dicom.parameters import DicomParameters
     from gadgets.dicom_output import spool_and_destination
-    from pipelines.server.fork_server import Nursery
+    from pipelines.server.fork_server import ForkServer
     from pipelines.server.listener import Server
-    from pipelines.server.processes import allow_descriptors
+    from pipelines.server.processes import raise_descriptor_limit
     from pipelines.server.settings import Limits, ServeSettings
     from pipelines.server.status import StatusServer
 
-    allow_descriptors()
+    raise_descriptor_limit()
     log_to_stderr(json_logs)
     spool = (spool or Path("dicom-spool")).absolute() if spool or pacs else None
     spool_and_destination(DicomParameters(pacs=pacs, spool=str(spool or "")))
@@ -91,9 +91,9 @@ def serve(
         spool=spool,
         grace_s=grace,
     )
-    with Nursery() as nursery, contextlib.ExitStack() as stack:
-        nursery.start()  # it loads while the server does
-        server = Server(settings, nursery)
+    with ForkServer() as fork_server, contextlib.ExitStack() as stack:
+        fork_server.start()  # imports while the server starts
+        server = Server(settings, fork_server)
         stack.callback(server.stop)
         if status_port is not None:
             status = StatusServer(server, status_port, status_bind, spool)

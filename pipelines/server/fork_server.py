@@ -1,7 +1,7 @@
-"""A process that has loaded what the reconstruction of scans needs, and makes processes for scans from itself.
+"""The fork server: a process that has imported everything a scan needs, and forks a new scan process in milliseconds.
 
-Loading takes seconds, a fork milliseconds. multiprocessing's forkserver does the same, but a place for scans was lost
-where that process or its socket in the file system went away.
+Importing takes seconds. multiprocessing's own forkserver does the same, but where that process or its socket in the
+file system went away, so did every later worker.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import gc
+import importlib
 import os
 import resource
 import select
@@ -19,20 +20,22 @@ import subprocess
 import sys
 import threading
 import warnings
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import NoReturn
 
 from gadgets.stream import one_line
 from pipelines.server.processes import child_environment
 
-ANSWER_S = 120.0  # that it may take to make a process, loading included
-TELL_S = 2.0  # that it may take to tell how one ended
-NUMBER = struct.Struct("<q")
-MAKE = 0  # beside a descriptor; any other number asks how the process of that id ended
+FORK_TIMEOUT_S = 120.0  # for a fork, the imports before the first one included
+EXIT_CODE_TIMEOUT_S = 2.0
+MESSAGE = struct.Struct("<q")  # request: FORK with a descriptor, or a process id; reply: a number, or minus an errno
+FORK = 0
+SCAN_PROCESS_MODULE = "pipelines.server.scan_process"
 
 
-class ScanProcess:
-    """A process that was made by the nursery.
+class ForkedProcess:
+    """Handle of a process that the fork server made.
 
     Parameters
     ----------
@@ -41,17 +44,17 @@ class ScanProcess:
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
-        self._lock = threading.Lock()  # of the descriptor, which another file may have after `close`
+        self._lock = threading.Lock()  # after `close`, the descriptor's number may belong to another file
         self._descriptor: int | None = os.pidfd_open(pid)
 
     def kill(self) -> None:
-        """End it at once. Another process that has its id by now is safe."""
+        """End it at once; a newer process with the same id is safe."""
         with self._lock, contextlib.suppress(OSError):
             if self._descriptor is not None:
                 signal.pidfd_send_signal(self._descriptor, signal.SIGKILL)
 
     def wait(self, seconds: float) -> bool:
-        """Whether it has ended, or does so soon enough."""
+        """Whether it has ended, or ends within so many seconds."""
         descriptor = self._descriptor
         if descriptor is None:
             return True
@@ -60,17 +63,25 @@ class ScanProcess:
         return bool(poller.poll(1000 * seconds))
 
     def close(self) -> None:
-        """Forget it."""
+        """Release the handle."""
         with self._lock:
             if self._descriptor is not None:
                 os.close(self._descriptor)
                 self._descriptor = None
 
 
-class Nursery:
-    """The process, started when it is needed, and again when it is gone. As a context manager it ends with that."""
+class ForkServer:
+    """Client of the fork server process, which it starts when needed, and again when that has ended.
 
-    def __init__(self) -> None:
+    A context manager, which ends the process.
+
+    Parameters
+    ----------
+    module : its function `work(link)` runs in every fork, with the fork's end of a pipe
+    """
+
+    def __init__(self, module: str = SCAN_PROCESS_MODULE) -> None:
+        self._module = module
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
@@ -83,64 +94,64 @@ class Nursery:
         return None if process is None else process.pid
 
     def start(self) -> None:
-        """Begin to load. Raises OSError when the process cannot be started."""
+        """Start the process, which begins to import. Raises OSError when it cannot be started."""
         with self._lock:
-            self._started()
+            self._ensure_started()
 
-    def make(self, link: Connection) -> ScanProcess:
-        """A process that runs `pipelines.server.scan_process.work` with its end of a pipe.
+    def fork(self, link: Connection) -> ForkedProcess:
+        """Make a process that runs `work(link)`.
 
-        Raises OSError, also when the nursery ends or does not answer; it is started anew the next time.
+        Raises OSError, also when the fork server ends or does not answer; the next call starts it again.
         """
         kills = self._kills
         with self._lock:
-            if self._kills != kills:  # while it waited: it must not start another one
-                raise ConnectionError("the process that makes others was ended")
-            return ScanProcess(self._ask(self._started(), MAKE, link.fileno()))
+            if self._kills != kills:  # killed while this call waited: it must not start another one
+                raise ConnectionError("the fork server was ended")
+            return ForkedProcess(self._request(self._ensure_started(), FORK, link.fileno()))
 
     def exit_code(self, pid: int) -> int | None:
-        """How a process that has ended did: its exit code, the signal's number less than 0.
+        """Exit code of a process that has ended, minus the signal's number after a signal; None if unknown.
 
-        None if nobody knows, or nobody tells within seconds.
+        It takes `EXIT_CODE_TIMEOUT_S` at most for either of its two waits, and never raises.
         """
-        if not self._lock.acquire(timeout=TELL_S):
+        if not self._lock.acquire(timeout=EXIT_CODE_TIMEOUT_S):
             return None
         try:
             if self._socket is None:
                 return None
-            return os.waitstatus_to_exitcode(self._ask(self._socket, pid, seconds=TELL_S))
-        except Exception:  # whoever asks has more important things to do
+            return os.waitstatus_to_exitcode(self._request(self._socket, pid, seconds=EXIT_CODE_TIMEOUT_S))
+        except Exception:  # the caller only wants it for a log line
             return None
         finally:
             self._lock.release()
 
     def kill(self) -> None:
-        """End it, whoever waits for its answer."""
+        """End the process, also while other threads wait for its answer."""
         self._kills += 1
         process = self._process
         if process is not None:
             process.kill()
 
     def close(self) -> None:
-        """End it; the processes that it made go on."""
+        """End the process; its forks go on."""
         with self._lock:
             self._end()
 
-    def __enter__(self) -> Nursery:
+    def __enter__(self) -> ForkServer:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _started(self) -> socket.socket:
+    def _ensure_started(self) -> socket.socket:
         if self._socket is not None and self._process is not None and self._process.poll() is None:
             return self._socket
         self._end()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             with theirs:
-                self._process = subprocess.Popen(  # in a session of its own Ctrl-C does not reach it
-                    [sys.executable, "-m", "pipelines.server.fork_server", str(theirs.fileno())],
+                self._process = subprocess.Popen(  # in a session of its own, which Ctrl-C does not reach
+                    [sys.executable, "-m", "pipelines.server.fork_server", str(theirs.fileno()), self._module],
                     pass_fds=[theirs.fileno()],
                     env=child_environment(),
                     stdin=subprocess.DEVNULL,
@@ -152,22 +163,24 @@ class Nursery:
         self._socket = ours
         return ours
 
-    def _ask(self, sock: socket.socket, number: int, descriptor: int | None = None, seconds: float = ANSWER_S) -> int:
-        """Its answer. Where there is none it is ended: a late one would be taken for that to the next question."""
+    def _request(
+        self, sock: socket.socket, number: int, descriptor: int | None = None, seconds: float = FORK_TIMEOUT_S
+    ) -> int:
+        """Its reply. Without one the process is ended: a late reply would be taken for that to the next request."""
         sock.settimeout(seconds)
         try:
-            socket.send_fds(sock, [NUMBER.pack(number)], [] if descriptor is None else [descriptor])
-            found = sock.recv(NUMBER.size)
+            socket.send_fds(sock, [MESSAGE.pack(number)], [] if descriptor is None else [descriptor])
+            received = sock.recv(MESSAGE.size)
         except OSError:
             self._end()
             raise
-        if len(found) != NUMBER.size:
+        if len(received) != MESSAGE.size:
             self._end()
-            raise ConnectionError("the process that makes others ended")
-        (answer,) = NUMBER.unpack(found)
-        if answer < 0:
-            raise OSError(-answer, os.strerror(-answer))
-        return int(answer)
+            raise ConnectionError("the fork server ended")
+        (reply,) = MESSAGE.unpack(received)
+        if reply < 0:
+            raise OSError(-reply, os.strerror(-reply))
+        return int(reply)
 
     def _end(self) -> None:
         if self._socket is not None:
@@ -179,60 +192,63 @@ class Nursery:
             self._process = None
 
 
-def main(descriptor: int) -> None:
-    """The process: fork for every descriptor that comes, and say how the processes of other numbers ended."""
+# --- in the fork server process --------------------------------------------------------------------------------------
+
+
+def main(descriptor: int, module: str = SCAN_PROCESS_MODULE) -> None:
+    """Answer requests until the socket is closed: fork for each descriptor, else reply with a process's exit status."""
     try:
-        from pipelines.server.scan_process import work
-    except Exception as error:  # the one line that tells why there is no server
+        work = importlib.import_module(module).work
+    except Exception as error:  # this line is all that tells why there is no server
         sys.exit(f"error: what reconstructs scans cannot be loaded ({one_line(error)})")
-    warnings.simplefilter("ignore")  # they may quote headers
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # it would hold a scan
+    warnings.simplefilter("ignore")  # their texts may quote patient data of a header
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold a scan
     gc.collect()
-    gc.freeze()  # a collection in a fork would write into all that was loaded, and so copy it
-    ended: dict[int, int] = {}
+    gc.freeze()  # a collection in a fork would write to, and so copy, all pages that it shares with this process
+    exit_statuses: dict[int, int] = {}
     with socket.socket(fileno=descriptor) as sock:
         while True:
-            message, descriptors, _, _ = socket.recv_fds(sock, NUMBER.size, 1)
+            message, descriptors, _, _ = socket.recv_fds(sock, MESSAGE.size, 1)
             if not message:
                 return
-            (number,) = NUMBER.unpack(message)
+            (number,) = MESSAGE.unpack(message)
             try:
                 if descriptors:
                     number = os.fork()
                     if not number:
                         sock.close()
-                        _run(work, descriptors[0])
+                        _run_fork(work, descriptors[0])
                 else:
-                    _reap(ended)
-                    number = ended.pop(number, -errno.ECHILD)
+                    _reap(exit_statuses)
+                    number = exit_statuses.pop(number, -errno.ECHILD)
             except OSError as error:
                 number = -(error.errno or 1)
             finally:
                 for one in descriptors:
                     os.close(one)
             try:
-                sock.send(NUMBER.pack(number))
+                sock.send(MESSAGE.pack(number))
             except OSError:  # the server has just ended
                 return
 
 
-def _reap(ended: dict[int, int]) -> None:
-    """Note how all processes that have ended did."""
-    with contextlib.suppress(ChildProcessError):  # there is none
+def _reap(exit_statuses: dict[int, int]) -> None:
+    """Collect the exit statuses of all forks that have ended."""
+    with contextlib.suppress(ChildProcessError):  # there are no forks
         while (found := os.waitpid(-1, os.WNOHANG))[0]:
-            ended[found[0]] = found[1]
+            exit_statuses[found[0]] = found[1]
 
 
-def _run(work: object, descriptor: int) -> NoReturn:
+def _run_fork(work: Callable[[Connection], object], descriptor: int) -> NoReturn:
     code = 1
     try:
-        work(Connection(descriptor))  # type: ignore[operator]
+        work(Connection(descriptor))
         code = 0
     except BaseException as error:
-        print(f"a process for scans ended with {type(error).__name__}", file=sys.stderr)
+        print(f"a scan process ended with {type(error).__name__}", file=sys.stderr)
     finally:
         os._exit(code)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), sys.argv[2])

@@ -1,26 +1,25 @@
-"""How to serve, what clients may take of a server, and how a scan ends: what it and its processes both know."""
+"""Settings of a server, and the limits it sets its clients."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a client may send; more is refused before it is read.
+    """What a client may send and use.
 
     Parameters
     ----------
-    text_mib : of chain, header and texts together
-    message_mib : of one acquisition or waveform
-    scan_gib : of all messages of a scan
-    memory_gib : that a scan may need, as `pipelines.server.memory` estimates it and as its process then takes
-    ahead_gib : of a scan that waits, kept in a file until its turn
-    handshake_s : for chain and header, from the connection on
-    idle_s : without a byte of a message that is due, or without one taken of an answer
-    scan_s : for a scan, from its turn on; also the longest that it waits for that
+    text_mib : most of chain, header and texts together, in MiB
+    message_mib : most of one acquisition or waveform, in MiB
+    scan_gib : most of all messages of a scan, in GiB
+    memory_gib : most memory of a scan in GiB, estimated (`memory_estimate`) and measured (`memory_limit`)
+    ahead_gib : most of a waiting scan that is read ahead into a file, in GiB
+    handshake_s : longest time from the connection to the end of the header
+    idle_s : longest time without a byte of a message that is due, or without the client taking a byte of an answer
+    scan_s : longest time that a scan runs; also the longest that it waits for that
     """
 
     text_mib: float = 4.0
@@ -35,21 +34,21 @@ class Limits:
 
 @dataclass(frozen=True)
 class ServeSettings:
-    """How to serve.
+    """Settings of a server.
 
     Parameters
     ----------
-    bind, port : where to listen; port 0 takes a free one
-    chains : folder of chains beside the shipped ones, found by the names of their files
-    scans : scans that run at a time, a process each
-    waiting : scans that wait for that; more are told that the server is busy
-    warm : methods that are made ready before the first scan
-    limits : see there
-    time_budget_s : of every scan with a generative method, unless its chain says another; 0: what `limits` leave
-    dicom : folder below which the chains' DICOM files are written; None: none
-    pacs : that they are sent to, as the DICOM gadget has it; empty: none, but for chains of the server that name one
-    spool : folder where they wait for that; what is in it is delivered as long as the server runs
-    grace_s : that running scans have when the server is stopped
+    bind, port : address to listen on; port 0 takes a free one
+    chains : folder of chains beside the shipped ones, named like their files
+    scans : scans that run at a time, each in a process of its own
+    waiting : most scans that wait; further ones are refused as "busy"
+    warm : methods that are loaded before the first scan
+    limits : what clients may send and use
+    time_budget_s : time budget of generative methods whose chain gives none; 0: a share of `limits.scan_s`
+    dicom : folder for the DICOM files of the chains; None: none are written
+    pacs : where those are sent; empty: nowhere, unless a chain of the server names a PACS
+    spool : folder where they wait for the PACS; its files are delivered while the server runs
+    grace_s : how long running scans may go on when the server is stopped
     """
 
     bind: str = "127.0.0.1"
@@ -64,18 +63,3 @@ class ServeSettings:
     pacs: str = ""
     spool: Path | None = None
     grace_s: float = 60.0
-
-
-class Ended(NamedTuple):
-    """How a scan ended.
-
-    Parameters
-    ----------
-    error : for the log, if it failed
-    told : for the client, if that can still be told something
-    goes_on : whether the process can take another scan
-    """
-
-    error: str = ""
-    told: str = ""
-    goes_on: bool = True

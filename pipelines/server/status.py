@@ -1,9 +1,8 @@
-"""Health, metrics and a small page about a server, on an HTTP port of its own; nothing of a patient is on it."""
+"""Health, metrics and a small page about a server, on an HTTP port of its own, without anything of a patient."""
 
 from __future__ import annotations
 
 import contextlib
-import html
 import io
 import ipaddress
 import json
@@ -14,53 +13,20 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from jinja2 import Environment, PackageLoader
 from PIL import Image
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from gadgets.dicom.delivery import QueueStatus, spool_status
 from gadgets.stream import ReconError, reason_of
 from gadgets.stream.sockets import family_of
-from pipelines.server.listener import Scan, Server
+from pipelines.server.listener import Server
+from pipelines.server.metrics import metrics_registry, readable_queues
 
-REQUESTS = 16  # at a time
-STYLE = (
-    "body{font:15px/1.4 system-ui,sans-serif;margin:1.5rem;max-width:70rem;color:#1a1a1a;background:#fff}"
-    "table{border-collapse:collapse;width:100%}td,th{text-align:left;padding:.3rem .7rem .3rem 0;vertical-align:middle;"
-    "border-bottom:1px solid #ddd}td:not(:nth-child(3)){white-space:nowrap}"
-    "img{display:block;height:64px;image-rendering:pixelated}.failed{color:#a00}"
-    "@media(prefers-color-scheme:dark){body{color:#eee;background:#161616}td,th{border-color:#444}.failed{color:#f88}}"
-)
+MAX_REQUESTS = 16  # answered at a time
+SECURITY_POLICY = "default-src 'none'; img-src 'self'; style-src 'unsafe-inline'"
 
-
-class _Metrics:
-    """What prometheus collects."""
-
-    def __init__(self, server: Server, spool: Path | None) -> None:
-        self._server, self._spool = server, spool
-
-    def collect(self) -> Any:
-        """Metric families of the moment."""
-        totals = self._server.totals
-        for name, text in (
-            ("scans", "Scans that ended"),
-            ("failed", "Scans that failed"),
-            ("refused", "Connections that were refused"),
-            ("images", "Images sent"),
-            ("replaced", "Processes that had to be replaced"),
-        ):
-            yield CounterMetricFamily(f"genrecon_{name}", text, value=totals[name])
-        yield GaugeMetricFamily("genrecon_running", "Scans that run", value=self._server.running())
-        yield GaugeMetricFamily("genrecon_waiting", "Scans that wait", value=self._server.waiting())
-        yield GaugeMetricFamily("genrecon_start_time_seconds", "Start of the server", value=self._server.started)
-        if self._spool is not None:
-            queues = _queues(self._spool)
-            for name, text, value in (
-                ("genrecon_spool_files", "DICOM files that wait", sum(queue.waiting for queue in queues)),
-                ("genrecon_spool_failed_files", "DICOM files set aside", sum(queue.failed for queue in queues)),
-            ):
-                yield GaugeMetricFamily(name, text, value=value)
+_templates = Environment(loader=PackageLoader("pipelines.server", ""), autoescape=True, trim_blocks=True)
 
 
 class StatusServer:
@@ -68,9 +34,9 @@ class StatusServer:
 
     Parameters
     ----------
-    server : what it tells of
+    server : what it shows
     port : HTTP port; 0 takes a free one
-    bind : address; the loopback unless somebody else is to see it
+    bind : address; the loopback unless other hosts may see it
     spool : folder whose waiting files are counted
 
     Raises
@@ -80,50 +46,48 @@ class StatusServer:
     """
 
     def __init__(self, server: Server, port: int, bind: str = "127.0.0.1", spool: Path | None = None) -> None:
-        registry = CollectorRegistry()
-        registry.register(_Metrics(server, spool))
-        own_only = _is_loopback(bind)
+        registry = metrics_registry(server, spool)
+        local_only = _is_loopback(bind)
 
         class Handler(BaseHTTPRequestHandler):
             timeout = 10
             server_version, sys_version = "genrecon", ""
 
             def do_HEAD(self) -> None:
-                """Answer one request without the body."""
+                """Answer a request without the body."""
                 self.do_GET()
 
             def do_GET(self) -> None:
-                """Answer one request."""
+                """Answer a request."""
                 path = self.path.partition("?")[0]
-                if own_only and not _is_own(self.headers.get("Host", "")):
+                if local_only and not _is_local_name(self.headers.get("Host", "")):
                     self._answer(403, "text/plain", b"ask for localhost or for an address\n")
                 elif path == "/health":
-                    state = "stopping" if server.stopping else "ok" if server.processes() else "not ready"
-                    body = {"status": state, "running": server.running(), "waiting": server.waiting()}
+                    queue = server.queue
+                    state = "stopping" if server.stopping else "ok" if queue.processes() else "not ready"
+                    body = {"status": state, "running": queue.running(), "waiting": queue.waiting()}
                     self._answer(200 if state == "ok" else 503, "application/json", json.dumps(body).encode())
                 elif path == "/metrics":
                     self._answer(200, CONTENT_TYPE_LATEST, generate_latest(registry))
                 elif path == "/":
-                    self._answer(200, "text/html; charset=utf-8", page(server, spool).encode())
-                elif path.startswith("/scan/") and (picture := _picture(server, path.rpartition("/")[2])):
+                    self._answer(200, "text/html; charset=utf-8", status_page(server, spool).encode())
+                elif path.startswith("/scan/") and (picture := _thumbnail_png(server, path.rpartition("/")[2])):
                     self._answer(200, "image/png", picture)
                 else:
                     self._answer(404, "text/plain", b"not found\n")
 
-            def _answer(self, code: int, kind: str, body: bytes) -> None:
+            def _answer(self, code: int, content_type: str, body: bytes) -> None:
                 self.send_response(code)
-                self.send_header("Content-Type", kind)
+                self.send_header("Content-Type", content_type)
                 self.send_header("Content-Length", str(len(body)))
                 self.send_header("Cache-Control", "no-store")
-                self.send_header(
-                    "Content-Security-Policy", "default-src 'none'; img-src 'self'; style-src 'unsafe-inline'"
-                )
+                self.send_header("Content-Security-Policy", SECURITY_POLICY)
                 self.end_headers()
                 if self.command != "HEAD":
                     self.wfile.write(body)
 
             def log_message(self, format: str, *args: Any) -> None:
-                """Requests are not worth a line."""
+                """Log no requests."""
 
         try:
             self._http = _HttpServer((bind, port), Handler)
@@ -135,17 +99,17 @@ class StatusServer:
 
     @property
     def port(self) -> int:
-        """Port that is listened on."""
+        """Port that it listens on."""
         return int(self._http.server_address[1])
 
     def close(self) -> None:
-        """End it."""
+        """Stop it."""
         self._http.shutdown()
         self._http.server_close()
 
 
 class _HttpServer(ThreadingHTTPServer):
-    """Answers so many requests at a time; when more come, the oldest connections are closed."""
+    """Answers `MAX_REQUESTS` requests at a time; when more come, the oldest connections are closed."""
 
     daemon_threads = True
     request_queue_size = 64
@@ -153,26 +117,26 @@ class _HttpServer(ThreadingHTTPServer):
     def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
         self.address_family = family_of(address[0])
         self._lock = threading.Lock()
-        self._open: list[socket.socket] = []  # the oldest first
+        self._open: list[socket.socket] = []  # oldest first
         super().__init__(address, handler)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Answer in a thread of its own; who has taken the longest makes room."""
+        """Answer in a thread of its own; the oldest connection makes room."""
         with self._lock:
-            if len(self._open) >= REQUESTS:
+            if len(self._open) >= MAX_REQUESTS:
                 with contextlib.suppress(OSError):
                     self._open.pop(0).shutdown(socket.SHUT_RDWR)
             self._open.append(request)
         super().process_request(request, client_address)
 
     def shutdown_request(self, request: Any) -> None:
-        """It has ended."""
+        """Forget a connection that has ended."""
         with self._lock, contextlib.suppress(ValueError):
             self._open.remove(request)
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that leaves is worth no lines."""
+        """Log nothing about a client that leaves."""
 
 
 def _is_loopback(bind: str) -> bool:
@@ -182,8 +146,8 @@ def _is_loopback(bind: str) -> bool:
         return False
 
 
-def _is_own(host: str) -> bool:
-    """Whether a Host header is no name that somebody else may have given to the loopback (DNS rebinding)."""
+def _is_local_name(host: str) -> bool:
+    """Whether a Host header is localhost or an address: another name may be a stranger's (DNS rebinding)."""
     try:
         name = urllib.parse.urlsplit(f"//{host}").hostname or "localhost"
         return name == "localhost" or bool(ipaddress.ip_address(name))
@@ -191,9 +155,10 @@ def _is_own(host: str) -> bool:
         return False
 
 
-def _picture(server: Server, name: str) -> bytes | None:
+def _thumbnail_png(server: Server, name: str) -> bytes | None:
+    """Last image of the scan whose number is in a file name NUMBER.png; None if there is none."""
     number = name.removesuffix(".png")
-    scan = next((one for one in list(server.scans) if str(one.number) == number), None)
+    scan = next((one for one in list(server.queue.scans) if str(one.number) == number), None)
     if scan is None or scan.thumbnail is None:
         return None
     buffer = io.BytesIO()
@@ -201,37 +166,9 @@ def _picture(server: Server, name: str) -> bytes | None:
     return buffer.getvalue()
 
 
-def _queues(spool: Path) -> list[QueueStatus]:
-    """What of a spool can be read."""
-    try:
-        return spool_status(spool)
-    except (ReconError, OSError):  # the log tells of it
-        return []
-
-
-def page(server: Server, spool: Path | None) -> str:
-    """The status page."""
-    totals = server.totals
-    queues = [f"<li>{html.escape(f'{one.pacs}: {one.text()}')}" for one in _queues(spool)] if spool is not None else []
-    rows = "".join(_row(scan) for scan in reversed(list(server.scans)))
-    hours = server.uptime() / 3600
-    return (
-        "<!doctype html><html lang=en><meta charset=utf-8><meta http-equiv=refresh content=5>"
-        f"<meta name=viewport content='width=device-width'><title>genrecon</title><style>{STYLE}</style>"
-        f"<h1>genrecon {'stops' if server.stopping else 'serves'}</h1>"
-        f"<p>{server.running()} scans run, {server.waiting()} wait. In {hours:.1f} h: {totals['scans']} "
-        f"scans, {totals['failed']} of them failed, {totals['images']} images; {totals['refused']} connections "
-        f"refused.</p>{f'<p>DICOM files for the PACS:<ul>{chr(10).join(queues)}</ul>' if queues else ''}"
-        "<table><tr><th>scan<th>chain<th>state<th>images<th>first image<th>time<th>last image"
-        f"{rows}</table></html>"
-    )
-
-
-def _row(scan: Scan) -> str:
-    picture = f"<img src='/scan/{scan.number}.png' alt='last image of scan {scan.number}'>" if scan.images else ""
-    first = f"{scan.first_image_s:.2f} s" if scan.images else ""
-    state = html.escape(f"{scan.state}: {scan.error}" if scan.error else scan.state)
-    return (
-        f"<tr><td>{scan.number}<td>{html.escape(scan.chain)}<td class='{'failed' if scan.error else ''}'>{state}"
-        f"<td>{scan.images}<td>{first}<td>{scan.elapsed():.2f} s<td>{picture}"
-    )
+def status_page(server: Server, spool: Path | None) -> str:
+    """The status page, HTML."""
+    spool_queues = readable_queues(spool) if spool is not None else []
+    scans = list(reversed(server.queue.scans))
+    template = _templates.get_template("status.html.j2")
+    return template.render(server=server, queue=server.queue, spool_queues=spool_queues, scans=scans)

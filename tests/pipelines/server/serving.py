@@ -14,14 +14,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import ismrmrd
+import numpy as np
 from gadgetron.external import constants, writers
 
 from benchmarks.fuzz import Recorded
 from pipelines.raw import RawScan
 from pipelines.send import send
-from pipelines.server.fork_server import Nursery
+from pipelines.server.fork_server import ForkServer
 from pipelines.server.listener import Server
-from pipelines.server.processes import memory_of
+from pipelines.server.processes import private_memory
 from pipelines.server.settings import Limits, ServeSettings
 from pipelines.simulation import SimulationSettings, simulate, write_raw
 
@@ -29,17 +31,20 @@ SCAN = SimulationSettings(
     matrix=(32, 32, 1), coils=4, slices=3, sampling="uniform", acceleration=2, calibration_lines=12
 )
 LIMITS = Limits(idle_s=5.0, scan_s=60.0)
-NURSERY = Nursery()  # of all servers of these tests
-atexit.register(NURSERY.close)
+# Parameters with which the scan computes for minutes, and for seconds.
+LONG = {"parameters": {"config": "svd_wkgm", "generative_recon.method": "sake", "generative_recon.iterations": 5000}}
+SECONDS = {"parameters": {"config": "svd_wkgm", "generative_recon.method": "sake", "generative_recon.iterations": 150}}
+FORK_SERVER = ForkServer()  # of all servers of these tests
+atexit.register(FORK_SERVER.close)
 
 
 @contextlib.contextmanager
-def serving(nursery: Nursery = NURSERY, **changes: Any) -> Iterator[Server]:
-    server = Server(ServeSettings(**({"port": 0, "limits": LIMITS, "grace_s": 10.0} | changes)), nursery)
+def serving(fork_server: ForkServer = FORK_SERVER, **changes: Any) -> Iterator[Server]:
+    server = Server(ServeSettings(**({"port": 0, "limits": LIMITS, "grace_s": 10.0} | changes)), fork_server)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     try:
-        until(lambda: len(server.processes()) == server.settings.scans, 60)
+        until(lambda: len(server.queue.processes()) == server.settings.scans, 60)
         yield server
     finally:
         server.stop()
@@ -105,20 +110,20 @@ def error_of(found: bytes, begin: str = "[genrecon] ERROR: ") -> str:
     number, size = struct.unpack("<HI", found[:6])
     assert number == constants.GADGET_MESSAGE_TEXT
     assert found[6 + size :] == CLOSE
-    told = found[6 : 6 + size].decode()
-    assert told.startswith(begin)
-    return told.removeprefix(begin)
+    error = found[6 : 6 + size].decode()
+    assert error.startswith(begin)
+    return error.removeprefix(begin)
 
 
 def fire_error_of(found: bytes) -> str:
     """The same as FIRE's client takes it."""
-    told = error_of(found, "ERROR    ")
-    assert told.endswith("\0")
-    return told[:-1]
+    error = error_of(found, "ERROR    ")
+    assert error.endswith("\0")
+    return error[:-1]
 
 
 def exchanged(server: Server, content: bytes) -> bytes:
-    until(lambda: not server.running() and len(server.processes()) == server.settings.scans, 60)
+    until(lambda: not server.queue.running() and len(server.queue.processes()) == server.settings.scans, 60)
     with connected(server) as sock:
         sock.sendall(content)
         sock.shutdown(socket.SHUT_WR)  # the server need not wait for more
@@ -137,7 +142,7 @@ def works(server: Server, raw: Path) -> None:
 
 def memory(server: Server) -> int:
     """Bytes that the server's processes for scans have to themselves."""
-    return sum(map(memory_of, server.processes()))
+    return sum(map(private_memory, server.queue.processes()))
 
 
 def write_scan(folder: Path) -> Path:
@@ -153,3 +158,25 @@ def fetched(port: int, path: str, host: str = "localhost") -> tuple[int, bytes]:
             return found.status, found.read()
     except urllib.error.HTTPError as error:
         return error.code, error.read()
+
+
+def acquisition_of(size: int) -> bytes:
+    """A message with an acquisition of about so many bytes."""
+    wire = Recorded()
+    writers.write_acquisition(wire, ismrmrd.Acquisition.from_array(np.ones((8, size // 64), np.complex64)))
+    return wire.data
+
+
+def ended_well(found: bytes) -> bool:
+    return found.endswith(CLOSE) and b"ERROR" not in found
+
+
+def both_end_well(server: Server, one: socket.socket, other: socket.socket, unfinished: bytes) -> None:
+    """Two scans, of which the other waits until the first has ended."""
+    one.sendall(unfinished)
+    until(lambda: server.queue.running() == 1)
+    other.sendall(unfinished + CLOSE)
+    until(lambda: server.queue.waiting() == 1)
+    one.sendall(CLOSE)
+    assert ended_well(answer(one))
+    assert ended_well(answer(other))

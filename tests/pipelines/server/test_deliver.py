@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import logging
 import signal
 import socket
 import subprocess
@@ -43,15 +42,6 @@ def mr_file(number: int) -> bytes:
 def fill(spool: Path, url: str, count: int = 2) -> None:
     for number in range(count):
         add_to_spool(spool, Destination(url, timeout_s=5), mr_file(number))
-
-
-@pytest.fixture(autouse=True)
-def log_as_it_was() -> Any:
-    logger = logging.getLogger("genrecon")
-    handlers, level = list(logger.handlers), logger.level
-    yield
-    logger.handlers[:] = handlers
-    logger.setLevel(level)
 
 
 def run(*arguments: Any) -> str:

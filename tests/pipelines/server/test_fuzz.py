@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from benchmarks.fuzz import LENGTHS, fuzz_server, good_streams, outcome
+from tests.pipelines.server.serving import FORK_SERVER
 
 IDS = st.sampled_from((0, 1, 2, 3, 4, 5, 6, 8, 1008, 1022, 1026, 1050, 65535)) | st.integers(0, 65535)
 SIZES = st.sampled_from(LENGTHS) | st.integers(0, 4096)
@@ -49,6 +50,6 @@ def good_streams_once() -> list[bytes]:
 
 
 def test_mutated_streams() -> None:
-    counts = fuzz_server(800)
+    counts = fuzz_server(800, fork_server=FORK_SERVER)
     assert sum(counts.values()) == 800
     assert min(counts[name] for name in ("read", "gone", "refused", "to the server")) > 0

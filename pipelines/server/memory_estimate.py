@@ -1,4 +1,7 @@
-"""What memory a scan will need, estimated before it is taken: from its header, its chain, and each line that comes."""
+"""Refuses a scan that would need too much memory, by an estimate from its header, its chain and each line that comes.
+
+What the estimate misses, `memory_limit` catches.
+"""
 
 from __future__ import annotations
 
@@ -18,18 +21,18 @@ from gadgets.twins.bucket_to_buffer import BUFFER_COUNTERS
 from gadgets.twins.field_of_view import adjustment_steps
 from pipelines.chain import Chain
 
-# As `python -m benchmarks.serve memory` compares them with what a server takes.
-COPIES = 8  # of a slice or volume that a chain holds at its most: buffers, calibration, maps, images
-NETWORK_BYTES = 1280  # a pixel of a plane, for the work of a network
+# Measured: `python -m benchmarks.serve memory` compares the estimate with what a server takes.
+ARRAY_COPIES = 8  # most copies of a slice or volume in a chain: buffers, calibration, maps, images
+NETWORK_BYTES_PER_PIXEL = 1280  # of a plane, for a network's intermediate results
 CONSTANT_BYTES = 300 * 2**20  # queues between the gadgets, buffers of libraries
-BUFFERS = BucketToBufferGadget.__name__
 NOISE_COPIES = 4  # of the noise lines, for their covariance
-ITEM_BYTES = 2048  # of a line or waveform beside its samples: its header and Python's objects
+ITEM_BYTES = 2048  # of a line or waveform beside its samples: its header and Python objects
+BUFFER_GADGET = BucketToBufferGadget.__name__
 
 
 @dataclass
 class _Range:
-    """Lowest and highest value that came."""
+    """Lowest and highest of the values that came."""
 
     low: int | None = None
     high: int = 0
@@ -44,44 +47,54 @@ class _Range:
 
 @dataclass
 class _Space:
-    """Of an encoding space: pixels of an array, of an image before its field of view is cut, and of a plane."""
+    """Sizes of an encoding space.
+
+    Attributes
+    ----------
+    pixels : of a k-space or image array
+    uncropped_pixels : of an image before its field of view is cropped
+    plane_pixels : of the largest plane
+    separate : whether its calibration lines are an array of their own
+    calibration : readout, E1 and E2 extent of that array
+    """
 
     pixels: int
-    on_the_way: int
-    plane: int
-    separate: bool  # whether its calibration lines are a block of their own
-    block: tuple[_Range, _Range, _Range] = field(default_factory=lambda: (_Range(), _Range(), _Range()))  # RO, E1, E2
+    uncropped_pixels: int
+    plane_pixels: int
+    separate: bool
+    calibration: tuple[_Range, _Range, _Range] = field(default_factory=lambda: (_Range(), _Range(), _Range()))
 
 
-class MemoryCheck:
-    """Estimates the most memory that a scan needs, from its header and then from its lines.
+class MemoryEstimate:
+    """The most memory that a scan needs, estimated from its header and then from its lines.
 
-    That is `COPIES` times the largest slice or volume, with all that share its buffer or are reconstructed with it; the
-    matrices of coils and kernels; the work of a network on a plane; the maps that are kept where slices come again; and
-    what came since the last image went out: lines, and a buffer for each combination of their counters.
+    It is the sum of: `ARRAY_COPIES` times the largest slice or volume, with all that share its buffer or are
+    reconstructed with it; the matrices of coils and kernels; a network's intermediate results on a plane; the maps that
+    are kept where slices come again; and what came since the last image was sent: lines, and a buffer for each
+    combination of their counters.
 
     Parameters
     ----------
     header : ismrmrd.xsd.ismrmrdHeader
     limit_gib : most memory, in GiB
-    chain : says which counters share a buffer
+    chain : its properties tell which counters share a buffer
 
     Attributes
     ----------
-    needed : most bytes so far
+    needed : largest estimate so far, in bytes
 
     Raises
     ------
     ReconError
-        Also when it is called: the memory needed is above the limit, or the fields of view are out of all proportion.
-        And for a property of that gadget that it cannot have.
+        Also in `add`: the estimate is above the limit, the fields of view are out of all proportion, or a property of
+        the buffer gadget is invalid.
     """
 
     def __init__(self, header: Any, limit_gib: float, chain: Chain) -> None:
         self._limit = limit_gib * 2**30
         system = header.acquisitionSystemInformation
         self._coils = max((system.receiverChannels if system else None) or 1, 1)
-        self._channels = 0  # of any line, noise too
+        self._channels = 0  # most of any line, noise lines among them
         self._waiting = self._images = self.needed = 0
         self._buffers: set[tuple[int, ...]] = set()  # that came since the last image
         self._slices: set[int] = set()
@@ -97,10 +110,16 @@ class MemoryCheck:
                     counter.add(announced.minimum, announced.maximum)
         self._largest = self._estimate()
         self._check()
-        self._counters = {name: _Range() for name in self._counters}  # from here on those that come
+        self._counters = {name: _Range() for name in self._counters}  # from here on, values of the lines
 
-    def __call__(self, item: ismrmrd.Acquisition | ismrmrd.Waveform, images: int) -> None:
-        """Take an acquisition that agrees with the header, or a waveform, into account; so many images went out."""
+    def add(self, item: ismrmrd.Acquisition | ismrmrd.Waveform, images: int) -> None:
+        """Add a waveform, or an acquisition that agrees with the header.
+
+        Parameters
+        ----------
+        item : the acquisition or waveform
+        images : number of images sent so far
+        """
         if images != self._images:
             self._images, self._waiting = images, 0
             self._buffers.clear()
@@ -116,7 +135,7 @@ class MemoryCheck:
                 counter.add(int(getattr(item.idx, name)))
             space = self._spaces[item.encoding_space_ref]
             if space.separate:
-                samples, lines, partitions = space.block
+                samples, lines, partitions = space.calibration
                 samples.add(0, item.number_of_samples - 1)
                 lines.add(int(item.idx.kspace_encode_step_1))
                 partitions.add(int(item.idx.kspace_encode_step_2))
@@ -128,22 +147,22 @@ class MemoryCheck:
         self._check()
 
     def _extent(self) -> tuple[int, ...]:
-        blocks = [axis.count() for space in self._spaces for axis in space.block]
+        blocks = [axis.count() for space in self._spaces for axis in space.calibration]
         counts = [counter.count() for counter in self._counters.values()]
         return self._coils, self._channels, len(self._buffers), len(self._slices), *blocks, *counts
 
     def _estimate(self) -> int:
-        """Bytes that are needed besides the lines."""
+        """Bytes needed beside the lines that wait for their image."""
         channels = max(self._channels, self._coils)
-        matrices = COPIES * 16 * channels**2 + 2 * 16 * (self._kernel**2 * self._coils) ** 2
+        matrices = ARRAY_COPIES * 16 * channels**2 + 2 * 16 * (self._kernel**2 * self._coils) ** 2
         together = math.prod(counter.count() for counter in self._counters.values())
         largest = 0
         for space in self._spaces:
-            pixels = max(space.pixels, math.prod(axis.count() for axis in space.block))
+            pixels = max(space.pixels, math.prod(axis.count() for axis in space.calibration))
             buffer = 8 * pixels * self._coils * together
-            arrays = COPIES * (buffer + 8 * space.on_the_way * together) + 16 * self._samples * pixels
+            arrays = ARRAY_COPIES * (buffer + 8 * space.uncropped_pixels * together) + 16 * self._samples * pixels
             kept = len(self._buffers) * buffer + len(self._slices) * self._kept_maps * 8 * pixels * self._coils
-            largest = max(largest, self._at_once * (arrays + NETWORK_BYTES * space.plane) + kept)
+            largest = max(largest, self._at_once * (arrays + NETWORK_BYTES_PER_PIXEL * space.plane_pixels) + kept)
         return CONSTANT_BYTES + matrices + largest
 
     def _check(self) -> None:
@@ -156,10 +175,10 @@ class MemoryCheck:
 
 
 def _space_of(number: int, encoding: Any) -> _Space:
-    """Raises ReconError for fields of view out of all proportion."""
+    """Sizes of an encoding. Raises ReconError for fields of view out of all proportion."""
     encoded, recon = encoding.encodedSpace, encoding.reconSpace
     matrices = _xyz(encoded.matrixSize), _xyz(recon.matrixSize)
-    shape = (matrices[1][0], *matrices[0][1:])  # the readout's oversampling is gone by then
+    shape = (matrices[1][0], *matrices[0][1:])  # readout oversampling is removed before
     try:
         steps = adjustment_steps(shape, _xyz(encoded.fieldOfView_mm), _xyz(recon.fieldOfView_mm), matrices[1])
     except ArithmeticError:
@@ -168,14 +187,14 @@ def _space_of(number: int, encoding: Any) -> _Space:
         ) from None
     return _Space(
         pixels=max(map(math.prod, matrices)),
-        on_the_way=max(map(math.prod, [*steps, matrices[1]])),
-        plane=max(math.prod(sorted(matrix)[1:]) for matrix in matrices),
+        uncropped_pixels=max(map(math.prod, [*steps, matrices[1]])),
+        plane_pixels=max(math.prod(sorted(matrix)[1:]) for matrix in matrices),
         separate=calibration_mode(encoding) in {"separate", "external"},
     )
 
 
 def _largest_property(chain: Chain, names: tuple[str, ...], default: int) -> int:
-    """The largest number that one of these properties of any gadget has; what is no number is told by the gadget."""
+    """The largest number that any gadget has in one of these properties; gadgets refuse what is no number."""
     found = [default]
     for node in chain.nodes:
         for name, text in node.properties.items():
@@ -190,11 +209,11 @@ def _xyz(size: Any) -> tuple[Any, Any, Any]:
 
 
 def _counters_together(chain: Chain) -> set[str]:
-    """Counters whose values have a place each in one buffer."""
+    """Counters whose values are axes of one buffer."""
     names = set()
     for node in chain.nodes:
-        if node.classname == BUFFERS:
-            parameters = read_parameters(BucketToBufferGadget.Parameters, node.properties, BUFFERS)
+        if node.classname == BUFFER_GADGET:
+            parameters = read_parameters(BucketToBufferGadget.Parameters, node.properties, BUFFER_GADGET)
             names |= {parameters.N_dimension, parameters.S_dimension}
             if not parameters.split_slices:
                 names.add("slice")

@@ -1,0 +1,143 @@
+"""The chain that a client asks for: by name, or sent itself and then restricted to what is safe for the server."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+
+from gadgets.solvers.generative_solver import GENERATIVE
+from gadgets.stream import Gadget, ReconError
+from gadgets.stream.parameters import local_parameters
+from gadgets.twins import TWINS
+from pipelines.chain import INSTALLED_PREFIX, Chain, Node, shipped_chain, shipped_chains
+from pipelines.replay import DICOM_MODULE
+from pipelines.server.request import Request
+from pipelines.server.settings import ServeSettings
+
+# Python gadgets that a chain from a client may run, beside the twins of Gadgetron's own gadgets.
+ALLOWED_GADGETS = {
+    "gadgets.coil_compression": "CoilCompression",
+    "gadgets.espirit": "Espirit",
+    "gadgets.generative_recon": "GenerativeRecon",
+    "gadgets.reconstruction": "Reconstruction",
+    DICOM_MODULE: "DicomOutput",
+}
+# Properties of DICOM output that a client's chain may have; the server writes to a folder of its own all the same.
+ALLOWED_DICOM_PROPERTIES = {"folder", "anonymize", "salt"}
+CHAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+MAX_GADGETS = 64  # of a chain; each is a thread
+GENERATIVE_TIME_SHARE = 0.9  # of the time limit of a scan, so that a generative method ends with images before it
+
+
+def requested_chain(request: Request, settings: ServeSettings) -> Chain:
+    """The chain a client asks for, with the parameters it sent and the server's own settings.
+
+    Raises
+    ------
+    ReconError
+        There is none of that name; or a chain or parameter that was sent has a gadget or property that is not allowed.
+    """
+    renamed = request.parameters.get("customconfig") or request.parameters.get("config")
+    config = renamed if isinstance(renamed, str) and renamed and request.config is not None else request.config
+    if request.chain_text is not None:
+        chain = Chain(request.chain_text, "the chain that was sent")
+        if len(chain.nodes) > MAX_GADGETS:
+            raise ReconError(f"the chain that was sent has {len(chain.nodes)} gadgets; {MAX_GADGETS} are allowed")
+        for node in chain.nodes:
+            _check_node(node)
+    else:
+        chain = _chain_by_name(config or "", settings)
+    for name, value in request.parameters.items():
+        if "." in name:
+            _set_parameter(chain, name, value)
+    return _with_server_settings(chain, settings)
+
+
+def plain_chain_name(config: str) -> str:
+    """Name of a chain as clients give it, without `.xml` and without the prefix of installed chains.
+
+    Raises ReconError for what cannot be a name, for instance a path.
+    """
+    name = config.strip().removesuffix(".xml").removeprefix(INSTALLED_PREFIX)
+    if not CHAIN_NAME.fullmatch(name):
+        raise ReconError("the name of the configuration has letters that no name of a chain has")
+    return name
+
+
+def _chain_by_name(config: str, settings: ServeSettings) -> Chain:
+    name = plain_chain_name(config)
+    if settings.chains is not None:
+        path = settings.chains / f"{name}.xml"
+        if path.is_file():
+            return Chain(path.read_bytes(), name)
+    if name not in shipped_chains():
+        own = sorted(path.stem for path in settings.chains.glob("*.xml")) if settings.chains else []
+        raise ReconError(f"there is no chain '{name}'; the server has: {', '.join([*own, *shipped_chains()])}")
+    return shipped_chain(name)
+
+
+def _set_parameter(chain: Chain, name: str, value: object) -> None:
+    """Set a property `gadget.property` that a client sent, unless it is local to the server."""
+    gadget, _, own_name = name.rpartition(".")
+    if not isinstance(value, str | int | float | bool):
+        raise ReconError(f"parameter '{name}' is neither a text nor a number")
+    chain.set(gadget, own_name, str(value).lower() if isinstance(value, bool) else str(value))
+    for node in chain.nodes:
+        kind = node.load()
+        members: dict[str, type[Gadget]] = getattr(kind, "members", {})
+        if gadget in node.names or gadget in members:
+            owner = kind if gadget in node.names else members[gadget]
+            if owner is None or own_name in local_parameters(owner.Parameters):
+                raise _local_property_error(name)
+
+
+def _check_node(node: Node) -> None:
+    """Raise ReconError for what a client's chain may not have. It imports nothing that the chain names."""
+    if node.classname:
+        if node.classname not in TWINS:
+            raise ReconError(f"gadget {node.classname} is not among those that this server runs")
+    elif node.address is not None:
+        raise ReconError(f"<connect> to {node.names[0]}: a chain that is sent may not make the server connect")
+    elif ALLOWED_GADGETS.get(node.module) != node.target:
+        raise ReconError(f"external {node.module} {node.target} is not among those that this server runs")
+    _check_properties(node)
+
+
+def _check_properties(node: Node) -> None:
+    kind = node.load()
+    for name, value in node.properties.items():
+        member, _, own_name = name.rpartition(".")
+        owner = getattr(kind, "members", {}).get(member) if member else kind
+        if owner is None or (node.module == DICOM_MODULE and own_name in ALLOWED_DICOM_PROPERTIES):
+            continue
+        defaults = local_parameters(owner.Parameters)
+        if own_name in defaults and value != str(defaults[own_name]):
+            raise _local_property_error(name)
+
+
+def _local_property_error(name: str) -> ReconError:
+    return ReconError(f"property '{name}' is for the server's own chains: it touches files, hosts or later scans")
+
+
+def _with_server_settings(chain: Chain, settings: ServeSettings) -> Chain:
+    """The chain with DICOM output as the server has it, and time budgets within the time limit of a scan."""
+    node = chain.external(DICOM_MODULE)
+    if node is not None and not (settings.dicom or settings.pacs or node.properties.get("pacs")):
+        chain = chain.without(DICOM_MODULE)
+        if not chain.nodes:
+            raise ReconError("the chain has no gadgets but DICOM output, which this server does not write")
+    for node in chain.nodes:
+        if node.module == DICOM_MODULE:
+            node.properties["folder"] = str(settings.dicom or "")
+            if settings.pacs:
+                node.properties["pacs"] = settings.pacs
+            if settings.spool is not None:
+                node.properties |= {"spool": str(settings.spool), "deliver": "false"}  # the server delivers
+        for prefix in ("", "generative_recon."):
+            if node.properties.get(f"{prefix}method") in GENERATIVE:
+                budget = f"{prefix}time_budget_s"
+                own = node.properties.get(budget, str(settings.time_budget_s))
+                with contextlib.suppress(ValueError):  # the gadget reports what is wrong with it
+                    most = GENERATIVE_TIME_SHARE * settings.limits.scan_s
+                    node.properties[budget] = str(min(float(own) or most, most))
+    return chain

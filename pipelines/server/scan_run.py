@@ -1,0 +1,199 @@
+"""One scan in a scan process: data in, through the chain, images out."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import IO, Any
+
+import ismrmrd
+from gadgetron.external import writers
+
+from gadgets.dicom.sender import DELIVERY
+from gadgets.stream import PeerGone, ReconError
+from gadgets.stream.errors import Aborted
+from gadgets.stream.logs import collected_warnings
+from gadgets.stream.queues import BoundedQueue
+from gadgets.stream.stages import StageThread
+from pipelines.chain import Chain
+from pipelines.raw import AcquisitionChecker, check_header, parse_header
+from pipelines.replay import DICOM_MODULE
+from pipelines.server.error_texts import printable, where_raised
+from pipelines.server.intake import ScanReader
+from pipelines.server.memory_estimate import MemoryEstimate
+from pipelines.server.replies import CLOSE, ReplyWriter
+from pipelines.server.request import Request
+from pipelines.server.requested_chain import requested_chain
+from pipelines.server.scan import ScanResult
+from pipelines.server.served_images import thumbnail, with_fire_meta
+from pipelines.server.settings import ServeSettings
+
+QUEUED_IMAGES = 64
+THREADS_TIMEOUT_S = 3.0  # for the threads of a chain to end; if they do not, their process is replaced
+
+Report = Callable[[str, Any], None]
+
+
+def checked_header(text: bytes) -> Any:
+    """The header, parsed and checked. Raises ReconError, whose text is logged and so quotes nothing of the header."""
+    try:
+        header = parse_header("the scan", text)
+    except ReconError:
+        raise ReconError("the ISMRMRD header cannot be read; look at it with an XML validator") from None
+    check_header("the scan", header)
+    return header
+
+
+def checked_items(
+    header: Any, items: Iterable[Any], memory: MemoryEstimate, images_sent: Callable[[], int]
+) -> Iterator[Any]:
+    """Acquisitions and waveforms of a scan.
+
+    Raises
+    ------
+    ReconError
+        One disagrees with the header, or the scan would need too much memory.
+    """
+    check = AcquisitionChecker("the scan", header)
+    lines = 0
+    for item in items:
+        if isinstance(item, ismrmrd.Acquisition):
+            check(lines, item)
+            lines += 1
+        memory.add(item, images_sent())
+        yield item
+
+
+class ScanRun:
+    """A scan from its request to its last image.
+
+    Parameters
+    ----------
+    sock : connection to the client
+    request : of the client
+    ahead : file of what was read from the connection after the request; None: nothing
+    settings : of the server
+    report : called with the name and value of an event: `chain` with its name; `sending` before an image is sent;
+        `image` with a thumbnail after that
+    """
+
+    def __init__(
+        self, sock: socket.socket, request: Request, ahead: IO[bytes] | None, settings: ServeSettings, report: Report
+    ) -> None:
+        self._request, self._settings, self._report = request, settings, report
+        self._reader = ScanReader(sock, settings.limits, request.next_message, ahead, self._client_reset)
+        self._writer = ReplyWriter(sock, settings.limits.idle_s)
+        self._results = BoundedQueue(items=QUEUED_IMAGES)
+        self._items = self._images = 0
+        self._writes_files = False  # the scan goes on without its client
+        self._client_left = ""  # how the client left after it had sent the whole scan
+        self._warnings: list[str] = []  # of the gadgets
+
+    def run(self) -> ScanResult:
+        """Reconstruct the scan and send its images. An error is returned; the server sends it to the client."""
+        limit = self._settings.limits.scan_s
+        timer = threading.Timer(limit, self._results.abort)
+        timer.daemon = True
+        worker: threading.Thread | None = None
+        try:
+            timer.start()
+            chain = requested_chain(self._request, self._settings)
+            self._writes_files = chain.external(DICOM_MODULE) is not None  # before the reader may call _client_reset
+            self._report("chain", chain.name)  # from here on the server enforces the memory limit
+            self._reader.start()
+            header = checked_header(self._request.header_text)
+            memory = MemoryEstimate(header, self._settings.limits.memory_gib, chain)
+            items = self._counted(checked_items(header, self._reader, memory, lambda: self._images))
+            worker = threading.Thread(target=self._run_chain, args=(chain, header, items), daemon=True)
+            with collected_warnings(self._warnings, leave_out=DELIVERY):
+                worker.start()
+                self._send_images()
+            result = self._finish()
+        except PeerGone as error:
+            result = ScanResult(str(error), str(error))  # a client that ended only its half can still read that
+        except Aborted:
+            text = self._client_left or f"it took longer than {limit:g} s"
+            result = ScanResult(text, "" if self._client_left else text)
+        except Exception as error:
+            text = printable(error)
+            result = ScanResult(text if isinstance(error, ReconError) else f"unexpected {where_raised(error)}", text)
+        finally:
+            timer.cancel()
+            self._results.abort()
+            self._reader.stop()
+        return result._replace(reusable=_threads_end(worker))
+
+    def _counted(self, items: Iterator[Any]) -> Iterator[Any]:
+        for item in items:
+            self._items += 1
+            yield item
+
+    def _run_chain(self, chain: Chain, header: Any, data: Iterator[Any]) -> None:
+        """Put what the chain makes of the data, or its error, into the results."""
+        try:
+            with contextlib.closing(chain.run(header, data)) as items:  # type: ignore[type-var]
+                for item in items:
+                    self._results.put(item)
+        except Aborted:
+            pass
+        except Exception as error:
+            with contextlib.suppress(Aborted):
+                self._results.put_unbounded(error)
+        finally:
+            self._results.close()
+
+    def _send_images(self) -> None:
+        """Send images as they come. Raises what the chain raised."""
+        windows: dict[int, tuple[float, float]] = {}
+        for item in self._results:
+            if isinstance(item, BaseException):
+                raise item
+            if not isinstance(item, ismrmrd.Image):
+                continue
+            self._images += 1
+            if self._client_left:
+                continue
+            image = with_fire_meta(item, windows)
+            self._report("sending", None)
+            try:
+                writers.write_image(self._writer, image)
+            except PeerGone as error:
+                if not (self._reader.complete and self._writes_files):
+                    raise
+                self._client_left = str(error)
+            else:
+                self._report("image", thumbnail(image))
+
+    def _client_reset(self) -> None:
+        """The client left after it had sent the whole scan."""
+        self._client_left = "the client is gone"
+        if not self._writes_files:
+            self._results.abort()
+
+    def _finish(self) -> ScanResult:
+        if self._items and not self._images:
+            text = f"its {self._items} lines gave no image; look at their flags and at the gadgets of the chain"
+            return ScanResult(text, text)
+        if self._client_left:
+            return ScanResult(f"{self._client_left}; {self._images} images went to files only")
+        for text in self._warnings:
+            self._writer.text("WARNING", text, self._request.of_fire)
+        self._writer.write(CLOSE)
+        return ScanResult()
+
+
+def _threads_end(worker: threading.Thread | None) -> bool:
+    """Whether all threads of a scan end soon: a thread cannot be stopped in the middle of a long computation."""
+    deadline = time.monotonic() + THREADS_TIMEOUT_S
+    if worker is not None and worker.ident is not None:
+        worker.join(THREADS_TIMEOUT_S)
+        if worker.is_alive():
+            return False
+    # The worker starts the others: now that it has ended, each of them has started, or never will.
+    stages = [thread for thread in threading.enumerate() if isinstance(thread, StageThread)]
+    for thread in stages:
+        thread.join(max(deadline - time.monotonic(), 0.0))
+    return not any(thread.is_alive() for thread in stages)
