@@ -1,4 +1,4 @@
-"""The shipped chains into the configuration folder of a Gadgetron server."""
+"""Installs the shipped chains in the configuration folder of a Gadgetron server."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gadgets.files import replace_file
 from gadgets.stream import ReconError
 from pipelines.chain import INSTALLED_PREFIX, shipped_chains, shipped_xml
 
-ASKING_S = 120.0  # a first import of torch from a slow disk
+IMPORT_TIMEOUT_S = 120.0  # for a first import of torch from a slow disk
 
 
 def install_configs(home: Path, force: bool = False) -> list[Path]:
@@ -23,13 +23,13 @@ def install_configs(home: Path, force: bool = False) -> list[Path]:
 
     Returns
     -------
-    Files written, also those that held the same before.
+    Files written, those that did not change among them.
 
     Raises
     ------
     ReconError
-        There is no Gadgetron, a chain there was changed, or the folder cannot be written to; nothing is written then
-        but, on a full disk, the chains before the one that failed.
+        There is no Gadgetron, a chain there was changed, or the folder cannot be written to. Nothing is written then,
+        except that on a full disk the chains before the failed one are.
     """
     folder = home / "share" / "gadgetron" / "config"
     if not folder.is_dir():
@@ -40,34 +40,36 @@ def install_configs(home: Path, force: bool = False) -> list[Path]:
     try:
         changed = [path.name for path, text in contents.items() if path.exists() and path.read_bytes() != text]
         if changed and not force:
-            raise ReconError(f"{folder}: not the shipped ones: {', '.join(changed)}; --force overwrites them")
+            raise ReconError(
+                f"{folder}: changed since they were shipped: {', '.join(changed)}; --force overwrites them"
+            )
         for path, text in contents.items():
             replace_file(path, text)
     except OSError as error:
-        raise ReconError(f"{folder}: cannot be written to ({error.strerror}); mend the rights") from None
+        raise ReconError(f"{folder}: cannot be written to ({error.strerror}); correct its permissions") from None
     return list(contents)
 
 
 def python_problem() -> str:
-    """What keeps the Python that Gadgetron will start from running our gadgets; empty if nothing does.
+    """Why the Python that Gadgetron starts cannot run our gadgets; empty if it can.
 
-    Gadgetron takes the first `python`, else `python3`, on its PATH and knows no virtual environments.
+    Gadgetron takes the first `python`, else `python3`, on its PATH, whatever virtual environment is active.
     """
     program = shutil.which("python") or shutil.which("python3")
     if program is None:
         return "there is no python on the PATH; Gadgetron starts the first python or python3 there"
     try:
-        asked = subprocess.run(
+        found = subprocess.run(
             [program, "-c", "import gadgetron, gadgets.reconstruction, gadgets.dicom_output"],
             capture_output=True,
             text=True,
-            timeout=ASKING_S,
+            timeout=IMPORT_TIMEOUT_S,
             cwd="/",
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"{program} does not run ({type(error).__name__})"
-    if asked.returncode:
-        reason = (asked.stderr.strip().splitlines() or ["no reason given"])[-1]
+    if found.returncode:
+        reason = (found.stderr.strip().splitlines() or ["no reason given"])[-1]
         return f"{program} cannot import the gadgets ({reason}); install gadgetron-genrecon there"
     return ""

@@ -1,4 +1,4 @@
-"""A client: one scan to a server, its images into a file."""
+"""A client that sends a scan to a server and writes its images to a file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pipelines.wire import reconstruct_remotely
 
 @dataclass
 class SendResult:
-    """What came back, and when, in seconds from the connection on."""
+    """What a server sent back, with times in seconds since the connection."""
 
     images: int = 0
     first_image_s: float = 0.0
@@ -36,24 +36,24 @@ def send(
     parameters: Mapping[str, str] | None = None,
     timeout: float = 600.0,
 ) -> SendResult:
-    """Send a raw file to an MRD server and take its images.
+    """Send a raw file to an MRD server and receive its images.
 
     Parameters
     ----------
     raw : ISMRMRD file
-    config : XML file of a chain, which is sent, or the name of a chain that the server has
+    config : XML file of a chain, which is sent; or the name of a chain of the server
     address : HOST:PORT
-    out : folder that gets images.h5, as a replay leaves it; None: images are counted only
-    parameters : sent as FIRE sends its own, as JSON after the header
-    timeout : seconds of silence after which the server is given up
+    out : folder for images.h5, as a replay writes it; None: images are only counted
+    parameters : sent as JSON after the header, as FIRE does
+    timeout : longest time without an answer, in seconds
 
     Raises
     ------
     ReconError
-        The file cannot be read, nobody answers, the server reports an error or is silent, or no image came.
+        The file cannot be read, no server answers, it reports an error or sends nothing in time, or no image came.
     """
     if "/" in config and not Path(config).is_file():
-        raise ReconError(f"{config}: there is no such file; give one, or the name of a chain that the server has")
+        raise ReconError(f"{config}: there is no such file; give one, or the name of a chain of the server")
     chain: bytes | str = read_chain(config).to_xml() if Path(config).is_file() else config
     text = json.dumps({"version": "1.0", "parameters": dict(parameters)}).encode() if parameters else b""
     result = SendResult()

@@ -128,11 +128,11 @@ def exchange(
 
     Parameters
     ----------
-    connect : makes the socket
-    peer : how messages call it
-    config : chain as XML, or the name of one that the server has
+    connect : opens the socket
+    peer : its name in error texts
+    config : chain as XML, or the name of a chain of the server
     header : ISMRMRD header
-    items : acquisitions, or what the peer takes
+    items : acquisitions, or other items that the peer reads
     text : sent after the header, as FIRE sends its parameters; empty: none
 
     Raises ReconError when the peer fails or ends before it has read the whole scan, and the error of `items` when
@@ -155,7 +155,7 @@ def exchange(
                 mrd.send_all(items)
                 sent.set()
             except ConnectionError:
-                pass  # the peer closed early; what it sent before tells why
+                pass  # the peer closed early; what it sent before says why
             except BaseException as error:
                 failures.append(error)
                 with contextlib.suppress(OSError):
@@ -181,7 +181,7 @@ def exchange(
 
 
 def connect_to(host: str, port: int, timeout: float) -> socket.socket:
-    """Connect to a server. Raises ReconError when nobody answers there."""
+    """Connect to a server. Raises ReconError when none answers there."""
     try:
         sock = socket.create_connection((host, port), timeout=min(timeout, 10.0))
     except (OSError, OverflowError, UnicodeError) as error:
@@ -192,7 +192,7 @@ def connect_to(host: str, port: int, timeout: float) -> socket.socket:
 
 
 def parse_address(text: str) -> tuple[str, int]:
-    """HOST:PORT as its parts; [::1]:9002 for IPv6. Raises ReconError for anything else."""
+    """Split HOST:PORT, or [::1]:9002 for IPv6. Raises ReconError for anything else."""
     host, _, port = text.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 65536:
         raise ReconError(f"server {text}: give HOST:PORT, for instance localhost:9002")
@@ -243,7 +243,7 @@ def external_process(
 
 
 def external_connection(host: str, port: int, config: bytes, header: bytes) -> Callable[[Iterator[Any]], Iterator[Any]]:
-    """A stage that sends its items to a listener, as a Gadgetron server does for `<connect>`."""
+    """A stage that sends its items to a listening gadget, as a Gadgetron server does for `<connect>`."""
 
     def connect() -> socket.socket:
         sock = connect_to(host, port, 10.0)
@@ -265,7 +265,7 @@ def reconstruct_remotely(
     Raises
     ------
     ReconError
-        Nobody answers, the server reports an error or is silent for `timeout` seconds.
+        No server answers, it reports an error or sends nothing for `timeout` seconds.
     """
     host, port = parse_address(address)
     # A server whose ISMRMRD library has another schema version refuses the header, and then hangs.

@@ -68,7 +68,7 @@ class ClientConnection:
             self._socket.setsockopt(socket.IPPROTO_TCP, option, value)
 
     def _read_request(self) -> Request | None:
-        """What the client asks for; None when it asks for nothing, left, or was refused."""
+        """The client's request; None if it sent none, left, or was refused."""
         reader = ScanReader(self._socket, self._limits)
         begun = False
         try:

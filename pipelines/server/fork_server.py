@@ -199,7 +199,7 @@ def main(descriptor: int, module: str = SCAN_PROCESS_MODULE) -> None:
     """Answer requests until the socket is closed: fork for each descriptor, else reply with a process's exit status."""
     try:
         work = importlib.import_module(module).work
-    except Exception as error:  # this line is all that tells why there is no server
+    except Exception as error:  # without this line nothing would say why there is no server
         sys.exit(f"error: what reconstructs scans cannot be loaded ({one_line(error)})")
     warnings.simplefilter("ignore")  # their texts may quote patient data of a header
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold a scan

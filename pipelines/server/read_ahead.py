@@ -59,7 +59,7 @@ class ReadAhead:
         return False
 
     def _events(self) -> int:
-        """Events to poll for; errors are reported without being asked for."""
+        """Events to poll for; `poll` reports errors in any case."""
         return select.POLLIN if self._remaining > 0 else 0
 
     def _read(self) -> None:

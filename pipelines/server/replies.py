@@ -42,7 +42,7 @@ class ReplyWriter:
     def text(self, level: str, text: str, of_fire: bool) -> None:
         """Send an error or a warning as a TEXT message.
 
-        Neither Gadgetron's client nor FIRE's knows the message ERROR; Gadgetron itself sends errors as texts. FIRE's
+        Gadgetron's client and FIRE's do not know the message ERROR; Gadgetron itself sends errors as texts. FIRE's
         log lines begin with their level and end with a NUL.
         """
         line = (f"{level:8} {text}\0" if of_fire else f"[genrecon] {level}: {text}").encode(errors="replace")

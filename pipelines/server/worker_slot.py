@@ -68,7 +68,7 @@ class QueuedScan:
 
 
 class SlotOwner(Protocol):
-    """Who gives scans to a slot and hears how they end: the `ScanQueue`."""
+    """Gives scans to a slot and records how they end: the `ScanQueue`."""
 
     stopping: threading.Event
 

@@ -34,7 +34,7 @@ def test_changed_chains_are_left_alone(home: Path) -> None:
     first, second, *_ = install_configs(home)
     first.write_text("<!-- ours -->")
     second.unlink()
-    with pytest.raises(ReconError, match=rf"not the shipped ones: {first.name}; --force") as caught:
+    with pytest.raises(ReconError, match=rf"changed since they were shipped: {first.name}; --force") as caught:
         install_configs(home)
     assert "\n" not in str(caught.value) and not second.exists()
     install_configs(home, force=True)

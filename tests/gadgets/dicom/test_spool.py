@@ -35,8 +35,6 @@ from gadgets.dicom.sender import RetryPolicy, Sender
 from gadgets.dicom.spool import add_to_spool, queue_folder
 from gadgets.dicom_output import DicomOutput, dicom_datasets
 from gadgets.stream import ReconError
-from pipelines.send import send
-from pipelines.simulation import SimulationSettings, simulate, write_raw
 from tests.gadgets.dicom.pacs_servers import (
     CuttingProxy,
     Scp,
@@ -47,7 +45,6 @@ from tests.gadgets.dicom.pacs_servers import (
     uids,
     without_patient,
 )
-from tests.paths import ROOT
 
 QUICK = RetryPolicy(first_s=0.02, longest_s=0.05, refusals=3)
 
@@ -303,7 +300,6 @@ def test_a_refused_association_is_told_and_tried_again(
 
 @contextlib.contextmanager
 def socket_that_says_nothing() -> Iterator[int]:
-    import socket
 
     with socket.create_server(("127.0.0.1", 0)) as sock:
         yield sock.getsockname()[1]
@@ -398,27 +394,6 @@ def test_a_killed_sender_loses_nothing(server: Any, tmp_path: Path) -> None:
         go_on.set()
         assert deliver_once(tmp_path) == 0
     assert set(server.received) == set(UIDS) and server.received.count(UIDS[0]) == 1
-
-
-def test_a_server_killed_in_the_middle_of_a_scan_loses_nothing(tmp_path: Path) -> None:
-    port, spool, raw = free_port(), tmp_path / "spool", tmp_path / "scan.h5"
-    scan = SimulationSettings(matrix=(32, 32, 1), coils=2, slices=3, sampling="full", acceleration=1)
-    write_raw(raw, simulate(scan))
-    command = [sys.executable, "-m", "pipelines.cli", "serve", "--port", "0", "--warm", "", "--json-logs"]
-    command += ["--pacs", f"dicom://PACS@127.0.0.1:{port}", "--spool", str(spool)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        address = "127.0.0.1:" + json.loads(process.stderr.readline())["message"].rpartition(" ")[2]
-        assert send(raw, "cg_sense", address, timeout=60).images == 3  # though the PACS is down
-        with socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2]))) as half:
-            half.sendall(b"\x01\x00" + b"cg_sense".ljust(1024, b"\0"))
-            process.kill()
-    kept = [str(pydicom.dcmread(path).SOPInstanceUID) for path in spool.rglob("*.dcm")]
-    assert len(set(kept)) == 3
-    with Scp(port=port) as scp:
-        assert deliver_once(spool) == 0
-    assert sorted(scp.received) == sorted(kept) and not list(spool.rglob("*.dcm"))
 
 
 def test_two_processes_share_a_spool(scp: Scp, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ SCAN = SimulationSettings(
 LIMITS = Limits(idle_s=5.0, scan_s=60.0)
 # Parameters with which the scan computes for minutes, and for seconds.
 LONG = {"parameters": {"config": "svd_wkgm", "generative_recon.method": "sake", "generative_recon.iterations": 5000}}
-SECONDS = {"parameters": {"config": "svd_wkgm", "generative_recon.method": "sake", "generative_recon.iterations": 150}}
+SECONDS = {"parameters": {"config": "svd_wkgm", "generative_recon.method": "sake", "generative_recon.iterations": 60}}
 FORK_SERVER = ForkServer()  # of all servers of these tests
 atexit.register(FORK_SERVER.close)
 

@@ -46,10 +46,10 @@ def test_clients_that_die_anywhere_leave_the_server_whole(raw: Path) -> None:
         works(server, raw)
         process = psutil.Process()
         before = process.num_fds()
-        for place in sorted(generator.randrange(1, len(content)) for _ in range(50)):
+        for end in sorted(generator.randrange(1, len(content)) for _ in range(50)):
             sock = connected(server)
-            sock.sendall(content[:place])
-            if place % 2:
+            sock.sendall(content[:end])
+            if end % 2:
                 reset(sock)
             sock.close()
         works(server, raw)

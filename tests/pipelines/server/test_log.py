@@ -74,8 +74,8 @@ def test_logs_and_page_quote_nothing_of_a_header(tmp_path: Path, caplog: pytest.
 
 def test_log_lines_of_a_delivery_belong_to_no_scan() -> None:
     """It goes on beside later scans, and the client need not know about the PACS."""
-    heard: list[tuple[str, Any]] = []
-    link: Any = SimpleNamespace(send=heard.append)
+    sent: list[tuple[str, Any]] = []
+    link: Any = SimpleNamespace(send=sent.append)
     handler = ServerLink(link, None)
     handler.in_scan = True
     warned: list[str] = []
@@ -88,5 +88,5 @@ def test_log_lines_of_a_delivery_belong_to_no_scan() -> None:
             thread.join()
     finally:
         log.removeHandler(handler)
-    assert [(about[0]["msg"], about[1]) for _, about in heard] == [("of the scan", True), ("of the PACS", False)]
+    assert [(about[0]["msg"], about[1]) for _, about in sent] == [("of the scan", True), ("of the PACS", False)]
     assert warned == ["of the scan"]
