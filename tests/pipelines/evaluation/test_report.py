@@ -17,10 +17,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gadgets import generative_recon
 from gadgets.stream import ReconError
-from pipelines.evaluation import report as module
-from pipelines.evaluation.report import detailed_region, report
+from pipelines.evaluation.report import report
+from pipelines.evaluation.report.pictures import detailed_region
 
 HOSTILE = '<script>alert("x")</script> & $\\frac'
 SIZE = 48
@@ -253,11 +252,6 @@ def test_replay(replayed: Path) -> None:
     with Image.open(replayed / "report" / "series_101_01.png") as image:
         assert image.mode == "P"  # through a colour map
     assert "--aspect: 2.0000" in page.source
-
-
-def test_uncertainty_maps_are_known_by_what_the_gadget_calls_them() -> None:
-    for name in ("DEVIATION", "DEVIATION_SERIES"):
-        assert getattr(module, name) == getattr(generative_recon, name)
 
 
 def test_replay_without_timings_or_header(replayed: Path) -> None:
