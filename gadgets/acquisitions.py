@@ -1,4 +1,4 @@
-"""What the header of an acquisition says: what the line is for, its counters and its encoding."""
+"""The purpose, the counters and the encoding of an acquisition, from its header."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gadgetron's axis order and the (coil, y, x) problems the priors solve: the only place that knows both.
+"""Between Gadgetron's axis order and the (coil, y, x) problems that the priors solve.
 
 Gadgetron's buffers are complex64 arrays [RO, E1, E2, CHA, N, S, LOC]. A 2D slice is one problem with (y, x) =
 (E1, RO). A 3D volume is transformed along the readout first (hybrid space); then each readout position is a problem
@@ -47,7 +47,7 @@ def kspace_problems(data: Array) -> Tensor:
     """
     kspace = torch.from_numpy(np.ascontiguousarray(data.transpose(3, 0, 1, 2)))  # CHA, RO, E1, E2
     if not torch.isfinite(torch.view_as_real(kspace)).all():
-        raise ReconError("k-space: it has NaN or infinite samples; mend the raw data before reconstruction")
+        raise ReconError("k-space: it has NaN or infinite samples; check the raw data")
     if is_3d(data):
         return ifft2c(kspace, axes=(1,)).movedim(0, 1).contiguous()
     return kspace[..., 0].transpose(-1, -2).contiguous()[None]

@@ -22,15 +22,15 @@ __all__ = ["DicomOutput", "dicom_datasets", "spool_and_destination", "write_dico
 
 log = logging.getLogger("genrecon")
 
-NO_FOLDER = "none"  # value of the property 'folder' that says: write no files
+NO_FOLDER = "none"  # value of the property 'folder' with which no files are written
 
 
 class DicomOutput(Gadget):
     """Writes every image of the stream as DICOM (MR Image Storage) and passes it on unchanged.
 
     With a PACS, files go to the spool first and from there to the PACS, in a thread of its own: the scan does not wait
-    for it, and what it does not take now stays in the spool (see `gadgets.dicom.spool`). Images pass on even where the
-    disk is full.
+    for it, and what the PACS does not take now stays in the spool (see `gadgets.dicom.spool`). Images pass on even when
+    the disk is full.
     """
 
     Parameters: ClassVar[type] = DicomParameters
@@ -70,7 +70,7 @@ class DicomOutput(Gadget):
 
         count = 0
         spooled: list[Path] = []
-        lost: list[ReconError] = []  # why files are not where they are meant to be
+        lost: list[ReconError] = []  # why files could not be written
         for item in items:
             if isinstance(item, ismrmrd.Image) and (self._writes_folder or self._destination):
                 datasets = dicom_datasets(item, self.header, self.parameters, warn_once)
@@ -98,7 +98,7 @@ class DicomOutput(Gadget):
         if self._destination:
             log.info("%s: %d files in the spool %s", self.name, len(spooled), self._spool)
         if lost:
-            raise lost[0]  # now that nobody behind it lacks an image
+            raise lost[0]  # only now: all images have passed on
 
     def _spool_files(self, contents: list[bytes], destination: Destination, lost: list[ReconError]) -> list[Path]:
         """Put files into the spool and have them sent; those that could be written there."""

@@ -31,9 +31,9 @@ class Espirit(Gadget):
     """Estimates coil maps from each slice's calibration data and attaches them to its ReconBit as `coil_maps`.
 
     The calibration is the largest fully sampled centre of the reference lines, or of the k-space when there are none.
-    Repetitions, phases, sets and contrasts without calibration get the slice's maps of before. Interleaved calibration
-    takes the lines of as many repetitions as fill the centre, and their images wait for it. A scan without any
-    calibration has its centre completed by low rank first, and its images say so.
+    Repetitions, phases, sets and contrasts without calibration get the earlier maps of the slice in their encoding
+    space. Interleaved calibration takes the lines of as many repetitions as fill the centre, and their images wait for
+    it. In a scan without any calibration the centre is first completed by low rank, and its images carry a warning.
     """
 
     @dataclass(frozen=True)
@@ -198,7 +198,7 @@ def _slice(space: int, bit: ReconBit) -> tuple[int, int]:
 
 
 def _key(space: int, bit: ReconBit) -> tuple[int, ...]:
-    """What tells the images of a repetition apart."""
+    """Encoding space and counters of an image within its repetition."""
     counters = first_line(bit.data).idx
     return (space, counters.slice, counters.contrast, counters.phase, counters.set)
 

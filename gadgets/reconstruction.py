@@ -1,4 +1,4 @@
-"""Coil compression, ESPIRiT and reconstruction in one process: torch is imported once, nothing is serialised."""
+"""Coil compression, ESPIRiT and reconstruction in one process: torch is loaded once, nothing is serialised."""
 
 from __future__ import annotations
 

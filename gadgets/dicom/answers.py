@@ -1,4 +1,4 @@
-"""What a PACS says of a file."""
+"""The answers of a PACS to a file that is sent to it."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from pathlib import Path
 from typing import Protocol
 
 DUPLICATE_INSTANCE = 0x0111
-# Statuses of PS3.4 Table B.2-1 and PS3.18 Table I.2-2 that say the instance itself is the trouble.
+# Statuses of PS3.4 Table B.2-1 and PS3.18 Table I.2-2 by which the PACS refuses this instance, now and later.
 REFUSED_STATUSES = frozenset((0x0117, 0x0122, *range(0xA900, 0xAA00), *range(0xC000, 0xD000)))
 REFUSED_HTTP_CODES = frozenset((400, 409, 413, 415, 422))
 
 
 class PacsError(Exception):
-    """The PACS cannot be reached or gave up in the middle: try again later. One line, without patient data."""
+    """The PACS cannot be reached or broke off: try again later. The text is one line, without patient data."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a PACS says of one file: it has it (`text` is empty or a warning), or it will not take it and why."""
+    """Answer to one file: stored (`text` is empty or a warning) or refused for good (`text` says why)."""
 
     stored: bool
     text: str = ""
 
 
 def answer_of(status: int) -> Answer:
-    """The answer a C-STORE status or a STOW-RS reason stands for. Raises PacsError for one that may pass."""
+    """The answer a C-STORE status or a STOW-RS reason stands for. Raises PacsError for a failure that may pass."""
     text = f"status 0x{status:04X}"
     if status == 0:
         return Answer(True)
@@ -42,7 +42,7 @@ class PacsConnection(Protocol):
     """An open connection to a PACS."""
 
     def store(self, path: Path) -> Answer:
-        """Send one file and wait for what the PACS says of it. Raises PacsError, and OSError of reading the file."""
+        """Send one file and wait for the answer. Raises PacsError, and OSError when the file cannot be read."""
 
     def close(self) -> None:
-        """End the connection in good order."""
+        """Release the connection."""

@@ -42,5 +42,6 @@ def attribute(image: ismrmrd.Image, keys: tuple[str, ...]) -> list[str]:
 
 
 def attribute_number(image: ismrmrd.Image, keys: tuple[str, ...]) -> float | None:
+    """The first of those values as a finite float, or None."""
     values = attribute(image, keys)
     return finite(values[0]) if values else None

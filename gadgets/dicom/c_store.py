@@ -18,7 +18,7 @@ from gadgets.stream import reason_of
 
 
 class _Reasons(logging.Handler):
-    """Keeps what pynetdicom says about a failed association, which it only logs."""
+    """Collects why an association failed, which pynetdicom only logs."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
@@ -28,7 +28,7 @@ class _Reasons(logging.Handler):
         self._lines.append((record.thread, record.getMessage()))
 
     def find(self, prefix: str, threads: set[int | None]) -> str:
-        """The rest of the first line of these threads that begins so; empty without."""
+        """The rest of the first line of these threads that begins with `prefix`; empty without one."""
         found = (text.removeprefix(prefix) for ident, text in self._lines if ident in threads and prefix in text)
         return next(found, "")
 
@@ -41,7 +41,7 @@ class CStore:
         from pynetdicom.transport import AssociationSocket
 
         class ClosingSocket(AssociationSocket):
-            """Closed after a failure to connect too."""
+            """Closed after a failed connection too."""
 
             def _shutdown_socket(self) -> None:
                 sock = self.socket
@@ -50,7 +50,7 @@ class CStore:
                     sock.close()
 
         class Entity(AE):
-            """One that a peer which does not read cannot hold, and that does not keep a process alive which ends."""
+            """With a timeout for a peer that stops reading, and threads that do not keep a process alive."""
 
             def _create_socket(self, assoc: Any, address: Any, tls_args: Any) -> Any:
                 assoc.dul.daemon = True

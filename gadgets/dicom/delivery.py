@@ -17,7 +17,7 @@ _senders_lock = threading.Lock()
 
 
 def deliver_in_background(folder: Path) -> Sender:
-    """The process's sender of a queue, started if it is not at work already."""
+    """The process's sender of a queue, started if it does not run already."""
     with _senders_lock:
         sender = _senders.setdefault(folder, Sender(folder))
     sender.start()
@@ -51,7 +51,7 @@ def deliver_once(spool: Path) -> int:
 
 @dataclass(frozen=True)
 class QueueStatus:
-    """Of one queue: where it goes to, files in it, what the last attempt met, and when the next one is."""
+    """One queue: its PACS, the files in it, why the last attempt failed, and when the next one is."""
 
     pacs: str
     folder: Path
@@ -62,7 +62,7 @@ class QueueStatus:
     next_attempt_s: float
 
     def text(self) -> str:
-        """The same for people, but for where it is."""
+        """The status as one line, without the folder."""
         text = f"{self.waiting} files wait"
         if self.waiting and self.next_attempt_s:
             text += f" ({self.reason}; the next attempt is in {self.next_attempt_s:.0f} s)"

@@ -153,5 +153,5 @@ def _check_ae(name: str, title: str) -> None:
         )
 
 
-def _wrong(name: str, value: str, mend: str) -> ReconError:
-    return ReconError(f"gadget DicomOutput: property '{name}' is '{value}'; {mend}")
+def _wrong(name: str, value: str, remedy: str) -> ReconError:
+    return ReconError(f"gadget DicomOutput: property '{name}' is '{value}'; {remedy}")

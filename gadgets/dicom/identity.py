@@ -57,13 +57,14 @@ def _study_key(header: ismrmrdHeader, scan: str) -> str:
 
 
 def identity_of(header: ismrmrdHeader, parameters: DicomParameters, warn: Warn) -> Identity:
+    """UIDs and patient ID of a scan: the header's own, derived where they are missing or to be anonymized."""
     study, subject, measurement = (
         header.studyInformation,
         header.subjectInformation,
         header.measurementInformation,
     )
     salt = f"anonymized {parameters.salt}" if parameters.anonymize else ""
-    # A real Gadgetron hands its gadgets the header's numbers rounded to single precision: same scan, same UIDs.
+    # A real Gadgetron rounds the header's numbers to single precision: with six digits the UIDs are the same.
     text = re.sub(r"(?<=>)-?\d+\.\d+(?=<)", lambda number: f"{float(number[0]):.6g}", header.toXML("utf-8"))
     scan = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
 
@@ -88,7 +89,7 @@ def identity_of(header: ismrmrdHeader, parameters: DicomParameters, warn: Warn) 
 
 
 def without_identity(header: ismrmrdHeader, patient_id: str) -> ismrmrdHeader:
-    """A copy of the header with only what says nothing about who, where and when."""
+    """A copy of the header without anything about who, where and when."""
     study, measurement, system = (
         header.studyInformation,
         header.measurementInformation,

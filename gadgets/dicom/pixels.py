@@ -38,6 +38,7 @@ def _name(image: ismrmrd.Image) -> str:
 
 
 def stored_pixels(image: ismrmrd.Image, warn: Warn) -> Pixels:
+    """Pixels of an image as DICOM stores them. Raises ReconError for complex, colour, empty or NaN data."""
     data = image.data
     if np.iscomplexobj(data) or image.image_type not in IMAGE_TYPES:
         raise ReconError(

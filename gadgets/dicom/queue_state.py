@@ -1,4 +1,4 @@
-"""What the attempts to send a queue so far say about the next one."""
+"""The state of a queue between attempts to send it, kept in a file."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from typing import Any
 
 @dataclass
 class QueueState:
-    """What the attempts so far say about the next one.
+    """Failed attempts so far, why the last one failed, and when the next one is due.
 
-    Times are of the monotonic clock, which all processes of a machine share until it restarts; then everything is due.
-    The wall clock is not asked, however it jumps.
+    Times are those of the monotonic clock, which all processes of a machine share until it restarts; then everything
+    is due. Changes of the wall clock have no effect.
     """
 
     failures: int = 0
@@ -25,6 +25,7 @@ class QueueState:
     files: dict[str, FileState] = field(default_factory=dict)
 
     def to_json(self) -> str:
+        """The state as text; `from_json` reads it."""
         files = {name: [state.breaks, state.refusals, state.due] for name, state in self.files.items()}
         return json.dumps(
             {"boot": _boot(), "failures": self.failures, "due": self.due, "reason": self.reason, "files": files}
@@ -47,7 +48,7 @@ class QueueState:
 
 @dataclass
 class FileState:
-    """Of a file with trouble: attempts in which the PACS went away, refusals, when it is due."""
+    """A file that failed: attempts that broke off at it, refusals, and when it is due again."""
 
     breaks: int = 0
     refusals: int = 0
@@ -56,7 +57,7 @@ class FileState:
 
 @functools.cache
 def _boot() -> str:
-    """What tells one run of this machine from another: its monotonic clock goes from boot to boot."""
+    """Identifier of this boot of the machine: its monotonic clock starts anew at each."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:

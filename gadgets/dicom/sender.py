@@ -33,9 +33,9 @@ from gadgets.stream import ReconError, one_line
 
 log = logging.getLogger("genrecon")
 
-POLL_S = 1.0  # between looks at what other processes added
-LINGER_S = 2.0  # an open connection waits for the next image of a scan
-ABANDONED_S = 86400.0  # age of temporary files whose process was killed
+POLL_S = 1.0  # time between two looks for files that other processes added
+IDLE_CONNECTION_S = 2.0  # time that a connection stays open for the next image of a scan
+STALE_PART_FILE_S = 86400.0  # age from which a temporary file is one that a killed process left
 DELIVERY = "delivery"  # name of the threads that send
 
 
@@ -43,8 +43,8 @@ DELIVERY = "delivery"  # name of the threads that send
 class RetryPolicy:
     """When to try again: after `first_s`, then twice as long each time up to `longest_s`, less a random part.
 
-    A file that the PACS itself refused `refusals` times, and a damaged one, is set aside; every other failure is tried
-    again for ever.
+    A file that the PACS refused `refusals` times is set aside, and so is a damaged one; after every other failure it is
+    tried again, without limit.
     """
 
     first_s: float = 2.0
@@ -59,9 +59,9 @@ class RetryPolicy:
 class Sender:
     """Sends the files of one queue, in a thread of its own (`start`) or in the caller's (`attempt`).
 
-    A file leaves the queue when the PACS confirmed that very instance. The PACS that cannot be reached, gives up or is
-    too slow is tried again, for ever and ever less often; the file at which it gave up comes after the others then, so
-    that a file that breaks the PACS holds up no other. A file that the PACS refused `RetryPolicy.refusals` times goes
+    A file leaves the queue when the PACS confirmed that very instance. A PACS that cannot be reached, breaks off or is
+    too slow is tried again without limit, at growing intervals. The file at which it broke off then comes after the
+    others, so that one file cannot hold up the rest. A file that the PACS refused `RetryPolicy.refusals` times goes
     to `failed/`, with the reason in a text file beside it.
     """
 
@@ -70,7 +70,7 @@ class Sender:
         self._policy = policy or RetryPolicy()
         self._state = QueueState()
         self._unsaved = False
-        self._rested = 0.0  # when the next attempt may be made after trouble on this side
+        self._paused_until = 0.0  # no attempt before, after an error on this side
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
         self._wake = threading.Event()
@@ -124,25 +124,25 @@ class Sender:
         return len(left)
 
     def _run(self) -> None:
-        surprises = 0
+        unexpected = 0
         while True:
             self._wake.clear()
             try:
                 wait = self.attempt()
-                surprises = 0
-            except Exception as error:  # the thread must outlive whatever it meets; the text may hold patient data
+                unexpected = 0
+            except Exception as error:  # the thread goes on; the text may hold patient data
                 log.error("PACS %s: unexpected %s; it is tried again", self.folder.name, type(error).__name__)
-                surprises += 1
-                wait = self._rest(self._policy.delay(surprises))
+                unexpected += 1
+                wait = self._pause(self._policy.delay(unexpected))
             with self._lock:
                 if self._stopping or (wait is None and not self._wake.is_set()):
                     self._thread = None
                     return
             self._wake.wait(POLL_S if wait is None else min(wait, POLL_S))
 
-    def _rest(self, seconds: float) -> float:
-        """Make no attempt for so long, whatever comes meanwhile."""
-        self._rested = time.monotonic() + seconds
+    def _pause(self, seconds: float) -> float:
+        """Make no attempt for some seconds; returns them."""
+        self._paused_until = time.monotonic() + seconds
         return seconds
 
     # --- one attempt
@@ -156,11 +156,11 @@ class Sender:
         """
         if not waiting_files(self.folder):
             return None
-        if not at_once and (rest := self._rested - time.monotonic()) > 0:
-            return rest
+        if not at_once and (pause := self._paused_until - time.monotonic()) > 0:
+            return pause
         try:
             with FileLock(self.folder / LOCK_FILE, timeout=0, mode=0o600):
-                self._remove_abandoned()
+                self._remove_stale()
                 if not self._unsaved:
                     self._state = self.load_state()
                 now = time.monotonic()
@@ -174,7 +174,7 @@ class Sender:
             return POLL_S
         except OSError as error:  # a full disk has no room for the lock
             log.warning("PACS %s: cannot send from %s (%s)", self.pacs, self.folder, error.strerror)
-            return self._rest(self._policy.longest_s)
+            return self._pause(self._policy.longest_s)
 
     def _session(self, at_once: bool) -> None:
         """Send over one connection, and look for more files before it is closed."""
@@ -197,7 +197,7 @@ class Sender:
                     path = paths.pop(0)
                     tried.add(path.name)
                     delivered += self._store(connection, path, destination)
-                    paths = paths or due() or self._linger(at_once, due)
+                    paths = paths or due() or self._wait_for_more(at_once, due)
         except (PacsError, ReconError) as error:
             self._failed(str(error))
         finally:
@@ -207,9 +207,9 @@ class Sender:
             if delivered:
                 log.info("PACS %s: %d files delivered", self.pacs, delivered)
 
-    def _linger(self, at_once: bool, due: Callable[[], list[Path]]) -> list[Path]:
-        """What comes while a thread keeps its connection open for the next image of a scan."""
-        deadline = time.monotonic() + LINGER_S
+    def _wait_for_more(self, at_once: bool, due: Callable[[], list[Path]]) -> list[Path]:
+        """Files that come while the connection is kept open for the next image of a scan."""
+        deadline = time.monotonic() + IDLE_CONNECTION_S
         paths: list[Path] = []
         while not (paths or at_once or self._thread is None or self._stopping) and time.monotonic() < deadline:
             self._wake.wait(min(POLL_S, max(deadline - time.monotonic(), 0.0)))
@@ -218,15 +218,15 @@ class Sender:
         return paths
 
     def _store(self, connection: PacsConnection, path: Path, destination: Destination) -> bool:
-        """Send one file and do with it as the PACS answers; whether it is delivered."""
+        """Send one file and act on the answer; whether it is delivered."""
         try:
             whole = path.stem == name_of(path.read_bytes())
             answer = connection.store(path) if whole else Answer(False)
-        except FileNotFoundError:  # someone took it out of the queue
+        except FileNotFoundError:  # another process took it out of the queue
             return False
         except InvalidDicomError:
             whole, answer = False, Answer(False)
-        except Exception as error:  # of any kind: a file that breaks a library must not hold up the others either
+        except Exception as error:  # of any kind: a file at which a library fails must not hold up the others
             self._file_state(path).breaks += 1
             if isinstance(error, PacsError):
                 raise
@@ -265,7 +265,7 @@ class Sender:
             log.warning("PACS %s: it refuses %s (%s); it is tried again", destination.pacs, path.name, text)
             return
         reason = f"it refused {path.name} {state.refusals} times, the last time with {text}"
-        self._set_aside(path, f"{reason}; mend the cause, then: genrecon deliver --retry-failed")
+        self._set_aside(path, f"{reason}; remove the cause, then: genrecon deliver --retry-failed")
 
     def _set_aside(self, path: Path, reason: str) -> None:
         aside = self.folder / FAILED_FOLDER / path.name
@@ -309,9 +309,9 @@ class Sender:
         except OSError:  # a full disk: what this process remembers counts until there is room
             self._unsaved = True
 
-    def _remove_abandoned(self) -> None:
+    def _remove_stale(self) -> None:
         """Remove temporary files that processes left when they were killed."""
         for path in self.folder.glob(".*.part"):
             with contextlib.suppress(OSError):
-                if time.time() - path.stat().st_mtime > ABANDONED_S:
+                if time.time() - path.stat().st_mtime > STALE_PART_FILE_S:
                     path.unlink()

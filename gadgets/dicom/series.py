@@ -64,6 +64,7 @@ def add_series(
     parameters: DicomParameters,
     warn: Warn,
 ) -> None:
+    """Add the series to a dataset; its UID depends on scan, SeriesNumber, kind of image, method and whole chain."""
     measurement, study = header.measurementInformation, header.studyInformation
     value, component, word = IMAGE_TYPES[image.image_type]
     method = ", ".join(attribute(image, METHOD_KEYS))

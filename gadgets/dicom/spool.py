@@ -34,7 +34,7 @@ def queue_folder(spool: Path, destination: Destination) -> Path:
 def add_to_spool(spool: Path, destination: Destination, content: bytes) -> Path:
     """Put a DICOM file into the spool, whole and safe from a power cut, or not at all.
 
-    The same content is in a queue once: its name is the content's digest, which tells nothing of the patient.
+    The same content is in a queue once: its name is a digest of the content, without patient data.
 
     Returns
     -------
@@ -57,7 +57,7 @@ def add_to_spool(spool: Path, destination: Destination, content: bytes) -> Path:
 
 
 def name_of(content: bytes) -> str:
-    """Name of a file in a queue, which tells later whether it is whole."""
+    """Name of a file in a queue, a digest of its content: a file under another name is damaged."""
     return hashlib.sha256(content).hexdigest()[:32]
 
 

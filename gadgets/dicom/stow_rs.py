@@ -28,7 +28,7 @@ class StowRs:
         import requests
         from dicomweb_client import DICOMwebClient
 
-        destination.tls_context()  # says which file is wrong
+        destination.tls_context()  # an error names the file that is wrong
         session = requests.Session()
         session.trust_env = False  # neither a netrc's password nor another certificate file instead of what is set
         paths = ssl.get_default_verify_paths()
@@ -60,7 +60,7 @@ class StowRs:
             answer, response = cast(requests.Response, error.response), Dataset()
             code = answer.status_code
             if "json" in answer.headers["Content-Type"]:
-                with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError):  # not DICOM: the code tells
+                with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError):  # the HTTP code counts
                     response = Dataset.from_json(answer.json())
         except requests.RequestException as error:
             raise PacsError(f"it cannot be reached ({_cause(error)})") from None
@@ -81,7 +81,7 @@ class StowRs:
 
 
 def _cause(error: BaseException) -> str:
-    """The innermost reason of an error of requests, whose own text repeats the request."""
+    """The innermost cause of an error of requests, whose own text repeats the whole request."""
     while inner := next((one for one in (getattr(error, "reason", None), *error.args) if _is_error(one)), None):
         error = inner
     text = getattr(error, "strerror", None) or " ".join(str(error).split())

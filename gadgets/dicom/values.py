@@ -56,6 +56,7 @@ def finite(value: Any) -> float | None:
 
 
 def positive(value: Any) -> float | None:
+    """The value as a finite float above 0, or None."""
     number = finite(value)
     return number if number is not None and number > 0 else None
 
@@ -73,6 +74,7 @@ def of_contrast(values: list[float], contrast: int) -> float | None:
 
 
 def date_of(value: Any) -> datetime.date | None:
+    """A date of the header (xsdata's type) as Python's, or None."""
     try:
         return datetime.date(value.year, value.month, value.day)
     except (AttributeError, TypeError, ValueError):
@@ -80,6 +82,7 @@ def date_of(value: Any) -> datetime.date | None:
 
 
 def time_of(value: Any) -> datetime.time | None:
+    """A time of the header (xsdata's type) as Python's, or None."""
     try:
         return datetime.time(value.hour, value.minute, value.second, value.fractional_second // 1000)
     except (AttributeError, TypeError, ValueError):
@@ -87,10 +90,12 @@ def time_of(value: Any) -> datetime.time | None:
 
 
 def date_text(value: datetime.date | None) -> str:
+    """A date as DICOM's DA, empty for None."""
     return "" if value is None else value.strftime("%Y%m%d").zfill(8)
 
 
 def time_text(value: datetime.time | None) -> str:
+    """A time as DICOM's TM, empty for None."""
     if value is None:
         return ""
     return value.strftime("%H%M%S.%f" if value.microsecond else "%H%M%S")

@@ -50,12 +50,14 @@ def _file_path(folder: Path, ds: Dataset) -> Path:
 
 
 def encoded(ds: FileDataset) -> bytes:
+    """The dataset as a DICOM Part 10 file."""
     buffer = io.BytesIO()
     ds.save_as(buffer, enforce_file_format=True)
     return buffer.getvalue()
 
 
 def write_datasets(datasets: list[FileDataset], contents: list[bytes], parameters: DicomParameters) -> list[Path]:
+    """Write datasets, each with its encoded form, below `parameters.folder`. Raises ReconError when it cannot."""
     if not parameters.folder.strip():
         raise ReconError("DicomOutput: property 'folder' is empty; name the folder for the DICOM files")
     paths = []

@@ -1,6 +1,6 @@
-"""The loop every gadget runs in: parameters, stages in threads, sockets, and failing safely.
+"""The loop every gadget runs in: parameters, one thread a stage, sockets, errors that a server survives.
 
-What a gadget's author needs is imported from here; the rest has its own modules.
+Authors of gadgets import from here; everything else is imported from its module.
 """
 
 from gadgets.stream.errors import PeerGone, ReconError, one_line, reason_of

@@ -1,4 +1,4 @@
-"""A digest of gadgets and their settings, which tells reconstructions of one scan by other chains apart."""
+"""A digest of gadgets and their settings, by which two reconstructions of one scan differ."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ Settings = Sequence[tuple[str, Mapping[str, Any]]]  # gadget class and what is s
 
 
 def settings_digest(settings: Settings) -> str:
-    """Digest of gadgets and their settings, 32 hexadecimal digits; the order of names within a gadget is free."""
+    """Digest of gadgets and their settings, 32 hexadecimal digits; the order of properties does not matter."""
     text = json.dumps([[gadget, dict(values)] for gadget, values in settings], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def with_digest(item: Any, digest: str) -> Any:
-    """The item; if it is an image array, each image has the digest among its meta attributes."""
+    """The item; each image of an image array gets the digest as a meta attribute."""
     if isinstance(item, ImageArray):
         for index, text in enumerate(item.meta):
             meta = ismrmrd.Meta.deserialize(text) if text else ismrmrd.Meta()

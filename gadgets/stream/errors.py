@@ -1,4 +1,4 @@
-"""Errors a user can meet, and the text that says what failed."""
+"""Errors for the user, and the text of any error on one line."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from priors.extras import not_installed
 
 
 class ReconError(Exception):
-    """An error a user can meet: one line naming the file, gadget or property, what is wrong, and the mend."""
+    """An error for the user: one line that names the file, gadget or property, what is wrong, and how to fix it."""
 
 
 class PeerGone(ReconError):
-    """The other end of a socket went away before it sent CLOSE."""
+    """The peer closed the connection, or died, before it sent CLOSE."""
 
 
 class Aborted(Exception):
-    """Another stage failed or the reader of the results stopped; not an error of its own."""
+    """Another stage failed, or nobody reads the results any more; not an error of its own."""
 
 
 def one_line(error: BaseException) -> str:
-    """Text of an error on one line, with its type in front unless it was written for the user."""
+    """Text of an error on one line, preceded by its type unless it is a ReconError."""
     if isinstance(error, ModuleNotFoundError) and (text := not_installed(error.name or "")):
         return text
     text = " ".join(str(error).split())
@@ -28,5 +28,5 @@ def one_line(error: BaseException) -> str:
 
 
 def reason_of(error: BaseException) -> str:
-    """Why something failed: the system's own words for an error of the system, else the text on one line."""
+    """Why something failed: the operating system's text if it has one, else the error on one line."""
     return getattr(error, "strerror", None) or one_line(error)

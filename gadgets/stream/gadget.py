@@ -18,11 +18,11 @@ from gadgets.stream.wire import for_wire
 
 log = logging.getLogger("genrecon")
 
-ERROR_MESSAGE = struct.Struct("<HQ")  # message id 8, length of the text
+ERROR_MESSAGE = struct.Struct("<HQ")  # message id, length of the text in bytes
 
 
 class Gadget:
-    """An object that reads items from a stream and yields items; it cannot tell a socket from a queue.
+    """An object that reads items from a stream and yields items, over a queue or a socket alike.
 
     Subclasses set `Parameters` (a frozen dataclass built with `parameter`) and write `process`. Items a gadget does
     not handle are yielded on unchanged. The same class serves the in-process chain, `python -m gadgetron PORT MODULE
@@ -30,7 +30,7 @@ class Gadget:
     """
 
     Parameters: ClassVar[type] = NoParameters
-    makes_images: ClassVar[bool] = False  # from k-space; its image arrays carry a digest of its settings over the wire
+    makes_images: ClassVar[bool] = False  # if so, its image arrays carry a digest of its settings over the wire
     parameters: Any
     header: Any
 
@@ -52,14 +52,14 @@ class Gadget:
         raise NotImplementedError
 
     def stages(self, name: str) -> list[tuple[str, Stage]]:
-        """What `run_stages` runs for this gadget, called `name` in a chain; more than one stage for a composite."""
+        """The stages that `run_stages` runs for this gadget, named `name` in a chain; a composite has several."""
         return [(name, self.process)]
 
     def handle(self, connection: Any) -> None:
         """Serve one scan over a `gadgetron.external.Connection`.
 
-        A failure is answered the only way a real server survives: read the input to its CLOSE, send ERROR with one
-        line of text, then CLOSE (by the caller, which closes the connection).
+        An error is answered in the only way that a real server survives: read the input to its CLOSE, send ERROR with
+        one line of text, then CLOSE (the caller does, when it closes the connection).
         """
         source = SocketSource(connection)
         try:
@@ -68,7 +68,7 @@ class Gadget:
             digest = settings_digest(self.image_settings(properties)) if self.makes_images else ""
             for item in self.process(iter(source)):
                 connection.send(for_wire(with_digest(item, digest) if digest else item))
-            source.drain()  # input left behind by a gadget that stopped reading early would reset the connection
+            source.drain()  # unread input would reset the connection
         except Exception as error:
             message = f"{self.name}: {one_line(error)}" if not isinstance(error, ReconError) else one_line(error)
             log.error(message, exc_info=not isinstance(error, ReconError))

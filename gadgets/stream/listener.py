@@ -1,4 +1,4 @@
-"""A server for Gadgetron's <connect>: scan after scan in one warm process."""
+"""A server for Gadgetron's <connect>: one process serves all scans."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from gadgets.stream.sockets import listening_socket
 
 log = logging.getLogger("genrecon")
 
-GRACE = 10.0  # seconds a listener that is told to stop leaves its running scans
+STOP_TIMEOUT_S = 10.0  # time that running scans have to end when the listener is stopped
 
 
 class _Socket(socket.socket):
-    """A socket whose `recv` raises PeerGone at end-of-file, where gadgetron-python would ask for ever."""
+    """A socket whose `recv` raises PeerGone at end-of-file, where gadgetron-python would read again without end."""
 
     def recv(self, size: int, flags: int = 0) -> bytes:
         data = super().recv(size, flags)
@@ -30,8 +30,8 @@ class _Socket(socket.socket):
 def listen(port: int, make_gadget: Callable[[], Gadget], address: str = "127.0.0.1") -> None:
     """Serve scans that come from Gadgetron's `<connect>`: a fresh gadget and a thread a connection, until stopped.
 
-    Imports and weights stay warm between scans. An exception raised by a signal handler closes the port and leaves
-    the scans that run `GRACE` seconds. Raises ReconError when the port cannot be opened.
+    Imports and weights stay warm between scans. An exception raised by a signal handler closes the port; running
+    scans have `STOP_TIMEOUT_S` to end. Raises ReconError when the port cannot be opened.
     """
     from gadgetron.external import Connection
 
@@ -54,6 +54,6 @@ def listen(port: int, make_gadget: Callable[[], Gadget], address: str = "127.0.0
                 scans.append(threading.Thread(target=serve, args=(_Socket(fileno=conn.detach()),), daemon=True))
                 scans[-1].start()
     finally:
-        deadline = time.monotonic() + GRACE
+        deadline = time.monotonic() + STOP_TIMEOUT_S
         for thread in scans:
             thread.join(max(deadline - time.monotonic(), 0.0))

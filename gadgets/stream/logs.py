@@ -1,4 +1,4 @@
-"""The log of all gadgets, and how its warnings are collected for the user."""
+"""The logger of all gadgets, and a way to collect its warnings."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class _Collector(logging.Handler):
 
 @contextlib.contextmanager
 def collected_warnings(lines: list[str], leave_out: str = "") -> Iterator[None]:
-    """Append to the list what gadgets of this process warn of while the block runs, but for threads of that name."""
+    """Append warnings logged during the block to a list, each once, but not those of threads named `leave_out`."""
     handler = _Collector(lines)
     handler.addFilter(lambda record: record.threadName != leave_out)
     log.addHandler(handler)

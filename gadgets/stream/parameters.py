@@ -26,12 +26,15 @@ def parameter(
     local: bool = False,
     same_image: bool = False,
 ) -> Any:
-    """A field of a gadget's frozen `Parameters` dataclass, with what is allowed in it.
+    """A field of a gadget's frozen `Parameters` dataclass.
 
-    `read_parameters` checks values against `minimum`, `maximum` (inclusive) and `choices`. What touches files, hosts
-    or later scans of the machine is `local`: chains that come over the network may not set it (`local_parameters`).
-    `same_image` says that images are meant to be the same whatever the value (folders, devices, time): it is left out
-    of `image_parameters`.
+    Parameters
+    ----------
+    default, description : its value where a chain does not set it; what it means
+    minimum, maximum : smallest and largest value, inclusive
+    choices : the values allowed
+    local : it touches files, hosts or later scans of the machine: chains that come over the network may not set it
+    same_image : images do not depend on it (folders, devices, time); `image_parameters` leaves it out
     """
     return dataclasses.field(
         default=default,
@@ -47,12 +50,12 @@ def parameter(
 
 
 def local_parameters(kind: type) -> dict[str, Any]:
-    """Names of the fields of a `Parameters` dataclass that clients of the machine may not set; their defaults."""
+    """Properties that a chain from the network may not set, with their defaults."""
     return {field.name: field.default for field in dataclasses.fields(kind) if field.metadata.get("local")}
 
 
 def image_parameters(parameters: Any) -> dict[str, Any]:
-    """The values of a `Parameters` dataclass that may change images, by name."""
+    """Values of those properties that may change images, by name."""
     fields = dataclasses.fields(parameters)
     return {field.name: getattr(parameters, field.name) for field in fields if not field.metadata.get("same_image")}
 

@@ -6,5 +6,5 @@ import shutil
 
 
 def killed_with_parent(command: list[str]) -> list[str]:
-    """The command, so that what it starts is killed when the thread that started it ends, by whatever death."""
+    """The command, prefixed so that the kernel kills its process when the thread that started it ends (Linux only)."""
     return ["setpriv", "--pdeathsig", "KILL", *command] if shutil.which("setpriv") else command

@@ -1,4 +1,4 @@
-"""Queues between the threads of a chain, bounded in items and bytes."""
+"""A queue between two threads, bounded in items and bytes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def item_bytes(item: Any) -> int:
 class BoundedQueue:
     """A queue between two threads, bounded in items and in bytes so that a scan of any length fits in memory.
 
-    One item is always let in, however large. `put` and iteration raise Aborted once `abort` was called.
+    An empty queue takes one item of any size. `put` and iteration raise Aborted once `abort` was called.
     """
 
     def __init__(self, items: int = 256, megabytes: float = 24.0) -> None:

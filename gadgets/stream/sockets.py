@@ -1,4 +1,4 @@
-"""Sockets that listen, and reading from one that may end."""
+"""Listening, and reading from a socket whose peer may close it."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ def read_exactly(sock: socket.socket, count: int) -> bytearray:
 
 
 def hung_up(sock: socket.socket) -> bool:
+    """Whether the peer closed its side of the connection."""
     poll = select.poll()
     poll.register(sock, select.POLLRDHUP | select.POLLHUP | select.POLLERR)
     return bool(poll.poll(0))
 
 
 def listening_socket(address: str, port: int) -> socket.socket:
-    """A socket that listens; port 0 takes a free one. Raises ReconError when it cannot."""
+    """A listening socket; port 0 chooses a free port. Raises ReconError when it cannot."""
     try:
         return socket.create_server((address, port), family=family_of(address))
     except (OSError, OverflowError, UnicodeError) as error:
@@ -37,5 +38,5 @@ def listening_socket(address: str, port: int) -> socket.socket:
 
 
 def family_of(address: str) -> socket.AddressFamily:
-    """Of addresses with colons: IPv6."""
+    """IPv6 for addresses with colons, else IPv4."""
     return socket.AF_INET6 if ":" in address else socket.AF_INET

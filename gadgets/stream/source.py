@@ -27,11 +27,11 @@ warnings.filterwarnings("ignore", ".*PEP3118", RuntimeWarning, r"gadgetron\.exte
 
 
 class SocketSource:
-    """Reads a connection ahead in its own thread, so that the peer's end is noticed while a gadget computes.
+    """Reads a connection ahead in its own thread, so that a peer that closes it is noticed while a gadget computes.
 
-    gadgetron-python's `SocketWrapper.read` spins for ever at end-of-file; the reading is replaced here by one that
-    raises. When the peer dies before CLOSE the process ends at once if it serves this scan alone (`python -m
-    gadgetron`); elsewhere the iteration raises PeerGone.
+    gadgetron-python's `SocketWrapper.read` reads again without end at end-of-file; here it is replaced by a read
+    that raises. When the peer ends before CLOSE, a process that serves this scan alone (`python -m gadgetron`) exits at
+    once; elsewhere the iteration raises PeerGone.
     """
 
     def __init__(self, connection: Any) -> None:
@@ -75,7 +75,7 @@ class SocketSource:
             for item in self._connection:
                 item = from_wire(item)
                 while not self._queue.put(item, timeout=0.2):
-                    if hung_up(self._socket):  # what the kernel still holds is small: read it all, to find CLOSE
+                    if hung_up(self._socket):  # the kernel holds little more: read all of it, to find CLOSE
                         self._queue.put_unbounded(item)
                         break
         except Aborted:
@@ -85,7 +85,7 @@ class SocketSource:
             raise ReconError("a message of unknown kind")
 
     def _discard(self) -> None:
-        """Read what still comes until the peer pauses: it must not be told of an error while it sends."""
+        """Read on until the peer pauses: an error may be sent to it only when it does not send."""
         poll = select.poll()
         poll.register(self._socket, select.POLLIN)
         try:
@@ -97,7 +97,7 @@ class SocketSource:
             self._end_process()
 
     def _is_end_of_file(self) -> bool:
-        """Wait for what follows CLOSE: only the peer's end may."""
+        """Whether the connection ends after CLOSE; waits for that."""
         try:
             return not self._socket.recv(1)
         except (PeerGone, OSError):
@@ -116,7 +116,7 @@ class SocketSource:
             raise self._failure
 
     def drain(self) -> bool:
-        """Read the input to its CLOSE and drop it. False when the peer is gone and nothing can be told to it."""
+        """Read the input to its CLOSE and drop it. False when the peer is gone and no error can be sent to it."""
         self._queue.abort()
         self._finished.wait()
         return not isinstance(self._failure, PeerGone)

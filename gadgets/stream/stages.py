@@ -12,12 +12,12 @@ from typing import Any
 from gadgets.stream.errors import Aborted
 from gadgets.stream.queues import BoundedQueue
 
-STOPPING = 1.0  # seconds the stages of a chain that ends early may need to end
+STOP_TIMEOUT_S = 1.0  # time that the threads of a chain have to end when it ends early
 
 
 @dataclasses.dataclass
 class StageTiming:
-    """Seconds a stage worked (waiting for input and for room downstream taken off), and what passed through."""
+    """Seconds that a stage computed (without waiting for input or for room downstream) and items that passed it."""
 
     name: str
     busy: float = 0.0
@@ -29,11 +29,11 @@ Stage = Callable[[Iterator[Any]], Iterator[Any]]
 
 
 class StageThread(threading.Thread):
-    """A thread of `run_stages`, by which one can tell whether any still computes."""
+    """A thread of `run_stages`; the class tells them from other threads of the process."""
 
 
 class _Meter:
-    """Takes the time a stage waits for its input off its working time."""
+    """Subtracts the time that a stage waits for its input from its busy time."""
 
     def __init__(self, items: Iterable[Any], timing: StageTiming) -> None:
         self._items = iter(items)
@@ -122,6 +122,6 @@ def run_stages(
     finally:
         for queue in queues:
             queue.abort()
-        deadline = time.monotonic() + STOPPING
+        deadline = time.monotonic() + STOP_TIMEOUT_S
         for thread in threads:
             thread.join(max(deadline - time.monotonic(), 0.0))

@@ -1,4 +1,4 @@
-"""What Gadgetron's wire can carry: items as gadgetron-python sends them, coil maps as one more ReconBit."""
+"""Items in the form that Gadgetron's protocol can carry: coil maps travel as one more ReconBit."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ CALIBRATIONS = ("measured", "earlier repetition", "all repetitions", "completed"
 def for_wire(item: Any) -> Any:
     """The item as gadgetron-python can send it.
 
-    numpy 2 raises half-way through a message when an array is not already complex64, meta of image arrays must be
-    ASCII, and coil maps, an attribute of a ReconBit in process, travel as one more ReconBit.
+    Arrays must be complex64 (with numpy 2 another type raises in the middle of a message), meta of image arrays must
+    be ASCII, and coil maps, an attribute of a ReconBit in process, travel as one more ReconBit.
     """
     if isinstance(item, ReconData):
         for bit in item.bits:

@@ -137,14 +137,14 @@ class _SliceEnds:
     def add(self, item: ismrmrd.Acquisition) -> None:
         """Take a line into account."""
         if item.is_flag_set(ismrmrd.ACQ_IS_PARALLEL_CALIBRATION):
-            return  # its slice may have ended before
+            return  # it may come after the end of its slice
         key = (item.encoding_space_ref, item.idx.slice, item.idx.repetition)
         last = item.is_flag_set(ismrmrd.ACQ_LAST_IN_SLICE)
         self._flagged = self._flagged or last or item.is_flag_set(ismrmrd.ACQ_FIRST_IN_SLICE)
         self._slices[key] = self._slices.get(key, False) or last
 
     def doubts(self, header: Any) -> Iterator[str]:
-        """What seems to be missing."""
+        """One text for each thing that seems to be missing."""
         missing = sum(not ended for ended in self._slices.values()) if self._flagged else 0
         if missing:
             yield f"{missing} of {len(self._slices)} slices have no line flagged ACQ_LAST_IN_SLICE"

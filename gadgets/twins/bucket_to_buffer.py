@@ -25,12 +25,15 @@ DIMENSIONS = ("average", "contrast", "phase", "repetition", "set", "segment", "s
 class BucketToBufferGadget(Gadget):
     """Sorts a bucket's lines into buffers [RO, E1, E2, CHA, N, S, LOC], the k-space centre at the matrix centre.
 
-    Differences from the C++ gadget: a scan without `parallelImaging` gets the encoded matrix like any other (the
-    C++ one takes the number of lines within the encoding limits, which loses lines of a partial Fourier scan); N, S
-    and LOC begin at the lowest counter that came (the C++ one lets the highest overwrite each other when it is not 0),
-    and slices along N or S have a place each (there they overwrite each other); more slices than the header's limits
-    allow are an error (there they overwrite each other or the server dies);
-    two lines for the same place are reported (in both the later one stays); Cartesian encodings only.
+    Differences from the C++ gadget:
+
+    - a scan without `parallelImaging` gets the encoded matrix like any other (the C++ one takes the number of lines
+      within the encoding limits, which loses lines of a partial Fourier scan);
+    - N, S and LOC begin at the lowest counter that came (in the C++ one the highest overwrite each other when it is
+      not 0), and slices along N or S have a place each (there they overwrite each other);
+    - more slices than the header's limits allow are an error (there they overwrite each other or the server crashes);
+    - two lines for the same place are reported (in both the later one stays);
+    - Cartesian encodings only.
     """
 
     @dataclass(frozen=True)
@@ -150,11 +153,12 @@ class _Filling:
         return sampling
 
     def add(self, line: ismrmrd.Acquisition) -> None:
+        """Put a line in its place. Raises ReconError when it does not fit the buffer."""
         samples, _, _, channels, n_count, s_count, locations = self.data.shape
         name = f"acquisition {line.scan_counter}"
         if line.active_channels != channels:
             raise ReconError(
-                f"{name}: it has {line.active_channels} coils, the lines before it {channels}; mend the raw data"
+                f"{name}: it has {line.active_channels} coils, the lines before it {channels}; check the raw data"
             )
         points = line.number_of_samples - line.discard_pre - line.discard_post
         if line.number_of_samples == samples and (
@@ -200,6 +204,7 @@ class _Filling:
             raise ReconError(f"{name}: {counter} {value} is outside the header's {allowed}; header and data disagree")
 
     def buffer(self) -> ReconBuffer:
+        """The buffer with the lines so far; warns of lines that were left out or replaced."""
         if self._outside_matrix:
             log.warning(
                 "BucketToBufferGadget: %d lines lie outside the encoded matrix and are left out; check the encoding "

@@ -142,7 +142,7 @@ class NoiseAdjustGadget(Gadget):
             else:
                 raise ReconError(
                     f"gadget NoiseAdjustGadget: acquisition {item.scan_counter} has {item.active_channels} coils, the "
-                    f"noise scan {len(matrix)}; set pass_nonconformant_data or mend the raw data"
+                    f"noise scan {len(matrix)}; set pass_nonconformant_data or check the raw data"
                 )
         if adjust and matrix is None:
             self._warn_of_no_noise()

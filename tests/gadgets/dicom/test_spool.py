@@ -597,7 +597,7 @@ def test_the_thread_keeps_one_association_for_a_scan_and_ends(
     scp: Scp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = threading.active_count()
-    monkeypatch.setattr(sender_module, "LINGER_S", 0.5)
+    monkeypatch.setattr(sender_module, "IDLE_CONNECTION_S", 0.5)
     folder = fill(tmp_path, scp.url, FILES[:1])
     sender = Sender(folder)
     for file in FILES:
