@@ -24,7 +24,6 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import NoReturn
 
-from gadgets.stream import one_line
 from pipelines.server.processes import child_environment
 
 FORK_TIMEOUT_S = 120.0  # for a fork, the imports before the first one included
@@ -200,7 +199,7 @@ def main(descriptor: int, module: str = SCAN_PROCESS_MODULE) -> None:
     try:
         work = importlib.import_module(module).work
     except Exception as error:  # without this line nothing would say why there is no server
-        sys.exit(f"error: what reconstructs scans cannot be loaded ({one_line(error)})")
+        sys.exit(f"error: {module} cannot be imported ({' '.join(str(error).split()) or type(error).__name__})")
     warnings.simplefilter("ignore")  # their texts may quote patient data of a header
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold a scan
     gc.collect()

@@ -28,8 +28,9 @@ STUB = "tests.pipelines.server.stub_scan_process"
 
 
 @pytest.fixture
-def own() -> Iterator[ForkServer]:
-    """A fork server whose forks answer without computing, and which is there at once."""
+def own(monkeypatch: pytest.MonkeyPatch) -> Iterator[ForkServer]:
+    """A fork server that starts within a second, as its forks compute nothing; they are replaced without delay."""
+    monkeypatch.setattr(worker_slot, "RESTART_DELAYS_S", (0.0,))
     with ForkServer(STUB) as one:
         yield one
 
