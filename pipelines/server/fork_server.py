@@ -199,7 +199,9 @@ def main(descriptor: int, module: str = SCAN_PROCESS_MODULE) -> None:
     try:
         work = importlib.import_module(module).work
     except Exception as error:  # without this line nothing would say why there is no server
-        sys.exit(f"error: {module} cannot be imported ({' '.join(str(error).split()) or type(error).__name__})")
+        from gadgets.stream import one_line  # needed only here, and by forks
+
+        sys.exit(f"error: {module} cannot be imported ({one_line(error)})")
     warnings.simplefilter("ignore")  # their texts may quote patient data of a header
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold a scan
     gc.collect()

@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -26,7 +26,9 @@ from pipelines.server.metrics import metrics_registry, readable_queues
 MAX_REQUESTS = 16  # answered at a time
 SECURITY_POLICY = "default-src 'none'; img-src 'self'; style-src 'unsafe-inline'"
 
-_templates = Environment(loader=PackageLoader("pipelines.server", ""), autoescape=True, trim_blocks=True)
+_templates = Environment(
+    loader=PackageLoader("pipelines.server", ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+)
 
 
 class StatusServer:
