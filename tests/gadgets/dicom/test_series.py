@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from test_dicom_output import make_header, make_image, quiet
 
 from gadgets.dicom.series import series_number
 from gadgets.images import DEVIATION_SERIES
+from tests.gadgets.dicom.dicom_images import make_header, make_image, quiet
 
 
 def test_series_of_one_study_have_numbers_of_their_own() -> None:

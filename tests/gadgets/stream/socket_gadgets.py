@@ -1,4 +1,4 @@
-"""Gadgets of all kinds of conduct, run as `python -m gadgetron PORT socket_gadgets NAME` by test_sockets."""
+"""Gadgets of all kinds of conduct, run as `python -m gadgetron PORT socket_gadgets NAME` by the tests beside it."""
 
 from __future__ import annotations
 

@@ -142,7 +142,7 @@ def test_listener_survives_peers_of_all_kinds_and_stops_cleanly(header: bytes) -
     assert "Traceback" not in log
 
 
-def test_listener_that_is_told_to_stop_finishes_its_scan(header: bytes) -> None:
+def test_listener_that_is_stopped_finishes_its_scan(header: bytes) -> None:
     with listener(f"{MODULE}:Echo") as warm:
         peer = warm.connect()
         with peer.socket:
