@@ -116,7 +116,7 @@ def mutated(content: bytes, generator: random.Random) -> bytes:
 
 
 def outcome(content: bytes) -> str:
-    """What the server's reading makes of a stream; raises what is a fault of the server."""
+    """How the server reads a stream: left, query, read, gone or refused; raises what is a fault of the server."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)

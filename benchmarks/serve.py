@@ -65,7 +65,7 @@ class ServeProcess:
         self._reader.start()
 
     def health(self) -> str:
-        """What /health says; of one with a status port."""
+        """Status that /health reports; the server needs a status port."""
         try:
             with urllib.request.urlopen(f"{self.status}health", timeout=10) as answer:
                 return str(json.load(answer)["status"])
@@ -177,8 +177,8 @@ def latency(raw: Path, config: str, gadgetron: str | None, repeats: int) -> None
 
 
 def memory() -> None:
-    """Table of a scan's memory: as the server estimates it, and what its process had more at the scan's peak."""
-    table = Table(title="memory of a scan [MiB]: estimated before it is taken, and what the server has at its peak")
+    """Table of a scan's memory: estimated by the server, and the peak of its process."""
+    table = Table(title="memory of a scan [MiB]: estimated before it is accepted, and at its peak")
     for heading in ("scan", "chain", "estimated", "peak above idle"):
         table.add_column(heading)
     base = SimulationSettings(coils=16, sampling="uniform", acceleration=2, calibration_lines=24)

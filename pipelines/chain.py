@@ -32,7 +32,7 @@ class Node:
     """One gadget of a chain, with the XML element it was read from and where its properties are written back."""
 
     element: ElementTree.Element
-    names: tuple[str, ...]  # what --set may call it, the one for messages first
+    names: tuple[str, ...]  # that --set may use; the first one is for messages
     properties: dict[str, str] = field(default_factory=dict)
     classname: str = ""
     module: str = ""
@@ -72,7 +72,7 @@ class Chain:
     Parameters
     ----------
     text : the XML
-    name : what to call it in messages
+    name : for messages
 
     Raises
     ------
@@ -141,14 +141,14 @@ class Chain:
         return Node(element, (f"{host}:{port}",), properties, address=(host, int(port)))
 
     def _resolve_references(self) -> None:
-        """A value property@gadget stands for another gadget's property, as in Gadgetron."""
+        """Replace values property@gadget by the value of that gadget's property, as Gadgetron does."""
         known = {
             f"{name}@{label}": (node, name) for node in self.nodes for label in node.names for name in node.properties
         }
         for node in self.nodes:
             for name, value in node.properties.items():
                 visited: set[str] = set()
-                same = [(node, name)]  # properties that all have the value which is found at the end
+                same = [(node, name)]  # properties that have the value found at the end
                 while value in known and value not in visited:
                     visited.add(value)
                     source, property_name = known[value]
@@ -287,7 +287,7 @@ def _configuration(node: Node) -> bytes:
 
 
 def shipped_chains() -> dict[str, str]:
-    """Names of the chains in xml_configs, with the first line of the comment that says what each does."""
+    """Names of the chains in xml_configs, with the first line of each one's comment."""
     chains = {}
     for entry in sorted(resources.files("xml_configs").iterdir(), key=lambda entry: entry.name):
         if entry.name.endswith(".xml"):

@@ -1,4 +1,4 @@
-"""The demo's scan, and how good its reconstruction is."""
+"""The scan of the demo, and the quality of its reconstruction."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from gadgets.images import SCALE_RATIO, meta_of, meta_values
-from pipelines.replay import read_images, read_truth
+from pipelines.replay import read_images
 from pipelines.simulation import SimulationSettings
+from pipelines.simulation.writer import read_truth
 
 DEMO_SCAN = SimulationSettings(
     matrix=(192, 192, 1),

@@ -1,4 +1,4 @@
-"""What a raw file holds, for people."""
+"""A summary of a raw file, without patient data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Raw ISMRMRD files: reading them line by line, and refusing in one clear line those that cannot be reconstructed."""
+"""Raw ISMRMRD files: read block by block, and checked."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from gadgets.stream import ReconError, one_line
 
 BLOCK = 32  # acquisitions read at a time
 
-# The reader of headers tells what it cannot convert, patients' birth dates among it; no log is the place for that.
+# The header reader prints values that it cannot convert, among them birth dates of patients, which belong in no log.
 warnings.filterwarnings("ignore", "Failed to convert value")
 logging.getLogger("xsdata").setLevel(logging.CRITICAL)
 
@@ -73,7 +73,7 @@ class RawScan:
 
     @contextlib.contextmanager
     def _readable(self, what: str) -> Iterator[None]:
-        """Turn what h5py raises for a damaged file into one line."""
+        """Raise ReconError for what h5py raises for a damaged file."""
         try:
             yield
         except (OSError, RuntimeError, LookupError, ValueError, TypeError) as error:
@@ -205,7 +205,7 @@ def check_header(path: Path | str, header: Any) -> None:
     if not header.encoding:
         raise ReconError(f"{path}: header has no encoding section; convert the raw data again")
     for number, encoding in enumerate(header.encoding):
-        # A text that is none of the standard's is not quoted: nobody knows what is in it.
+        # A text that is not in the standard is not quoted: it may hold anything.
         trajectory = getattr(encoding.trajectory, "value", "unknown")
         if trajectory != "cartesian":
             raise ReconError(
@@ -247,13 +247,13 @@ class AcquisitionChecker:
 
     def __call__(self, index: int, acquisition: ismrmrd.Acquisition) -> None:
         if not np.isfinite(acquisition.data.view(np.float32)).all():
-            self._fail(index, "has NaN or infinite samples; mend or leave out that line")
+            self._fail(index, "has NaN or infinite samples; correct or leave out that line")
         if acquisition.is_flag_set(ismrmrd.ACQ_IS_NOISE_MEASUREMENT):
             if acquisition.active_channels != (self._noise_coils or acquisition.active_channels):
                 self._fail(
                     index,
                     f"has {acquisition.active_channels} coils, the noise lines before it {self._noise_coils}; "
-                    "mend or leave out that line",
+                    "correct or leave out that line",
                 )
             self._noise_coils = acquisition.active_channels
             return

@@ -5,17 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
-import re
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import h5py
 import ismrmrd
 import numpy as np
 
@@ -27,6 +22,7 @@ from pipelines.chain import CHAIN_PROPERTY, Chain, read_chain
 from pipelines.evaluation.distribute import DaskReplay
 from pipelines.info import describe_scan
 from pipelines.raw import RawScan
+from pipelines.staging import staged_folder
 from pipelines.wire import reconstruct_remotely
 
 DICOM_MODULE = "gadgets.dicom_output"
@@ -40,7 +36,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass
 class Series:
-    """What came back under one image series index."""
+    """The images of one image_series_index."""
 
     number: int
     images: int = 0
@@ -51,7 +47,7 @@ class Series:
 
 @dataclass
 class ReplayResult:
-    """What a replay left, and how long it took."""
+    """Files and times of a replay."""
 
     raw: Path
     folder: Path
@@ -65,69 +61,6 @@ class ReplayResult:
     @property
     def images(self) -> int:
         return sum(series.images for series in self.series.values())
-
-
-@contextlib.contextmanager
-def staged_folder(folder: Path) -> Iterator[Path]:
-    """A temporary folder that becomes `folder`, or whose files move there, when the block ends well, and vanishes
-    with the folders made for it when it does not.
-
-    Raises ReconError when nothing can be written there.
-    """
-    missing = [parent for parent in folder.parents if not parent.exists()]
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        if folder.exists() and not folder.is_dir():
-            raise NotADirectoryError(20, "it is a file")
-        if folder.is_dir() and not os.access(folder, os.W_OK):
-            raise PermissionError(13, "Permission denied")
-        # Within a folder that is there already: it may be a mount of its own, below one that cannot be written to.
-        where = folder if folder.is_dir() else folder.parent
-        staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.partial-", dir=where))
-        staging.chmod(0o755)
-    except OSError as error:
-        _remove_empty(missing)
-        raise _unwritable(folder, error) from None
-    try:
-        yield staging
-        if not folder.exists():
-            staging.rename(folder)
-            return
-        for source in sorted(staging.rglob("*")):  # a folder before what is in it
-            target = folder / source.relative_to(staging)
-            if source.is_dir():
-                target.mkdir(mode=source.stat().st_mode & 0o777, exist_ok=True)
-            else:
-                os.replace(source, target)
-    except ReconError as error:
-        if str(staging) in str(error) and isinstance(error.__context__, OSError):
-            raise _unwritable(folder, error.__context__) from None
-        raise
-    except (OSError, RuntimeError) as error:
-        if hasattr(error, "stage") or (isinstance(error, RuntimeError) and "errno = " not in str(error)):
-            raise  # a gadget's, not the folder's
-        raise _unwritable(folder, error) from None
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-        _remove_empty(missing)
-
-
-def _remove_empty(folders: list[Path]) -> None:
-    for folder in folders:  # the innermost first
-        with contextlib.suppress(OSError):
-            folder.rmdir()
-
-
-def write_failure(error: Exception) -> str:
-    """Why something could not be written, from an error of the system or of HDF5."""
-    found = re.search(r"error message = '([^']+)'", str(error))  # HDF5's way to say it
-    return found[1] if found else str(getattr(error, "strerror", None) or error)
-
-
-def _unwritable(folder: Path, error: Exception) -> ReconError:
-    return ReconError(
-        f"{folder}: cannot write there ({write_failure(error)}); free space or choose another folder with --out"
-    )
 
 
 def apply_settings(chain: Chain, settings: list[str]) -> None:
@@ -164,14 +97,14 @@ def replay(
     settings : `gadget.property=value` texts that override the chain's
     gadgetron : HOST:PORT of a server that runs the chain; None runs it in process
     processes : in process, run each external gadget as a process of its own, as Gadgetron does
-    timeout : seconds of silence after which the server is given up
-    dask : the same file and chain, already on their way to the workers of a cluster
+    timeout : seconds without data from the server after which the replay fails
+    dask : the same file and chain, already submitted to the workers of a cluster
     progress : called with (acquisitions read, images back)
 
     Raises
     ------
     ReconError
-        One line: what is wrong with the file, the chain, the server or the output folder, and the mend.
+        The file, the chain, the server or the output folder cannot be used; one line that says how to correct it.
     """
     start = time.perf_counter()
     folder = Path(folder).absolute()
@@ -215,7 +148,7 @@ def configured_chain(config: str, settings: list[str] | None) -> Chain:
 
 
 def _write_account(path: Path, result: ReplayResult, chain: str, header: dict[str, str]) -> None:
-    """What `genrecon report` tells of the run beside the images; no patient data."""
+    """Write what `genrecon report` shows of the run beside the images; no patient data."""
     account = {
         "raw": result.raw.name,
         "chain": Path(chain).name,
@@ -297,7 +230,7 @@ def _montages(staging: Path, result: ReplayResult) -> None:
 
 
 def _square_pixels(tile: Any, pixel: list[float]) -> Any:
-    """Repeat the tile's shape in millimetres: interpolate the axis with the larger pixels."""
+    """The tile with square pixels: the axis with the larger pixels is interpolated."""
     from PIL import Image
 
     if min(pixel) <= 0 or abs(pixel[0] / pixel[1] - 1) < 0.01:
@@ -318,9 +251,3 @@ def write_montage(path: Path, tiles: list[Any]) -> None:
         sheet[row * height : (row + 1) * height, column * width : (column + 1) * width] = tile
     white = np.percentile(np.stack(tiles), 99.8) or 1.0
     Image.fromarray(np.clip(sheet / white * 255, 0, 255).astype(np.uint8)).save(path)
-
-
-def read_truth(raw: str | Path) -> Any:
-    """The truth a simulated raw file holds, float32 (repetition, slice, [z,] y, x); None in a real one."""
-    with h5py.File(raw, "r") as file:
-        return file["dataset/truth"][:] if "dataset/truth" in file else None

@@ -13,7 +13,8 @@ import ismrmrd
 from gadgets.stream import ReconError
 from pipelines.chain import read_chain
 from pipelines.raw import RawScan
-from pipelines.replay import IMAGES_FILE, IMAGES_GROUP, staged_folder
+from pipelines.replay import IMAGES_FILE, IMAGES_GROUP
+from pipelines.staging import staged_folder
 from pipelines.wire import reconstruct_remotely
 
 

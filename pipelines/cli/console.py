@@ -38,7 +38,7 @@ class JsonLines(logging.Formatter):
 
 
 class _StderrHandler(logging.StreamHandler):
-    """Ours, to be told from handlers that others add."""
+    """A handler that `log_to_stderr` added."""
 
 
 def log_to_stderr(json_lines: bool = False) -> None:

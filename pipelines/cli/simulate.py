@@ -106,8 +106,8 @@ def _sizes(text: str, name: str, kind: Callable[[str], Any]) -> tuple[Any, Any, 
 
 def write_with_progress(out: Path, scan: Any) -> None:
     """Write a simulated scan. Raises ReconError when the file cannot be written."""
-    from pipelines.replay import write_failure
     from pipelines.simulation import write_raw
+    from pipelines.staging import write_failure
 
     written = 0
     with progress_bar(scan.number_of_acquisitions, "acquisitions") as update:

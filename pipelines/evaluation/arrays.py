@@ -28,15 +28,15 @@ RECONSTRUCTION = "gadgets.reconstruction"
 
 @dataclass
 class ArrayResult:
-    """What the reconstruction gadget made of one slice.
+    """The reconstruction of one slice.
 
     Parameters
     ----------
     image : complex64 (y, x), its modulus is the root-sum-of-squares of the coil images, in the units of the k-space
     deviation : float32 (y, x), standard deviation of the modulus over posterior samples; None of one sample
     seconds : of the reconstruction gadget
-    notes : its meta attributes by name
-    warnings : what it warned of
+    notes : meta attributes of the image by name
+    warnings : of the gadget
     """
 
     image: np.ndarray
@@ -73,7 +73,7 @@ class ArrayReconstruction:
         return item
 
     def __call__(self, item: ReconData) -> ArrayResult:
-        """Reconstruct what `with_maps` gave. Raises ReconError when the method fails."""
+        """Reconstruct an item of `with_maps`. Raises ReconError when the method fails."""
         start = time.perf_counter()
         arrays = list(self._recon.process(iter([item])))
         result = ArrayResult(_pixels(arrays[0]), seconds=time.perf_counter() - start)
@@ -123,7 +123,7 @@ def recon_data(kspace: np.ndarray) -> ReconData:
 
 
 def _header() -> Any:
-    """As much of a header as the gadgets look at: one encoding space, nothing accelerated, one image."""
+    """The parts of a header that the gadgets read: one encoding space, no acceleration, one image."""
     size = {"matrixSize": xsd.matrixSizeType(x=1, y=1, z=1), "fieldOfView_mm": xsd.fieldOfViewMm(x=1.0, y=1.0, z=1.0)}
     one = xsd.limitType(minimum=0, maximum=0, center=0)
     counters = ("slice", "contrast", "phase", "set", "repetition", "average")
@@ -159,7 +159,7 @@ def check_fully_sampled(where: str, mask: Tensor, purpose: str) -> None:
 
 
 def scan_bits(path: Path, gadgets: Sequence[Gadget]) -> Iterator[ReconBit]:
-    """ReconBits of a raw file after the shipped chains' gadgets before the reconstruction, and after some others.
+    """ReconBits of a raw file, after the gadgets of the shipped chains before the reconstruction and then some others.
 
     Raises ReconError when the file cannot be used or a gadget fails.
     """

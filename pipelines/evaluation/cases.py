@@ -57,7 +57,7 @@ class Case:
 
     @property
     def name(self) -> str:
-        """Name for people and files."""
+        """Name in tables and of files."""
         noise = f"-noise{self.noise:g}" if self.noise else ""
         text = f"{self.data}-{self.slice}-{self.mask_name}{noise}-{self.identity[:6]}"
         return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in text)
@@ -87,8 +87,8 @@ class BenchmarkCases:
     data : fully sampled raw files (.h5), or arrays (.npy): complex images (slice, y, x), or k-space (coil, y, x) or
         (slice, coil, y, x)
     kspace : the arrays are k-space
-    coils : birdcage coils that see the images of an array; 1: none
-    slices : numbers of the slices that are taken; empty: all
+    coils : simulated birdcage coils that receive the images of an array; 1: none
+    slices : slice numbers; empty: all
     masks : mask files (.npy, .npz; bool (y, x)), FILE or FILE:NAME
     patterns : PATTERN:ACCELERATION with the patterns of `pipelines.simulation.sampling`
     noise : see `Case`
@@ -103,7 +103,7 @@ class BenchmarkCases:
     noise: tuple[float, ...] = (0.0,)
 
     def cases(self) -> list[Case]:
-        """Read all of them.
+        """Read the data and make all cases.
 
         Raises
         ------
@@ -141,7 +141,7 @@ class BenchmarkCases:
         images = array if array.ndim == 3 else array[None]
         shape = images.shape[1:]
         maps = birdcage_maps(self.coils, shape) if self.coils > 1 else np.ones((1, *shape), np.complex64)
-        return [seen_by_coils(image, maps) for image in images]
+        return [received_kspace(image, maps) for image in images]
 
     def _masks(self, shape: tuple[int, int]) -> Iterator[tuple[str, Array]]:
         for text in self.masks:
@@ -167,7 +167,7 @@ def _normalised(name: str, kspace: Array) -> Array:
             f"{name}: {kspace.shape[-2]} x {kspace.shape[-1]} is too small; SSIM needs {SMALLEST} x {SMALLEST}"
         )
     if not np.isfinite(kspace).all():
-        raise ReconError(f"{name}: it has NaN or infinite samples; mend the data, or leave it out with --slices")
+        raise ReconError(f"{name}: it has NaN or infinite samples; correct the data, or leave it out with --slices")
     top = float(root_sum_of_squares(kspace).max())
     if not top:
         raise ReconError(f"{name}: it is empty; leave it out with --slices")
@@ -186,7 +186,7 @@ def _scan(path: Path) -> list[Array]:
     return found
 
 
-def seen_by_coils(image: Array, maps: Array) -> Array:
+def received_kspace(image: Array, maps: Array) -> Array:
     """K-space, complex64 (coil, y, x), of an image (y, x)."""
     return fft2c(torch.from_numpy((maps * image).astype(np.complex64))).numpy()
 

@@ -20,12 +20,12 @@ from gadgets.stream.logs import collected_warnings
 from pipelines.chain import Chain
 from pipelines.raw import RawScan
 
-CONNECTING = 10.0  # seconds that a scheduler may take to answer
+CONNECT_TIMEOUT_S = 10.0  # for the scheduler's answer
 
 
 @dataclass
 class SliceResult:
-    """What a worker made of one slice: images as (header, pixels, meta), and what replay tells of a run."""
+    """The result of a worker for one slice: images as (header, pixels, meta), warnings and timings."""
 
     images: list[tuple[bytes, np.ndarray, str]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -44,21 +44,21 @@ def pixel_scale(result: SliceResult) -> float:
 def dask_client(address: str) -> Any:
     """Client of a dask scheduler.
 
-    Raises ReconError when dask.distributed is not installed, or nobody answers.
+    Raises ReconError when dask.distributed is not installed, or no scheduler or worker answers.
     """
     try:
         from distributed import Client
     except ImportError:
         raise ReconError("--dask: dask.distributed is not installed; pip install 'gadgetron-genrecon[dask]'") from None
     try:
-        client = Client(address, timeout=CONNECTING)
+        client = Client(address, timeout=CONNECT_TIMEOUT_S)
     except (OSError, ValueError, TypeError, TimeoutError) as error:
         raise ReconError(
             f"--dask {address}: no dask scheduler answers there ({one_line(error)}); start `dask scheduler` and give "
             "tcp://HOST:PORT"
         ) from None
     try:
-        client.wait_for_workers(1, timeout=CONNECTING)
+        client.wait_for_workers(1, timeout=CONNECT_TIMEOUT_S)
     except TimeoutError:
         client.close()
         raise ReconError(f"--dask {address}: the scheduler has no worker; start `dask worker {address}`") from None
@@ -66,28 +66,28 @@ def dask_client(address: str) -> Any:
 
 
 class DaskReplay:
-    """The slices of one raw file, spread over the workers of a cluster as soon as it is made.
+    """The slices of one raw file, submitted to the workers of a cluster when it is created.
 
-    All slices have the pixel scale of the first one that is not empty, as in a replay on one machine; so that one is
-    waited for.
+    All slices have the pixel scale of the first one that is not empty, as in a replay on one machine, so the others
+    wait for that one.
 
     Parameters
     ----------
     client : see `dask_client`
     raw : raw file; the workers must see it under the same path
-    chain : what they run; it must treat slices apart, as the shipped ones do
+    chain : run by the workers; it must reconstruct slices independently, as the shipped ones do
 
     Raises
     ------
     ReconError
-        The file cannot be read, or the chain learns along the scan.
+        The file cannot be read, or the chain trains a prior on the scan.
     """
 
     def __init__(self, client: Any, raw: Path, chain: Chain) -> None:
         self._raw = raw.absolute()
         for node in chain.nodes:
             if "self" in (node.properties.get("training"), node.properties.get("generative_recon.training")):
-                raise ReconError("--dask: training=self learns along the scan; replay it without --dask")
+                raise ReconError("--dask: training=self trains on the whole scan; replay it without --dask")
             for name in ("prior", "generative_recon.prior"):
                 if node.properties.get(name):
                     node.properties[name] = str(Path(node.properties[name]).expanduser().absolute())
@@ -112,7 +112,7 @@ class DaskReplay:
         self._futures = [first if number == leading else submit(number, scale) for number in numbers]
 
     def close(self) -> None:
-        """Cancel what is not done yet."""
+        """Cancel the slices that are not finished."""
         for future in self._futures:
             future.cancel()
 

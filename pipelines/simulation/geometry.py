@@ -39,7 +39,7 @@ def coordinates(points: int, points_per_field_of_view: float) -> NDArray[np.floa
 
 
 def partition_coordinate(settings: SimulationSettings, number: int, partition: int) -> float:
-    """Place of a partition along the slice direction, in half extents of the object's box."""
+    """Position of a partition along the slice direction, in half extents of the object's box."""
     slab = (number - (settings.slices - 1) / 2) * 2 / settings.slices
     if not settings.is_3d:
         return 0.6 * slab

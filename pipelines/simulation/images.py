@@ -1,4 +1,4 @@
-"""The object as the coils see it."""
+"""Coil images of a slice: object, image phase, coil sensitivities, folding."""
 
 from __future__ import annotations
 

@@ -235,7 +235,7 @@ class Simulation:
         return data
 
     def _simulate_slice(self, number: int, external: bool = False) -> NDArray[np.complex64]:
-        """Noise-free k-space (position, coil, sample) of all measured positions; notes the truth."""
+        """Noise-free k-space (position, coil, sample) of all measured positions; keeps the true image."""
         if (number, external) in self._cache:
             return self._cache[number, external]
         s = self.settings

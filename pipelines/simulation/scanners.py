@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Scanner:
-    """What the header says about the system of one vendor."""
+    """The system of one vendor in the header."""
 
     vendor: str | None
     model: str | None

@@ -1,4 +1,4 @@
-"""Simulated scans as ISMRMRD HDF5 files."""
+"""Simulated scans as ISMRMRD HDF5 files, with the truth beside the raw data."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import h5py
 import ismrmrd
@@ -75,3 +76,9 @@ def _records(block: Sequence[ismrmrd.Acquisition]) -> NDArray[np.void]:
         record["traj"] = np.empty(0, np.float32)
         record["data"] = acquisition.data.view(np.float32).ravel()
     return records
+
+
+def read_truth(raw: str | Path) -> Any:
+    """The true images in a simulated raw file, float32 (repetition, slice, [z,] y, x); None in a real scan."""
+    with h5py.File(raw, "r") as file:
+        return file["dataset/truth"][:] if "dataset/truth" in file else None

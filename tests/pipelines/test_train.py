@@ -18,8 +18,8 @@ from typer.testing import CliRunner
 
 from gadgets.stream import ReconError
 from pipelines.cli import app
-from pipelines.replay import read_truth
 from pipelines.simulation import SimulationSettings, simulate, write_raw
+from pipelines.simulation.writer import read_truth
 from pipelines.train import HkgmTraining, WkgmTraining, train_hkgm, train_wkgm, training_images
 from priors.learning.checkpoints import load_checkpoint
 from priors.learning.networks import Architecture

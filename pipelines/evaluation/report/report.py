@@ -12,7 +12,8 @@ from gadgets.stream import ReconError
 from pipelines.evaluation.report import benchmark_page, replay_page
 from pipelines.evaluation.report.pictures import Pictures
 from pipelines.evaluation.report.reading import RESULTS_FILE, read_json
-from pipelines.replay import ACCOUNT_FILE, staged_folder
+from pipelines.replay import ACCOUNT_FILE
+from pipelines.staging import staged_folder
 
 PAGES = {RESULTS_FILE: benchmark_page, ACCOUNT_FILE: replay_page}
 

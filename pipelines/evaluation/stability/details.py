@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from gadgets.stream import ReconError
-from pipelines.evaluation.cases import Array, Case, seen_by_coils
+from pipelines.evaluation.cases import Array, Case, received_kspace
 from pipelines.evaluation.metrics import OBJECT_THRESHOLD
 from priors.signal.fourier import ifft2c
 
@@ -99,7 +99,7 @@ def sensitivities(kspace: Array) -> Array:
 def detail_changes(case: Case, details: Details, contrast: float) -> Case:
     """The case with details added to its object; its reference is brighter there by `contrast`."""
     change = contrast * np.sum([shape for shape, _ in details.values()], axis=0)
-    return replace(case, kspace=case.kspace + seen_by_coils(change, sensitivities(case.kspace)))
+    return replace(case, kspace=case.kspace + received_kspace(change, sensitivities(case.kspace)))
 
 
 def recovery(change: Array, truth: Array) -> tuple[float, float]:

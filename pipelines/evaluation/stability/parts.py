@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from pipelines.evaluation.cases import Array, Case, seen_by_coils
+from pipelines.evaluation.cases import Array, Case, received_kspace
 from pipelines.evaluation.metrics import psnr
 from pipelines.evaluation.stability.details import detail_changes, place_details, recovery, sensitivities
 from pipelines.evaluation.stability.masks import nested_masks, other_masks
@@ -30,7 +30,7 @@ Part = Callable[[Reconstruct, Case], dict[str, Any]]  # what goes into the row
 def detail_part(reconstruct: Reconstruct, case: Case, contrasts: Sequence[float]) -> dict[str, Any]:
     """Which small changes of the object arrive in the image.
 
-    Line, disc and text are inserted together, apart from each other, and looked at one by one. The change of the image
+    Line, disc and text are inserted together, apart from each other, and evaluated one by one. The change of the image
     is the reconstruction with them less that without. Its smallest contrast is the lowest one from
     which on at least half of it is there, with a correlation of at least 0.7 (see `recovery`).
 
@@ -103,7 +103,7 @@ def perturbation_part(reconstruct: Reconstruct, case: Case, steps: int) -> dict[
         change = reconstruct((measured + size * direction).astype(np.complex64)) - image
         amplification = float(np.linalg.norm(change) / max(float(np.linalg.norm(image)), 1e-12)) / PERTURBATION
         values.append({"what": f"step {step}" if step else "random", "amplification": amplification})
-        ascent = seen_by_coils(change * gaussian_filter(np.abs(change), SMOOTHING), maps) * case.mask
+        ascent = received_kspace(change * gaussian_filter(np.abs(change), SMOOTHING), maps) * case.mask
         direction = _normalised(direction + _normalised(ascent))
     worst = max(value["amplification"] for value in values)
     return {"values": values, "random": values[0]["amplification"], "worst": worst}

@@ -52,7 +52,7 @@ def stability(
     Parameters
     ----------
     cases, entries : every method runs on every case; coil maps are estimated from the samples of each run
-    folder : stability.json, stability.csv and stability/ (what is done, and a figure of each case) go there
+    folder : stability.json, stability.csv and stability/ (finished parts, and a figure of each case) go there
     contrasts : see `detail_part`
     steps : see `perturbation_part`
     threads : of torch; 0: one a core
@@ -61,8 +61,8 @@ def stability(
     Returns
     -------
     What stability.json holds: version, created, cases and rows, one a case, method and part (detail, perturbation,
-    acceleration, more_samples). A row has what its part's function says, warnings, file (arrays of details) and error,
-    which is empty unless the method failed.
+    acceleration, more_samples). A row has what the function of its part returns, warnings, file (arrays
+    of details) and error, which is empty unless the method failed.
 
     Raises
     ------

@@ -57,7 +57,7 @@ def test_samples_that_are_no_numbers(refused: Any, raw: Path, value: float, inde
     change_rows(raw, spoil)
     with h5py.File(raw) as file:
         number = index % len(file["dataset/data"])
-    assert f"{raw}: acquisition {number} has NaN or infinite samples; mend or leave out" in refused(raw)
+    assert f"{raw}: acquisition {number} has NaN or infinite samples; correct or leave out" in refused(raw)
 
 
 def set_counter(name: str, value: int, index: int = LINE) -> Callable[[Any], None]:
@@ -165,8 +165,8 @@ def test_line_of_a_slice_that_was_complete(refused: Any, genrecon: Any, raw: Pat
     line = refused(raw)
     assert "gadget AcquisitionAccumulateTriggerGadget: a line of slice" in line
     assert "set its property release_complete_slices to false" in line
-    mend = ("--set", "AcquisitionAccumulateTriggerGadget.release_complete_slices=false")
-    assert genrecon("replay", raw, "-c", "cg_sense", "-o", tmp_path / "out", *mend)[0] == 0
+    option = ("--set", "AcquisitionAccumulateTriggerGadget.release_complete_slices=false")
+    assert genrecon("replay", raw, "-c", "cg_sense", "-o", tmp_path / "out", *option)[0] == 0
 
 
 def test_lines_read_backwards_are_refused(refused: Any, raw: Path) -> None:

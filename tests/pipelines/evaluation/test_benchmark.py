@@ -167,7 +167,7 @@ def test_dask_workers_give_the_same_numbers_and_a_killed_one_loses_nothing(cases
 
 def test_a_scheduler_that_is_not_there(cases, tmp_path, monkeypatch):
     pytest.importorskip("distributed")
-    monkeypatch.setattr(distribute, "CONNECTING", 0.5)
+    monkeypatch.setattr(distribute, "CONNECT_TIMEOUT_S", 0.5)
     with pytest.raises(ReconError, match=r"--dask 127\.0\.0\.1:9: no dask scheduler answers there") as caught:
         benchmark(cases[:1], FAST, tmp_path, dask="127.0.0.1:9")
     assert "\n" not in str(caught.value)

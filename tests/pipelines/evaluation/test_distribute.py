@@ -59,7 +59,7 @@ def test_slices_over_workers_give_the_same_images_and_dicom(tmp_path):
 
 
 @pytest.mark.parametrize("chain", ["hkgm", "wkgm"])
-def test_chains_that_learn_along_the_scan_are_refused(chain, tmp_path):
+def test_chains_that_train_on_the_scan_are_refused(chain, tmp_path):
     learning = configured_chain(chain, ["generative_recon.training=self"])
-    with pytest.raises(ReconError, match="training=self learns along the scan; replay it without --dask"):
+    with pytest.raises(ReconError, match="training=self trains on the whole scan; replay it without --dask"):
         DaskReplay(None, tmp_path / "scan.h5", learning)

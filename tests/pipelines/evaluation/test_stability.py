@@ -17,7 +17,7 @@ from scipy.ndimage import gaussian_filter
 
 from gadgets.stream import ReconError
 from pipelines.evaluation.arrays import ArrayResult
-from pipelines.evaluation.cases import Case, root_sum_of_squares, seen_by_coils
+from pipelines.evaluation.cases import Case, received_kspace, root_sum_of_squares
 from pipelines.evaluation.entries import Entry
 from pipelines.evaluation.stability import run, stability, tables
 from pipelines.evaluation.stability.details import detail_changes, place_details, recovery, sensitivities
@@ -51,7 +51,7 @@ def ellipse(size: int = SIZE) -> np.ndarray:
 
 def case_of(image: np.ndarray, mask: np.ndarray, coils: int = 4, noise: float = 0.0, name: str = "ellipse") -> Case:
     maps = birdcage_maps(coils, image.shape) if coils > 1 else np.ones((1, *image.shape))
-    kspace = seen_by_coils(image, maps)
+    kspace = received_kspace(image, maps)
     return Case(name, 0, "test", noise, (kspace / root_sum_of_squares(kspace).max()).astype(np.complex64), mask)
 
 
@@ -80,7 +80,7 @@ class Counted:
     def __call__(self, kspace: np.ndarray) -> ArrayResult:
         Counted.calls += 1
         if self._method == Counted.failing:
-            raise ReconError("gadget GenerativeRecon: it [broke]; mend it")
+            raise ReconError("gadget GenerativeRecon: it [broke]; repair it")
         if self._method == "buggy":
             raise ZeroDivisionError("division by zero")
         return ArrayResult(root_sum_of_squares(kspace).astype(np.complex64), warnings=["a warning"])
@@ -326,12 +326,12 @@ def test_a_method_that_fails_leaves_its_error_and_the_rest_goes_on(
     results = stability([sparse], entries, tmp_path, contrasts=(0.2,), steps=1, threads=1)
     errors = {row["method"]: row["error"] for row in results["rows"]}
     assert errors == {
-        "broken": "gadget GenerativeRecon: it [broke]; mend it",
+        "broken": "gadget GenerativeRecon: it [broke]; repair it",
         "one": "",
         "buggy": "ZeroDivisionError: division by zero (unexpected)",
     }
     text = drawn(results)
-    assert text.count("it [broke]; mend it") == 4
+    assert text.count("it [broke]; repair it") == 4
     assert (tmp_path / results["cases"][0]["file"]).is_file()
     monkeypatch.setattr(counted, "failing", None)
     before = counted.calls
