@@ -171,12 +171,22 @@ def ended_well(found: bytes) -> bool:
     return found.endswith(CLOSE) and b"ERROR" not in found
 
 
+def start_scan(server: Server, sock: socket.socket, unfinished: bytes) -> None:
+    """Send a scan without its CLOSE, and wait until it runs."""
+    sock.sendall(unfinished)
+    until(lambda: server.queue.running() == 1)
+
+
+def finish_scan(sock: socket.socket) -> None:
+    """Send the CLOSE that the scan lacks; it ends without an error."""
+    sock.sendall(CLOSE)
+    assert ended_well(answer(sock))
+
+
 def both_end_well(server: Server, one: socket.socket, other: socket.socket, unfinished: bytes) -> None:
     """Two scans, of which the other waits until the first has ended."""
-    one.sendall(unfinished)
-    until(lambda: server.queue.running() == 1)
+    start_scan(server, one, unfinished)
     other.sendall(unfinished + CLOSE)
     until(lambda: server.queue.waiting() == 1)
-    one.sendall(CLOSE)
-    assert ended_well(answer(one))
+    finish_scan(one)
     assert ended_well(answer(other))

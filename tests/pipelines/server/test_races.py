@@ -23,6 +23,7 @@ from tests.pipelines.server.serving import (
     connected,
     ended_well,
     serving,
+    start_scan,
     until,
     works,
 )
@@ -40,8 +41,7 @@ def test_a_client_that_leaves_at_its_turn_takes_no_slot(
         until(lambda: bool(server.queue.totals["scans"]))
 
     with serving(scans=1, waiting=1) as server, connected(server) as running:
-        running.sendall(unfinished)
-        until(lambda: server.queue.running() == 1)
+        start_scan(server, running, unfinished)
         monkeypatch.setattr(ReadAhead, "__exit__", late)
         with connected(server) as waiting:
             waiting.sendall(unfinished)
@@ -108,8 +108,7 @@ def test_a_file_that_cannot_be_closed_ends_no_other_scan(
 
     monkeypatch.setattr(ReadAhead, "__exit__", late)
     with serving(waiting=1) as server, connected(server) as running, connected(server) as other:
-        running.sendall(unfinished)
-        until(lambda: server.queue.running() == 1)
+        start_scan(server, running, unfinished)
         other.sendall(unfinished)
         assert running.recv(1) and failed.wait(20)
         other.sendall(CLOSE)

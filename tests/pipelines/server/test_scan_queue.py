@@ -28,20 +28,22 @@ from tests.pipelines.server.serving import (
     address,
     answer,
     connected,
+    finish_scan,
     message,
     serving,
+    start_scan,
     stream,
     until,
     works,
 )
 
 
-def test_a_full_queue_says_so(raw: Path) -> None:
+def test_a_full_queue_says_so(raw: Path, unfinished: bytes) -> None:
     with serving(scans=1, waiting=1) as server:
         held = [connected(server), connected(server)]  # one runs, one waits
         try:
             for sock in held:
-                sock.sendall(stream(raw)[: -len(CLOSE)])
+                sock.sendall(unfinished)
                 until(lambda sock=sock: len(server.queue.scans) > held.index(sock))
             with pytest.raises(ReconError, match="busy: 1 scans wait already; send the scan again later"):
                 send(raw, "cg_sense", address(server), timeout=30)
@@ -52,28 +54,24 @@ def test_a_full_queue_says_so(raw: Path) -> None:
         works(server, raw)
 
 
-def test_a_client_that_leaves_while_it_waits_is_removed(raw: Path) -> None:
-    unfinished = stream(raw)[: -len(CLOSE)]
+def test_a_client_that_leaves_while_it_waits_is_removed(raw: Path, unfinished: bytes) -> None:
     with serving(scans=1, waiting=1) as server, connected(server) as running:
-        running.sendall(unfinished)
-        until(lambda: server.queue.running() == 1)
+        start_scan(server, running, unfinished)
         with connected(server) as waiting:
             waiting.sendall(unfinished)
             until(lambda: server.queue.waiting() == 1)
         until(lambda: not server.queue.waiting())
         assert server.queue.waiting() == 0
         assert server.queue.running() == 1
-        running.sendall(CLOSE)
-        assert answer(running).endswith(CLOSE)
+        finish_scan(running)
         works(server, raw)
 
 
-def test_a_dead_client_with_much_unsent_is_removed(raw: Path) -> None:
+def test_a_dead_client_with_much_unsent_is_removed(raw: Path, unfinished: bytes) -> None:
     """Its system goes on sending what it had written; the server must take all of that to see its end."""
-    much = stream(raw)[: -len(CLOSE)] + 60 * acquisition_of(2**20)
+    much = unfinished + 60 * acquisition_of(2**20)
     with serving(waiting=1) as server, connected(server) as running:
-        running.sendall(stream(raw)[: -len(CLOSE)])
-        until(lambda: server.queue.running() == 1)
+        start_scan(server, running, unfinished)
         client = subprocess.Popen(
             [sys.executable, "-c", DYING_CLIENT, str(server.port)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
@@ -84,8 +82,7 @@ def test_a_dead_client_with_much_unsent_is_removed(raw: Path) -> None:
             client.stdout.read()
         until(lambda: not server.queue.waiting() and server.queue.totals["refused"])
         assert server.queue.totals["refused"] == 1 and not server.queue.waiting() and server.queue.running() == 1
-        running.sendall(CLOSE)
-        assert answer(running).endswith(CLOSE)
+        finish_scan(running)
 
 
 DYING_CLIENT = """
@@ -97,40 +94,36 @@ os._exit(0)
 
 
 @pytest.mark.parametrize("ahead_gib", [1.0, 2e-5, 0.0], ids=["all", "some", "nothing"])
-def test_scans_that_waited_have_the_same_images(ahead_gib: float, raw: Path, tmp_path: Path) -> None:
+def test_scans_that_waited_have_the_same_images(ahead_gib: float, raw: Path, unfinished: bytes, tmp_path: Path) -> None:
     direct, waited = tmp_path / "direct", tmp_path / "waited"
     with serving(limits=replace(LIMITS, ahead_gib=ahead_gib)) as server:
         send(raw, "cg_sense", address(server), out=direct, timeout=30)
         with connected(server) as running:
-            running.sendall(stream(raw)[: -len(CLOSE)])
-            until(lambda: server.queue.running() == 1)
+            start_scan(server, running, unfinished)
             client = threading.Thread(target=lambda: send(raw, "cg_sense", address(server), out=waited, timeout=30))
             client.start()
             until(lambda: server.queue.waiting() == 1)
             time.sleep(0.3)
-            running.sendall(CLOSE)
-            assert answer(running).endswith(CLOSE)
+            finish_scan(running)
             client.join()
     for one, other in zip(read_images(direct, 1), read_images(waited, 1), strict=True):
         assert np.array_equal(one.data, other.data)
 
 
-def test_a_client_that_waits_may_end_its_half_of_the_connection(raw: Path) -> None:
+def test_a_client_that_waits_may_end_its_half_of_the_connection(raw: Path, unfinished: bytes) -> None:
     with serving() as server, connected(server) as running, connected(server) as waiting:
-        running.sendall(stream(raw)[: -len(CLOSE)])
-        until(lambda: server.queue.running() == 1)
+        start_scan(server, running, unfinished)
         waiting.sendall(stream(raw))
         waiting.shutdown(socket.SHUT_WR)
         until(lambda: server.queue.waiting() == 1)
         time.sleep(0.3)
         assert server.queue.waiting() == 1
-        running.sendall(CLOSE)
-        assert answer(running).endswith(CLOSE)
+        finish_scan(running)
         found = answer(waiting)
         assert found[:2] == message(constants.GADGET_MESSAGE_ISMRMRD_IMAGE) and found.endswith(CLOSE)
 
 
-def test_no_disk_space_to_read_ahead(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_disk_space_to_read_ahead(raw: Path, unfinished: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """The client waits with what it has, as it does where reading ahead is off."""
 
     def full(*_: object, **__: object) -> None:
@@ -138,18 +131,16 @@ def test_no_disk_space_to_read_ahead(raw: Path, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(tempfile, "TemporaryFile", full)
     with serving() as server, connected(server) as running:
-        running.sendall(stream(raw)[: -len(CLOSE)])
-        until(lambda: server.queue.running() == 1)
+        start_scan(server, running, unfinished)
         with connected(server) as waiting:
             waiting.sendall(stream(raw))
             until(lambda: server.queue.waiting() == 1)
             time.sleep(0.2)
-            running.sendall(CLOSE)
-            assert answer(running).endswith(CLOSE)
+            finish_scan(running)
             assert answer(waiting).endswith(CLOSE)
 
 
-def test_the_queue_is_first_in_first_out(raw: Path) -> None:
+def test_the_queue_is_first_in_first_out(raw: Path, unfinished: bytes) -> None:
     order: list[int] = []
 
     def client(number: int) -> None:
@@ -157,8 +148,7 @@ def test_the_queue_is_first_in_first_out(raw: Path) -> None:
         order.append(number)
 
     with serving(waiting=8) as server, connected(server) as running:
-        running.sendall(stream(raw)[: -len(CLOSE)])
-        until(lambda: server.queue.running() == 1)
+        start_scan(server, running, unfinished)
         clients = [threading.Thread(target=client, args=(number,)) for number in range(6)]
         for number, one in enumerate(clients):
             one.start()
@@ -169,17 +159,15 @@ def test_the_queue_is_first_in_first_out(raw: Path) -> None:
     assert order == list(range(6))
 
 
-def test_waiting_does_not_count_as_scan_time(raw: Path) -> None:
+def test_waiting_does_not_count_as_scan_time(raw: Path, unfinished: bytes) -> None:
     content = stream(raw)
     with serving(limits=replace(LIMITS, scan_s=3.0)) as server, connected(server) as running:
-        running.sendall(content[: -len(CLOSE)])
-        until(lambda: server.queue.running() == 1)
+        start_scan(server, running, unfinished)
         with connected(server) as waiting:
             waiting.sendall(content[: len(content) // 2])
             until(lambda: server.queue.waiting() == 1)
             time.sleep(2.0)
-            running.sendall(CLOSE)
-            assert answer(running).endswith(CLOSE)
+            finish_scan(running)
             time.sleep(1.8)
             waiting.sendall(content[len(content) // 2 :])
             assert answer(waiting).endswith(CLOSE) and server.queue.totals["failed"] == 0
