@@ -1,4 +1,4 @@
-"""Coil compression, ESPIRiT and reconstruction as gadgets: ReconData in, ReconData or image arrays out."""
+"""Reconstruction as a gadget: ReconData in, image arrays out."""
 
 from __future__ import annotations
 
@@ -11,114 +11,11 @@ from gadgetron.types import ImageArray, ReconData
 from gadgetron.types.recon_data import ReconBit
 
 from gadgets.buffers import replace_data
-from gadgets.coil_compression import CoilCompression
-from gadgets.espirit import Espirit
 from gadgets.generative_recon import FULL_SCALE, GenerativeRecon, averaged, filled
 from gadgets.images import SCALE_RATIO, meta_of, meta_values
 from gadgets.reconstruction import Reconstruction
 from gadgets.stream import ReconError
-from pipelines.chain import read_chain
-from pipelines.simulation import SimulationSettings, simulate
-
-BASE = {"matrix": (32, 32, 1), "coils": 4, "sampling": "uniform", "acceleration": 2, "calibration_lines": 12}
-
-
-def buffered(**changes):
-    """Header and ReconData as they reach the reconstruction gadgets."""
-    simulation = simulate(SimulationSettings(**{**BASE, **changes}))
-    chain = read_chain("cg_sense")
-    names = [node.names[0] for node in chain.nodes]
-    del chain.nodes[names.index("reconstruction") :]
-    return simulation.header, list(chain.run(simulation.header, simulation.acquisitions()))
-
-
-def run(header, items, kind, **properties):
-    gadget = kind()
-    gadget.configure(header, {name: str(value) for name, value in properties.items()})
-    return list(gadget.process(iter(items)))
-
-
-# --- coil compression ------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("changes", [{}, {"matrix": (16, 24, 12), "calibration_lines": 8}])
-def test_compression_keeps_the_signal_and_what_was_sampled(changes):
-    header, (before,) = buffered(**changes, coils=8)
-    (after,) = run(header, [before], CoilCompression, virtual_coils=5)
-    for old, new in ((before[0].data, after[0].data), (before[0].ref, after[0].ref)):
-        assert new.data.shape[3] == 5
-        np.testing.assert_array_equal((new.data != 0).any(axis=3), (old.data != 0).any(axis=3))
-        kept = np.linalg.norm(new.data) ** 2 / np.linalg.norm(old.data) ** 2
-        assert 0.95 < kept <= 1.00001
-        assert {line.active_channels for line in new.headers.flat if line.number_of_samples} == {5}
-    assert before[0].data.data.shape[3] == 8
-
-
-def test_energy_decides_the_number_of_virtual_coils():
-    header, (item,) = buffered(coils=8)
-    counts = [run(header, [item], CoilCompression, energy=e)[0][0].data.data.shape[3] for e in (0.6, 0.9, 1.0)]
-    assert counts[0] < counts[1] < counts[2] == 8
-
-
-def test_compression_none_and_one_coil_pass_unchanged():
-    header, (item,) = buffered()
-    assert run(header, [item], CoilCompression, method="none")[0] is item
-    header, (item,) = buffered(coils=1, sampling="random")
-    assert run(header, [item], CoilCompression)[0][0] is item[0]
-
-
-def test_all_repetitions_get_the_same_virtual_coils():
-    header, items = buffered(repetitions=2, calibration_repetitions="first", repetition_change=0.0)
-    assert [item[0].ref is None for item in items] == [False, True]
-    first, second = run(header, items, CoilCompression, virtual_coils=3)
-    np.testing.assert_allclose(second[0].data.data, first[0].data.data, atol=1e-6)
-
-
-# --- coil maps -------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("sets", [1, 2])
-def test_maps_have_the_axes_of_the_data(sets):
-    header, (item,) = buffered(matrix=(16, 24, 12), calibration_lines=8)
-    run(header, [item], Espirit, map_sets=sets)
-    assert item[0].coil_maps.shape == (16, 24, 12, 4, sets, 1, 1)
-    assert item[0].calibration == "measured"
-
-
-def test_repetitions_without_calibration_get_the_first_ones_maps():
-    header, items = buffered(repetitions=2, calibration_repetitions="first")
-    first, second = run(header, items, Espirit)
-    assert second[0].coil_maps is first[0].coil_maps
-    assert second[0].calibration == "earlier repetition"
-
-
-def test_interleaved_calibration_waits_for_enough_repetitions():
-    header, items = buffered(repetitions=3, calibration="interleaved")
-    taken = []
-
-    def source():
-        for item in items:
-            taken.append(item)
-            yield item
-
-    gadget = Espirit()
-    gadget.configure(header, {})
-    stream = gadget.process(source())
-    assert next(stream) is items[0]
-    assert len(taken) == 2
-    assert items[0][0].calibration == "all repetitions"
-    assert list(stream) == items[1:]
-
-
-def test_external_process_keeps_maps_and_their_origin():
-    from gadgets.stream.wire import for_wire, from_wire
-
-    header, (item,) = buffered(calibration="none", sampling="random")
-    run(header, [item], Espirit)
-    maps, origin = item[0].coil_maps, item[0].calibration
-    received = from_wire(ReconData([ReconBit(bit.data, bit.ref) for bit in for_wire(item)]))
-    np.testing.assert_array_equal(received[0].coil_maps, maps)
-    assert received[0].calibration == origin
+from tests.gadgets.scans import buffered, run
 
 
 def test_empty_bits_of_other_encoding_spaces_are_skipped():
@@ -127,35 +24,6 @@ def test_empty_bits_of_other_encoding_spaces_are_skipped():
     empty = ReconBit(replace_data(item[0].data, np.zeros((0,) * 7, np.complex64)))
     (result,) = run(header, [ReconData([item[0], empty])], Reconstruction)
     assert isinstance(result, ImageArray)
-
-
-@pytest.fixture
-def two_spaces():
-    """Header and two repetitions, only the first with calibration, of two encoding spaces of other matrix sizes."""
-    header, small = buffered(repetitions=2, calibration_repetitions="first", matrix=(24, 24, 1), coils=6)
-    other, large = buffered(repetitions=2, calibration_repetitions="first", matrix=(40, 32, 1), coils=6, seed=3)
-    header.encoding.append(other.encoding[0])
-    return header, [ReconData([first[0], second[0]]) for first, second in zip(small, large, strict=True)]
-
-
-def test_each_encoding_space_has_virtual_coils_of_its_own(two_spaces):
-    header, items = two_spaces
-    both = run(header, items, CoilCompression, virtual_coils=3)
-    for space in (0, 1):
-        alone = run(header, [ReconData([item[space]]) for item in items], CoilCompression, virtual_coils=3)
-        for item, expected in zip(both, alone, strict=True):
-            np.testing.assert_array_equal(item[space].data.data, expected[0].data.data)
-
-
-def test_each_encoding_space_keeps_its_own_maps(two_spaces):
-    header, items = two_spaces
-    first, second = run(header, items, Espirit)
-    for space in (0, 1):
-        assert second[space].coil_maps is first[space].coil_maps
-        assert second[space].calibration == "earlier repetition"
-
-
-# --- reconstruction --------------------------------------------------------------------------------------------------
 
 
 def reconstructed(**properties):
