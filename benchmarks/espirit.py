@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from pipelines.evaluation.cases import received_kspace
+from pipelines.simulation.coils import birdcage_maps
 from priors.signal.espirit import espirit_maps
 
 _THREADS = 2
@@ -40,7 +42,7 @@ def phantom(size: int, coils: int, noise: float, seed: int = 0) -> tuple[NDArray
         Complex k-space (coil, N, N) and the mask of the object (N, N).
     """
     image = sigpy.shepp_logan((size, size))
-    kspace = sigpy.fft(image * sigpy.mri.birdcage_maps((coils, size, size)), axes=(-2, -1))
+    kspace = received_kspace(image, birdcage_maps(coils, image.shape))
     generator = np.random.default_rng(seed)
     kspace += noise * (generator.standard_normal(kspace.shape) + 1j * generator.standard_normal(kspace.shape))
     return kspace.astype(np.complex64), np.abs(image) > 0.05

@@ -11,7 +11,11 @@ from pipelines.simulation.settings import SimulationSettings
 
 
 class CoilMaps:
-    """Smooth receive sensitivities, defined at every point of space in units of half the field of view."""
+    """Smooth receive sensitivities, defined at every point of space in units of half the field of view.
+
+    A simulated scan needs them off the pixel grid: in every slice, on the finer grid that the phantom is drawn on, and
+    outside the field of view, from where the object folds in. SigPy's maps (`birdcage_maps`) have one plane on a grid.
+    """
 
     def __init__(self, settings: SimulationSettings) -> None:
         self._kind = settings.coil_maps if settings.coils > 1 else "uniform"

@@ -12,7 +12,7 @@ from pipelines.simulation.settings import SimulationSettings
 
 
 def noise_covariance(settings: SimulationSettings) -> NDArray[np.complex128]:
-    """Noise covariance between coils, mean diagonal 1: what was given, or a random correlated one."""
+    """Noise covariance between coils, scaled to a mean diagonal of 1: that of the settings, or a random one."""
     coils = settings.coils
     covariance: NDArray[Any]
     if settings.noise_covariance is not None:

@@ -14,12 +14,12 @@ Mask = NDArray[np.bool_]
 
 
 def poisson(shape: tuple[int, int], acceleration: float, seed: int = 1, centre: int = 24) -> Mask:
-    """Poisson-disc mask (y, x) in two dimensions.
+    """Poisson-disc mask (y, x) with a fully sampled centre.
 
     Parameters
     ----------
     shape : (y, x)
-    acceleration : samples of k-space over those measured, the centre included
+    acceleration : size of k-space over the number of samples, the centre included
     seed : of the pattern
     centre : fully sampled samples along y and x
     """
@@ -30,12 +30,12 @@ def poisson(shape: tuple[int, int], acceleration: float, seed: int = 1, centre: 
 
 
 def uniform(shape: tuple[int, int], acceleration: float, seed: int = 1, centre: int = 24) -> Mask:
-    """Every `acceleration`-th line (rounded), and as many lines at the centre as given; see `poisson`."""
+    """Every `acceleration`-th line (rounded), and `centre` lines in the middle; see `poisson`."""
     return _of_lines(np.arange(shape[0]) % max(round(acceleration), 1) == 0, shape, centre)
 
 
 def random_lines(shape: tuple[int, int], acceleration: float, seed: int = 1, centre: int = 24) -> Mask:
-    """Lines at random, uniformly, and as many lines at the centre as given; see `poisson`."""
+    """Lines at random, uniformly, and `centre` lines in the middle; see `poisson`."""
     chosen = np.zeros(shape[0], bool)
     wanted = max(round(shape[0] / acceleration) - centre // 2, 0)
     chosen[np.random.default_rng(seed).choice(shape[0], wanted, replace=False)] = True
@@ -60,6 +60,8 @@ def poisson_disc(
     allowed: NDArray[np.bool_], samples: int, rng: np.random.Generator, density_slope: float = 1.5
 ) -> NDArray[np.bool_]:
     """Choose samples of a variable density Poisson-disc pattern.
+
+    SigPy's `poisson` takes neither an exact number of samples nor a mask of positions that may be sampled.
 
     Candidates are visited in random order and taken when no taken sample lies within a radius that grows from
     the centre outward, r(d) = r0 (1 + density_slope d), d being the distance from the centre relative to the
@@ -134,6 +136,7 @@ def variable_density(allowed: NDArray[np.bool_], samples: int, rng: np.random.Ge
 
 
 def calibration_mask(settings: SimulationSettings) -> NDArray[np.bool_]:
+    """Calibration block (E1, E2) of a scan on the encoded grid."""
     _, ny, nz = settings.matrix
     mask = np.zeros((ny, nz), bool)
     lines, lines_e2 = settings.calibration_shape

@@ -17,7 +17,6 @@ from pipelines.simulation import Simulation, SimulationSettings, simulate, write
 from pipelines.simulation.geometry import slice_order, slice_position_mm
 from pipelines.simulation.phantom import phantom
 from pipelines.simulation.resample import crop_or_pad, fold, resample
-from pipelines.simulation.sampling import poisson_disc
 
 CALIBRATION = ismrmrd.ACQ_IS_PARALLEL_CALIBRATION
 CALIBRATION_AND_IMAGING = ismrmrd.ACQ_IS_PARALLEL_CALIBRATION_AND_IMAGING
@@ -262,14 +261,6 @@ def test_uniform_3d_sampling() -> None:
     scan = list(simulation.acquisitions())
     assert len(flags_of(scan, CALIBRATION_AND_IMAGING)) + len(flags_of(scan, CALIBRATION)) == 16
     assert len(imaging(scan)) == 40
-
-
-def test_poisson_disc_keeps_its_distance() -> None:
-    pattern = poisson_disc(np.ones((64, 48), bool), 300, np.random.default_rng(1), density_slope=0.0)
-    places = np.argwhere(pattern)
-    assert len(places) == 300
-    apart = np.hypot(*(places[:, None] - places[None]).transpose(2, 0, 1))
-    assert apart[apart > 0].min() > 2
 
 
 def test_partial_fourier() -> None:

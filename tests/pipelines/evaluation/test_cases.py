@@ -1,0 +1,69 @@
+"""Benchmark cases: scaling, names, masks, bad input."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gadgets.stream import ReconError
+from pipelines.evaluation.cases import BenchmarkCases
+
+SIZE = 48
+
+
+def test_cases_are_scaled_named_and_reproducible(cases, images):
+    assert [(case.slice, case.noise) for case in cases] == [(0, 0.0), (0, 0.01), (1, 0.0), (1, 0.01)]
+    assert all(case.reference.max() == pytest.approx(1) for case in cases)
+    assert len({case.name for case in cases}) == 4
+    again = BenchmarkCases((images,), coils=4, patterns=("uniform:2",), noise=(0.01,), slices=(1,)).cases()[0]
+    assert again.identity == cases[3].identity
+    noise = (cases[3].measured() - cases[2].measured())[:, cases[3].mask]
+    assert noise.real.std() == pytest.approx(0.01, rel=0.1)
+    assert not cases[3].measured()[:, ~cases[3].mask].any()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data": (Path("/nowhere.npy"),)}, r"/nowhere\.npy: cannot be read as \.npy"),
+        ({"slices": (7,)}, r"there is no slice 7; it has 2"),
+        ({"kspace": True}, None),
+        ({"patterns": ("poisson",)}, "--pattern is 'poisson'; give PATTERN:ACCELERATION"),
+        ({"patterns": ("spiral:4",)}, "--pattern is 'spiral:4'"),
+        ({"patterns": ("poisson:0.5",)}, "1 to 64"),
+        ({"noise": (-1.0,)}, "--noise must be 0 or more"),
+        ({"masks": ("/nowhere.npz",)}, r"/nowhere\.npz: cannot be read as masks"),
+    ],
+)
+def test_wrong_input(images, changes, message):
+    chosen = BenchmarkCases(**{"data": (images,), **changes})
+    if message is None:  # two images are also k-space of two coils
+        assert len(chosen.cases()) == 1
+        return
+    with pytest.raises(ReconError, match=message) as caught:
+        chosen.cases()
+    assert "\n" not in str(caught.value)
+
+
+def test_masks_of_files(images, tmp_path):
+    full, small = np.ones((SIZE, SIZE), bool), np.ones((8, 8), bool)
+    np.savez(tmp_path / "masks.npz", full=full, small=small, none=~full)
+    names = [f"{tmp_path / 'masks.npz'}:{name}" for name in ("full", "small", "other", "none")]
+    (case,) = BenchmarkCases((images,), masks=(names[0],), slices=(0,)).cases()
+    assert case.mask_name == "full" and case.mask.all()
+    for name, message in zip(
+        names[1:], ["no mask of it is", "it has no mask 'other'", "mask none is empty"], strict=True
+    ):
+        with pytest.raises(ReconError, match=message):
+            BenchmarkCases((images,), masks=(name,)).cases()
+
+
+def test_wrong_arrays(tmp_path):
+    np.save(tmp_path / "line.npy", np.ones(7))
+    np.save(tmp_path / "nan.npy", np.full((1, 32, 32), np.nan + 0j))
+    np.save(tmp_path / "zero.npy", np.zeros((1, 32, 32), complex))
+    for name, message in (("line", r"is not images \(slice, y, x\)"), ("nan", "NaN or infinite"), ("zero", "is empty")):
+        with pytest.raises(ReconError, match=message):
+            BenchmarkCases((tmp_path / f"{name}.npy",)).cases()
