@@ -40,6 +40,7 @@ def is_for_images(acquisition: ismrmrd.Acquisition | ismrmrd.AcquisitionHeader) 
 
 
 def is_calibration(acquisition: ismrmrd.Acquisition | ismrmrd.AcquisitionHeader) -> bool:
+    """Whether a line is a calibration line, for imaging too or not."""
     return acquisition.is_flag_set(ismrmrd.ACQ_IS_PARALLEL_CALIBRATION) or acquisition.is_flag_set(
         ismrmrd.ACQ_IS_PARALLEL_CALIBRATION_AND_IMAGING
     )
@@ -63,6 +64,7 @@ def encoding_of(header: Any, acquisition: Any) -> Any:
 
 
 def counter_of(head: Any, dimension: str) -> int:
+    """The value of a counter of a header, by Gadgetron's name for the dimension; 0 for those that are no counter."""
     if dimension in {"", "none", "n_acquisitions"}:
         return 0
     if dimension.startswith("user_"):

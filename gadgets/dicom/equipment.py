@@ -22,6 +22,7 @@ def software_version() -> str:
 
 
 def add_equipment(ds: Dataset, header: ismrmrdHeader, warn: Warn) -> None:
+    """Add the scanner, and this software as contributing equipment (PS3.3 C.7.5.1, C.12.1)."""
     system = header.acquisitionSystemInformation
     ds.Manufacturer = text_value(system.systemVendor if system else None, "LO", warn)
     if system:

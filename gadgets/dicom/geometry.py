@@ -25,8 +25,17 @@ class ImageGeometry:
 
         centre + (x - nx//2) dx row + (y - ny//2) dy column + (z - nz//2) dz step
 
-    because index n//2 is the centre of a centred FFT of any size and ISMRMRD's `position` is the centre of
-    the encoded volume; for even n this is Gadgetron's `position - fov/2 * direction` for the first pixel.
+    because index n//2 is the centre of a centred FFT of any size, and ISMRMRD's `position` is the centre of the encoded
+    volume; for even n this is Gadgetron's `position - fov/2 * direction` for the first pixel. ImagePositionPatient
+    (PS3.3 C.7.6.2) is `pixel(0, 0, z)`, ImageOrientationPatient `row` and `column`.
+
+    Attributes
+    ----------
+    centre : position of pixel (nx//2, ny//2, nz//2), mm
+    row, column, step : unit vectors along increasing x, y and z, perpendicular to each other
+    spacing : distance between pixel centres along x, y and z, mm
+    matrix : pixels (nx, ny, nz)
+    assumed : whether the raw data lack an orientation or position, and these are made up
     """
 
     centre: NDArray[np.float64]

@@ -44,6 +44,7 @@ def _receive_coil(header: ismrmrdHeader) -> str:
 
 
 def add_mr_image(ds: Dataset, image: ismrmrd.Image, header: ismrmrdHeader, warn: Warn) -> None:
+    """Add sequence, timing, coil, matrix and acceleration (PS3.3 C.8.3.1), as far as the header gives them."""
     timing = header.sequenceParameters
     measurement = header.measurementInformation
     encoding = header.encoding[0] if header.encoding else None

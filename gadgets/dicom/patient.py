@@ -10,6 +10,7 @@ from gadgets.dicom.values import Warn, date_of, date_text, decimal, positive, te
 
 
 def add_patient_and_study(ds: Dataset, header: ismrmrdHeader, identity: Identity, warn: Warn) -> None:
+    """Add patient, study and frame of reference (PS3.3 C.7.1 to C.7.4)."""
     subject = header.subjectInformation or subjectInformationType()
     study = header.studyInformation or studyInformationType()
     birth, day = date_of(subject.patientBirthdate), date_of(study.studyDate)
@@ -39,6 +40,7 @@ def add_patient_and_study(ds: Dataset, header: ismrmrdHeader, identity: Identity
 
 
 def add_deidentification(ds: Dataset) -> None:
+    """Add that identity was removed, and how (PS3.3 C.12.1, C.7.1.1)."""
     ds.PatientIdentityRemoved = "YES"
     ds.DeidentificationMethod = [
         "gadgetron-genrecon: identity, dates and header texts removed",

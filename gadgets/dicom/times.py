@@ -41,6 +41,7 @@ def _acquired(image: ismrmrd.Image, header: ismrmrdHeader) -> tuple[datetime.dat
 
 
 def add_times(ds: Dataset, image: ismrmrd.Image, header: ismrmrdHeader, parameters: DicomParameters) -> None:
+    """Add dates and times of series, acquisition, content and file; empty content times when anonymized."""
     if parameters.anonymize:
         ds.ContentDate = ds.ContentTime = ""
         return
