@@ -3,7 +3,7 @@
 Authors of gadgets import from here; everything else is imported from its module.
 """
 
-from gadgets.stream.errors import PeerGone, ReconError, one_line, reason_of
+from gadgets.errors import PeerGone, ReconError, one_line, reason_of
 from gadgets.stream.gadget import Gadget
 from gadgets.stream.parameters import parameter, read_parameters
 from gadgets.stream.stages import Stage, StageTiming, run_stages

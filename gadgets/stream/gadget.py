@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 
 from gadgetron.external import constants
 
+from gadgets.errors import ReconError, one_line
 from gadgets.stream.digest import Settings, settings_digest, with_digest
-from gadgets.stream.errors import ReconError, one_line
 from gadgets.stream.parameters import NoParameters, connection_properties, image_parameters, read_parameters
 from gadgets.stream.source import SocketSource
 from gadgets.stream.stages import Stage

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from gadgets.stream.errors import PeerGone, one_line
+from gadgets.errors import PeerGone, one_line
 from gadgets.stream.gadget import Gadget
 from gadgets.stream.sockets import listening_socket
 

@@ -8,7 +8,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gadgets.stream.errors import ReconError
+from gadgets.errors import ReconError
 
 
 @dataclasses.dataclass(frozen=True)

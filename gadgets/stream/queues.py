@@ -11,7 +11,7 @@ import ismrmrd
 import numpy as np
 from gadgetron.types import ReconData
 
-from gadgets.stream.errors import Aborted
+from gadgets.errors import Aborted
 
 
 def item_bytes(item: Any) -> int:

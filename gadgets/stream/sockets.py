@@ -5,7 +5,7 @@ from __future__ import annotations
 import select
 import socket
 
-from gadgets.stream.errors import PeerGone, ReconError, reason_of
+from gadgets.errors import PeerGone, ReconError, reason_of
 
 
 def read_exactly(sock: socket.socket, count: int) -> bytearray:

@@ -15,7 +15,7 @@ from typing import Any
 
 from gadgetron.external import constants
 
-from gadgets.stream.errors import Aborted, PeerGone, ReconError, one_line
+from gadgets.errors import Aborted, PeerGone, ReconError, one_line
 from gadgets.stream.queues import BoundedQueue
 from gadgets.stream.sockets import hung_up, read_exactly
 from gadgets.stream.wire import from_wire

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from gadgets.stream.errors import Aborted
+from gadgets.errors import Aborted
 from gadgets.stream.queues import BoundedQueue
 
 STOP_TIMEOUT_S = 1.0  # time that the threads of a chain have to end when it ends early

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from gadgets.stream import ReconError
+from gadgets.errors import ReconError
 from pipelines.cli import options
 from pipelines.cli.console import console, print_line, print_warning, progress_bar
 from pipelines.cli.report import report

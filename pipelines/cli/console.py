@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from gadgets.stream import ReconError, one_line, reason_of
+from gadgets.errors import ReconError, one_line, reason_of
 from priors.extras import not_installed
 
 console = Console()

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from gadgets.stream import ReconError
+from gadgets.errors import ReconError
 from pipelines.cli.console import log_to_stderr, print_line
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from gadgets.stream import ReconError, one_line
+from gadgets.errors import ReconError, one_line
 from pipelines.cli.console import log_to_stderr
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from gadgets.stream import ReconError
+from gadgets.errors import ReconError
 
 DEFAULT_CHAIN = "cg_sense"  # linear: the image holds what was measured and nothing that a prior adds
 

@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from gadgets.stream import ReconError
+from gadgets.errors import ReconError
 from pipelines.cli.console import console, print_error, print_line, print_warning, progress_bar
 from pipelines.cli.options import DEFAULT_CHAIN
 

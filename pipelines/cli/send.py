@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from gadgets.stream import ReconError
+from gadgets.errors import ReconError
 from pipelines.cli.console import errors, print_line
 from pipelines.cli.options import DEFAULT_CHAIN, RawFile
 

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from gadgets.stream import ReconError, reason_of
+from gadgets.errors import ReconError, reason_of
 from pipelines.cli.console import log_to_stderr
 
 

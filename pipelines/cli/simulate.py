@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from gadgets.stream import ReconError, one_line
+from gadgets.errors import ReconError, one_line
 from pipelines.cli.console import print_line, progress_bar
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from gadgets.stream import ReconError, one_line
+from gadgets.errors import ReconError, one_line
 from pipelines.cli.console import console, progress_bar
 
 train_app = typer.Typer(help="Learn a prior from fully sampled scans.", no_args_is_help=True, rich_markup_mode=None)

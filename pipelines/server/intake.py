@@ -17,8 +17,8 @@ import ismrmrd
 import numpy as np
 from gadgetron.external import constants
 
+from gadgets.errors import Aborted
 from gadgets.stream import PeerGone, ReconError, one_line, reason_of
-from gadgets.stream.errors import Aborted
 from gadgets.stream.queues import BoundedQueue
 from pipelines.server.read_ahead import poll_milliseconds
 from pipelines.server.replies import CHUNK_BYTES

@@ -13,8 +13,8 @@ import ismrmrd
 from gadgetron.external import writers
 
 from gadgets.dicom.sender import DELIVERY
+from gadgets.errors import Aborted
 from gadgets.stream import PeerGone, ReconError
-from gadgets.stream.errors import Aborted
 from gadgets.stream.logs import collected_warnings
 from gadgets.stream.queues import BoundedQueue
 from gadgets.stream.stages import StageThread

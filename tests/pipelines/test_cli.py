@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 
 import h5py
 import numpy as np
@@ -159,6 +161,12 @@ def test_demo_prints_how_good(tmp_path):
 )
 def test_every_command_has_help(command):
     assert "Usage" in run(*command.split(), "--help")
+
+
+def test_the_command_line_loads_nothing_slow():
+    """So that --help answers at once."""
+    code = "import sys, pipelines.cli; print(*{'torch', 'numpy', 'gadgetron', 'matplotlib'} & sys.modules.keys())"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"
 
 
 def test_benchmark_and_report(tmp_path):

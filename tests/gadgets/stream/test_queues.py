@@ -11,7 +11,7 @@ import pytest
 from gadgetron.types import AcquisitionBucket, ImageArray, ReconData
 from gadgetron.types.recon_data import ReconBit, ReconBuffer, SamplingDescription
 
-from gadgets.stream.errors import Aborted
+from gadgets.errors import Aborted
 from gadgets.stream.queues import BoundedQueue, item_bytes
 from tests.gadgets.stream.lines import acquisition
 
