@@ -29,9 +29,9 @@ files, hosts or later scans: a chain that a client sends to `genrecon serve` may
 
 - `GenerativeRecon` expects the gadget `GenericReconFieldOfViewAdjustmentGadget` of the shipped chains behind it: the
   geometry it writes is that of the images after it.
-- Calibration comes from the reference lines (embedded, separate, external, or interleaved over repetitions), or from the
-  fully sampled centre of k-space. A scan that has neither gets its centre completed by low rank; its images carry a
-  warning in their meta attributes and DICOM comments.
+- Calibration comes from the reference lines (embedded, separate, external, or interleaved over repetitions), or from
+  the fully sampled centre of k-space. A scan that has neither gets its centre completed by low rank; its images carry
+  a warning in their meta attributes and DICOM comments.
 - Two map sets (the shipped chains' setting) hold anatomy larger than the field of view.
 - Navigator, dummy and feedback lines are left out. Scans with reversed lines (EPI) are refused.
 - The slices of an interleaved scan are complete only at its end; until then all of them are in memory.
@@ -59,7 +59,8 @@ def _row(field: dataclasses.Field[typing.Any], kind: type) -> str:
     elif low is not None and high is not None:
         allowed = f"{_number(low)} to {_number(high)}"
     else:
-        allowed = f"{_number(low)} or more" if low is not None else {int: "whole number", float: "number"}.get(kind, "text")
+        kind_name = {int: "whole number", float: "number"}.get(kind, "text")
+        allowed = f"{_number(low)} or more" if low is not None else kind_name
     local = " *(local)*" if meta["local"] else ""
     meaning = meta["description"].replace("|", "\\|")
     return f"| `{field.name}` | {f'`{default}`' if default else ''} | {allowed} | {meaning}{local} |"

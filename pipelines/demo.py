@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from gadgets.images import SCALE_RATIO, meta_of, meta_values
+from pipelines.evaluation.metrics import measures
 from pipelines.replay import read_images
 from pipelines.simulation import SimulationSettings
 from pipelines.simulation.writer import read_truth
@@ -31,8 +32,6 @@ def quality(raw: Path, folder: Path) -> Iterator[tuple[str, tuple[float, float]]
 
     Both images are divided by the truth's maximum.
     """
-    from pipelines.evaluation.metrics import measures
-
     truth = read_truth(raw)[0]
     result = np.zeros_like(truth)
     for image in read_images(folder, series=1):

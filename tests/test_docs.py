@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import runpy
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -19,12 +23,24 @@ def test_the_gadgets_page_is_up_to_date() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_to_files_lead_somewhere(page: object) -> None:
-    path = ROOT / str(page)
-    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text())
-    assert [link for link in links if not (path.parent / link).exists()] == []
+def test_links_to_files_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())
+    assert [link for link in links if not (page.parent / link).exists()] == []
 
 
 def test_the_readme_names_every_shipped_chain() -> None:
     readme = (ROOT / "README.md").read_text()
     assert [name for name in shipped_chains() if f"`{name}`" not in readme] == []
+
+
+def test_the_python_example_of_the_readme_runs(tmp_path: Path) -> None:
+    code = (ROOT / "README.md").read_text().partition("<!-- python example -->\n```python\n")[2].partition("```")[0]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-W", "error::DeprecationWarning:__main__", "-c", code]
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "1 image in" in result.stdout and list((tmp_path / "out" / "dicom").rglob("*.dcm"))
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
