@@ -36,6 +36,7 @@ from benchmarks.hkgm import SLICES, STEPS, job, one_scan
 from benchmarks.wkgm import CASES, HELD_OUT, Scan, brain, ours, poisson, simulated
 from gadgets.images import meta_of, meta_values
 from gadgets.stream import ReconError
+from pipelines.evaluation import metrics
 from pipelines.evaluation.arrays import ArrayReconstruction
 from pipelines.train import train_hkgm
 from priors.learning.checkpoints import load_checkpoint, shipped_checkpoint
@@ -109,8 +110,7 @@ def turned(scan: Scan, kind: int) -> Scan:
 
 def psnr(one: Tensor, other: Tensor) -> float:
     """PSNR in dB of two images whose maximum is 1, at most 200."""
-    error = float((one.abs() - other.abs()).square().mean())
-    return -10 * float(np.log10(max(error, 1e-20)))
+    return metrics.psnr(one.abs().cpu().numpy(), other.abs().cpu().numpy())
 
 
 def named(device: str) -> str:

@@ -108,7 +108,7 @@ def test_a_method_that_fails_leaves_the_others(cases, tmp_path):
     assert summary(results, ["psnr"]).row_count == 2
 
 
-def test_generative_methods_tell_evaluations_and_deviation(cases, tmp_path):
+def test_generative_methods_report_evaluations_and_deviation(cases, tmp_path):
     entry = read_entry("wkgm:samples=2,steps=3")
     (row,) = benchmark(cases[1:2], [entry], tmp_path, repeats=0, threads=1)["rows"]
     assert row["evaluations"] and row["consistency"].startswith("sense") and not row["error"]

@@ -66,7 +66,7 @@ def sparse() -> Case:
 
 
 class Counted:
-    """Stands in for ArrayReconstruction: the zero-filled image; counts its calls, and fails when told to."""
+    """Stands in for ArrayReconstruction: the zero-filled image; counts its calls, and fails for one method."""
 
     calls = 0
     failing: str | None = "broken"
@@ -269,14 +269,14 @@ def test_a_method_that_is_worse_with_more_samples_fails(sparse: Case) -> None:
 
 
 def test_a_run_leaves_tables_and_a_figure(sparse: Case, counted: type[Counted], tmp_path: Path) -> None:
-    told: list[tuple[int, int, str]] = []
+    calls: list[tuple[int, int, str]] = []
     results = stability(
-        [sparse], [Entry("one"), Entry("two")], tmp_path, steps=1, threads=1, progress=lambda *args: told.append(args)
+        [sparse], [Entry("one"), Entry("two")], tmp_path, steps=1, threads=1, progress=lambda *args: calls.append(args)
     )
     assert json.loads((tmp_path / "stability.json").read_text()) == results
     assert [row["part"] for row in results["rows"]] == 2 * ["detail", "perturbation", "acceleration", "more_samples"]
     assert all(row["warnings"] == ["a warning"] and not row["error"] for row in results["rows"])
-    assert [args[:2] for args in told] == [(number, 8) for number in range(1, 9)]
+    assert [args[:2] for args in calls] == [(number, 8) for number in range(1, 9)]
     lines = (tmp_path / "stability.csv").read_text().splitlines()
     assert lines[0].startswith("case,method,part,what,contrast,recovered")
     assert len(lines) == 1 + 2 * (12 + 2 + 7 + 6)
@@ -337,7 +337,7 @@ def test_a_method_that_fails_leaves_its_error_and_the_rest_goes_on(
     before = counted.calls
     results = stability([sparse], entries, tmp_path, contrasts=(0.2,), steps=1, threads=1)
     assert not part_of(results, "broken", "detail")["error"]
-    assert counted.calls - before == 18 + 4  # those of the mended method, and the first of each part of the other one
+    assert counted.calls - before == 18 + 4  # those of the repaired method, and the first of each part of the other one
 
 
 def test_a_matrix_without_room_fails_in_the_part_of_details_only(counted: type[Counted], tmp_path: Path) -> None:
@@ -347,7 +347,7 @@ def test_a_matrix_without_room_fails_in_the_part_of_details_only(counted: type[C
     assert "no room" in results["rows"][0]["error"]
 
 
-def test_what_cannot_be_written_is_told_in_one_line_and_earlier_results_stay(
+def test_what_cannot_be_written_is_one_line_and_earlier_results_stay(
     sparse: Case, counted: type[Counted], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def run(steps: int) -> None:
@@ -372,7 +372,7 @@ def test_what_cannot_be_written_is_told_in_one_line_and_earlier_results_stay(
         stability([sparse], [Entry("one")], tmp_path / "file", threads=1)
 
 
-def test_wrong_settings_and_missing_weights_are_told_in_one_line(sparse: Case, tmp_path: Path) -> None:
+def test_wrong_settings_and_missing_weights_are_one_line(sparse: Case, tmp_path: Path) -> None:
     for contrasts in ((), (0.0,), (1.5,), (float("nan"),)):
         with pytest.raises(ReconError, match="contrasts must be above 0"):
             stability([sparse], [], tmp_path, contrasts=contrasts)
