@@ -101,7 +101,7 @@ def test_reconstruction_matches_the_truth(name):
         ("svd_wkgm", {"acceleration": 3}),
         ("svd_wkgm", {"sampling": "random", "calibration": "none"}),
         ("svd_wkgm", {"partial_fourier": 0.7}),
-        ("svd_wkgm", {"slices": 2, "noise_scan": False, "matrix": (63, 57, 1)}),
+        ("svd_wkgm", {"noise_scan": False, "matrix": (63, 57, 1)}),
         ("wkgm", {"object_scale": 1.35}),
     ],
     ids=[
@@ -197,7 +197,7 @@ def test_first_image_is_out_before_the_last_line_is_read():
 
 
 def test_slices_are_complete_when_they_are_released_early():
-    simulation = scan(slices=3, repetitions=2)
+    simulation = scan(slices=3, repetitions=2, matrix=(48, 48, 1), coils=4)
     early = reconstruct(simulation)
     late = reconstruct(simulation, "l1_wavelet", "AcquisitionAccumulateTriggerGadget.release_complete_slices=false")
     assert [(i.repetition, i.slice) for i in early] == [(i.repetition, i.slice) for i in late]
