@@ -87,14 +87,19 @@ def test_many_scans_leave_nothing_behind(raw: Path) -> None:
         }
 
 
+def computed_s(process: int) -> float:
+    """Processor time that a process has used."""
+    return psutil.Process(process).cpu_times().user
+
+
 def test_computations_end_when_their_clients_leave(raw: Path, long_scan: bytes) -> None:
     with serving(scans=2, waiting=8) as server:
         first = set(server.queue.processes())
+        before = {process: computed_s(process) for process in first}
         with connected(server) as one, connected(server) as other:
             for sock in (one, other):
                 sock.sendall(long_scan)
-            until(lambda: all(scan.chain for scan in server.queue.scans[-2:]) and server.queue.running() == 2)
-            time.sleep(1.0)  # they compute
+            until(lambda: all(computed_s(process) > before[process] + 1.0 for process in first), 60)
         until(lambda: server.queue.totals["replaced"] == 2 and len(server.queue.processes()) == 2, 30)
         assert server.queue.totals["replaced"] == 2 and server.queue.running() == 0
         assert not first & set(server.queue.processes()) and not any(map(psutil.pid_exists, first))
