@@ -38,10 +38,11 @@ from gadgets.images import meta_of, meta_values
 from gadgets.stream import ReconError
 from pipelines.evaluation import metrics
 from pipelines.evaluation.arrays import ArrayReconstruction
-from pipelines.train import train_hkgm
-from priors.learning.checkpoints import load_checkpoint, shipped_checkpoint
+from pipelines.train import train as run_training
+from priors.learning.checkpoints import shipped_checkpoint
 from priors.learning.networks import Architecture, EdmDenoiser, compute_device
 from priors.learning.training import ImageCrops, Trainer, TrainingSettings, normalised
+from priors.registry import load_prior
 from priors.signal.fourier import fft2c, ifft2c
 from priors.signal.weighting import Weighting
 
@@ -220,7 +221,7 @@ def _stages(gadget: Together, items: list[ReconData]) -> dict[str, tuple[int, fl
     """Calls and seconds of the functions that a reconstruction consists of."""
     names = (
         "choose", "image_scale", "noise_level", "cg_sense", "denoise", "sense_proximal", "low_rank_maps",
-        "measured_share", "denoising_gain", "generative", "_arrays", "together",
+        "measured_share", "denoising_gain", "reconstruct", "_arrays", "together",
     )  # fmt: skip
     profiler = cProfile.Profile()
     profiler.enable()
@@ -229,7 +230,7 @@ def _stages(gadget: Together, items: list[ReconData]) -> dict[str, tuple[int, fl
     found: dict[str, tuple[int, float]] = {}
     for (file, _, name), values in pstats.Stats(profiler).stats.items():  # type: ignore[attr-defined]
         # The prior's own denoise counts, not the wrapper that counts evaluations.
-        if name in names and not (name == "denoise" and file.endswith("generative.py")):
+        if name in names and not (name == "denoise" and file.endswith("reconstruct.py")):
             found[name] = values[1], values[3]
     return {name: found[name] for name in names if name in found}
 
@@ -241,9 +242,9 @@ def train(arguments: argparse.Namespace) -> dict[str, Any]:
         folder = Path(name)
         scan, out = one_scan(arguments.data, SLICES[1], folder), folder / "hkgm.safetensors"
         start = time.perf_counter()
-        train_hkgm(job(scan, out, arguments.steps, device=arguments.device))
+        run_training(job(scan, out, arguments.steps, device=arguments.device))
         found["hkgm_s"] = time.perf_counter() - start
-        prior = load_checkpoint(out)[0]
+        prior = load_prior(out)[0]
     kspace, masks = brain(arguments.data)
     scans = [Scan(case, kspace, masks[case]) for case in CASES]
     found["hkgm_scores"] = {scan.name: scan.score(ours(scan, prior, True)[0])[:2] for scan in scans}
@@ -337,7 +338,9 @@ def main() -> None:
     parser.add_argument("--cpu-repeats", type=int, default=3, help="the same, of the CPU beside the GPU")
     parser.add_argument("--compare", type=int, default=4, help="most slices at once that the CPU computes too")
     parser.add_argument("--steps", type=int, default=STEPS, help="of the training of hkgm")
-    parser.add_argument("--prior", type=Path, nargs="+", default=[shipped_checkpoint()], help="weights (held_out)")
+    parser.add_argument(
+        "--prior", type=Path, nargs="+", default=[shipped_checkpoint("wkgm")], help="weights (held_out)"
+    )
     parser.add_argument("--out", type=Path, help="JSON file for the figures")
     arguments = parser.parse_args()
     try:

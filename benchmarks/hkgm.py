@@ -14,7 +14,7 @@ import resource
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +26,13 @@ from torch import Tensor
 
 from benchmarks.wkgm import CASES, Scan, brain, ours, root_sum_of_squares, simulated
 from pipelines.evaluation.arrays import ArrayReconstruction
-from pipelines.train import HkgmTraining, train_hkgm
+from pipelines.train import TrainingJob, train
 from priors.classical.sake import sake
-from priors.learning.checkpoints import load_checkpoint, shipped_checkpoint
+from priors.hkgm import HkgmTraining
+from priors.learning.checkpoints import shipped_checkpoint
 from priors.learning.networks import Architecture
-from priors.learning.training import TrainingSettings
-from priors.signal.weighting import Weighting
-from priors.wkgm import WeightedKspacePrior
+from priors.prior import Prior
+from priors.registry import load_prior
 
 SLICES = {1: (9,), 4: (3, 9, 13, 16), 16: tuple(range(16))}  # of the T2 slices
 COILS = 8
@@ -49,11 +49,15 @@ def one_scan(data: Path, slices: Sequence[int], folder: Path) -> Path:
     return path
 
 
-def job(scan: Path, out: Path, steps: int, **changes: Any) -> HkgmTraining:
-    """The standard training of `genrecon train hkgm`, with changes of its or its settings' fields."""
-    settings = {"batch": 16, "crop": 64} | {name: changes.pop(name) for name in ("batch", "crop") if name in changes}
-    standard = {"architecture": Architecture(32, (1, 2, 2, 4)), "denoise": False, "denoising_steps": 500}
-    return HkgmTraining(scan=scan, out=out, settings=TrainingSettings(steps=steps, **settings), **(standard | changes))
+def job(
+    scan: Path, out: Path, steps: int, batch: int = 16, crop: int = 64, device: str = "auto", **options: Any
+) -> TrainingJob:
+    """The standard training of `genrecon train hkgm`, with other options of it."""
+    standard = HkgmTraining()
+    settings = replace(standard.settings, steps=steps, batch=batch, crop=crop)
+    return TrainingJob(
+        kind="hkgm", data=(scan,), out=out, options=replace(standard, settings=settings, **options), device=device
+    )
 
 
 def scans_of(data: Path) -> list[Scan]:
@@ -66,13 +70,13 @@ def scored(scans: list[Scan], reconstruct: Callable[[Scan], Tensor]) -> list[str
     return ["{:.2f} / {:.4f}".format(*scan.score(reconstruct(scan))[:2]) for scan in scans]
 
 
-def learnt(name: str, scan: Path, out: Path, steps: int, **changes: Any) -> tuple[WeightedKspacePrior, float]:
+def learnt(name: str, scan: Path, out: Path, steps: int, **changes: Any) -> tuple[Prior, float]:
     """Prior of a training that is run unless its weights are there, and the seconds it took (0: it was there)."""
     path = out / f"{name}.safetensors"
     start = time.perf_counter()
     if not path.exists():
-        train_hkgm(job(scan, path, steps, **changes))
-    return load_checkpoint(path)[0], time.perf_counter() - start
+        train(job(scan, path, steps, **changes))
+    return load_prior(path)[0], time.perf_counter() - start
 
 
 # --- tables ----------------------------------------------------------------------------------------------------------
@@ -84,7 +88,7 @@ def ship(data: Path, out: Path, steps: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         scan = one_scan(data, SLICES[1], Path(folder))
         description = f"one T2-weighted brain slice (number {SLICES[1][0]}) seen by simulated birdcage coils"
-        train_hkgm(job(scan, out / "hkgm.safetensors", steps, description=description, licence="MIT"))
+        train(replace(job(scan, out / "hkgm.safetensors", steps), description=description, licence="MIT"))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     console.print(f"{time.perf_counter() - start:.0f} s, peak memory {peak:.2f} GiB, {torch.get_num_threads()} threads")
 
@@ -95,8 +99,8 @@ def slices(data: Path, out: Path, steps: int) -> None:
     table = Table(title=f"4-coil T1 brain: PSNR / SSIM; HKGM learnt in {steps} steps from T2 slices, {COILS} coils")
     for heading in ("method", *CASES, "calibrationless, " + CASES[0], "training [s]"):
         table.add_column(heading)
-    wkgm = load_checkpoint(shipped_checkpoint())[0]
-    methods: list[tuple[str, WeightedKspacePrior, float]] = [("svd_wkgm (18 T2 slices)", wkgm, 0.0)]
+    wkgm = load_prior(shipped_checkpoint("wkgm"))[0]
+    methods: list[tuple[str, Prior, float]] = [("svd_wkgm (18 T2 slices)", wkgm, 0.0)]
     with tempfile.TemporaryDirectory() as folder:
         for count, numbers in SLICES.items():
             scan = one_scan(data, numbers, Path(folder))
@@ -109,7 +113,7 @@ def slices(data: Path, out: Path, steps: int) -> None:
     console.print(table)
 
 
-def _calibrationless(scan: Scan, prior: WeightedKspacePrior) -> Tensor:
+def _calibrationless(scan: Scan, prior: Prior) -> Tensor:
     return ours(scan, prior, True, data_consistency="low_rank")[0]
 
 
@@ -133,8 +137,8 @@ VARIANTS = (
     Variant("k-space patches 128", {**LARGE, "patches": "kspace"}),
     Variant("Hankel patches 128, window 8", {**LARGE, "patches": "hankel"}),
     Variant("Hankel patches 256, batch 1, window 8 (published)", {"patches": "hankel", "crop": 256, "batch": 1}),
-    Variant("image patches 128, p = 0 (no weighting)", {**LARGE, "weighting": Weighting.of_power(0.0)}),
-    Variant("image patches 128, p = 1", {**LARGE, "weighting": Weighting.of_power(1.0)}),
+    Variant("image patches 128, p = 0 (no weighting)", {**LARGE, "power": 0.0}),
+    Variant("image patches 128, p = 1", {**LARGE, "power": 1.0}),
     Variant("image patches 128, denoised first", {**LARGE, "denoise": True}),
     Variant("image patches 128, 3.9 M weights", {**LARGE, "architecture": Architecture(32, (1, 2, 4, 8))}),
     Variant("image patches 128, 0.3 M weights", {**LARGE, "architecture": Architecture(16, (1, 2, 2, 4))}),
@@ -170,7 +174,7 @@ def published(data: Path, out: Path, steps: int) -> None:
         if not path.exists():
             console.print(f"{path} is not there: run the ablation first")
             continue
-        prior = load_checkpoint(path)[0]
+        prior = load_prior(path)[0]
         start = time.perf_counter()
         options: dict[str, Any] = {"sampler": "predictor_corrector", "start": "measured", "steps": steps}
         image = ours(scan, prior, True, data_consistency="low_rank", window=8, rank=115, **options)[0]

@@ -29,17 +29,20 @@ from rich.table import Table
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from gadgets.solvers.generative_solver import combine_sets
+from gadgets.solvers.outcome import combine_sets
 from pipelines.evaluation.metrics import OBJECT_THRESHOLD, measures
 from pipelines.simulation import sampling as patterns
 from pipelines.simulation.coils import birdcage_maps
-from priors.classical.posterior import image_scale, l1_wavelet
-from priors.generative import GenerativeResult, GenerativeSettings, generative
-from priors.learning.checkpoints import load_checkpoint, shipped_checkpoint
+from priors.classical.l1_wavelet import l1_wavelet
+from priors.learning.checkpoints import shipped_checkpoint
+from priors.prior import Prior
+from priors.reconstruct import reconstruct
+from priors.registry import load_prior
+from priors.settings import Reconstruction, ReconstructionSettings
 from priors.signal.espirit import calibration_region, espirit_maps
 from priors.signal.fourier import fft2c, ifft2c
 from priors.signal.hankel import low_rank_completion
-from priors.wkgm import WeightedKspacePrior
+from priors.signal.scale import image_scale
 
 CASES = ("poisson_4", "poisson_10", "random2D_4")
 LAMBDAS = (1e-3, 3e-3, 1e-2)
@@ -95,13 +98,13 @@ def root_sum_of_squares(kspace: Tensor) -> Tensor:
 
 
 def ours(
-    scan: Scan, prior: WeightedKspacePrior, low_rank: bool, maps: Tensor | None = None, **settings: object
-) -> tuple[Tensor, GenerativeResult]:
+    scan: Scan, prior: Prior, low_rank: bool, maps: Tensor | None = None, **settings: object
+) -> tuple[Tensor, Reconstruction]:
     """Root-sum-of-squares image of WKGM or (low_rank) svd-WKGM, maps included, and the result."""
     maps = scan.maps(2) if maps is None else maps
     level = image_scale(scan.measured[None], scan.mask)
-    options = GenerativeSettings(low_rank=low_rank, **settings)  # type: ignore[arg-type]
-    result = generative(scan.measured[None] / level[:, None, None, None], scan.mask, maps, prior, options)
+    options = ReconstructionSettings(low_rank=low_rank, **settings)  # type: ignore[arg-type]
+    result = reconstruct(scan.measured[None] / level[:, None, None, None], scan.mask, maps, prior, options)
     return root_sum_of_squares(result.kspace[:, 0] * level).mean(0), result
 
 
@@ -195,7 +198,7 @@ def simulated(image: Tensor, coils: int, shape: tuple[int, int]) -> Tensor:
 # --- tables ----------------------------------------------------------------------------------------------------------
 
 
-def quality(data: Path, prior: WeightedKspacePrior, pictures: Path | None, repeats: int) -> None:
+def quality(data: Path, prior: Prior, pictures: Path | None, repeats: int) -> None:
     """The main table."""
     kspace, masks = brain(data)
     table = Table(
@@ -238,7 +241,7 @@ def quality(data: Path, prior: WeightedKspacePrior, pictures: Path | None, repea
     console.print(table)
 
 
-def _with_evaluations(image: Tensor, result: GenerativeResult) -> tuple[str, Tensor]:
+def _with_evaluations(image: Tensor, result: Reconstruction) -> tuple[str, Tensor]:
     return f"n={result.evaluations}", image
 
 
@@ -249,7 +252,7 @@ def _save(path: Path, image: Tensor, reference: np.ndarray) -> None:
     Image.fromarray((255 * both.clip(0, 1)).astype(np.uint8)).save(path)
 
 
-def single(data: Path, prior: WeightedKspacePrior, lambdas: tuple[float, ...]) -> None:
+def single(data: Path, prior: Prior, lambdas: tuple[float, ...]) -> None:
     """Single-coil slices that were held out of the training, against SigPy's L1-wavelet."""
     slices = torch.from_numpy(np.load(data / "t2_brain_slices.npy"))[-HELD_OUT:]
     slices = slices / slices.abs().amax((1, 2), keepdim=True)
@@ -325,7 +328,7 @@ def robust_scans(data: Path) -> Iterator[Scan]:
     yield Scan("Shepp-Logan phantom, 4 coils, R=4", simulated(phantom, 4, shape), masks["poisson_4"], level)
 
 
-def robustness(data: Path, prior: WeightedKspacePrior) -> None:
+def robustness(data: Path, prior: Prior) -> None:
     """svd_wkgm with default settings against both L1-wavelet methods."""
     table = Table(title="robustness: PSNR / SSIM, defaults everywhere")
     for heading in ("case", "L1 SigPy, tuned", "l1_wavelet", "wkgm", "svd_wkgm", "margin [dB]", "s", "how"):
@@ -350,7 +353,7 @@ def robustness(data: Path, prior: WeightedKspacePrior) -> None:
     )
 
 
-def uncertainty(data: Path, prior: WeightedKspacePrior, samples: int) -> None:
+def uncertainty(data: Path, prior: Prior, samples: int) -> None:
     """Standard deviation over samples against the absolute error, inside the object."""
     kspace, masks = brain(data)
     table = Table(title=f"{samples} samples of svd_wkgm")
@@ -379,7 +382,7 @@ def uncertainty(data: Path, prior: WeightedKspacePrior, samples: int) -> None:
     console.print(table)
 
 
-def published(data: Path, prior: WeightedKspacePrior, steps: int) -> None:
+def published(data: Path, prior: Prior, steps: int) -> None:
     """The paper's setting beside the few steps, on one slice."""
     kspace, masks = brain(data)
     scan = Scan(CASES[0], kspace, masks[CASES[0]])
@@ -404,7 +407,7 @@ def published(data: Path, prior: WeightedKspacePrior, steps: int) -> None:
     console.print(table)
 
 
-def profile(data: Path, prior: WeightedKspacePrior, repeats: int) -> None:
+def profile(data: Path, prior: Prior, repeats: int) -> None:
     """Where the time of a slice goes."""
     kspace, masks = brain(data)
     scan = Scan(CASES[0], kspace, masks[CASES[0]])
@@ -422,13 +425,13 @@ def profile(data: Path, prior: WeightedKspacePrior, repeats: int) -> None:
         "denoise": "prior",
         "sense_proximal": "data consistency",
         "low_rank_maps": "coil maps of the Hankel low rank",
-        "generative": "generative() in all, these included",
+        "reconstruct": "reconstruct() in all, these included",
     }
     # The prior's own denoise counts, not the wrapper that counts evaluations.
     entries = {
         name: values
         for (file, _, name), values in pstats.Stats(profiler).stats.items()  # type: ignore[attr-defined]
-        if name in stages and "typicality" not in file and not (name == "denoise" and file.endswith("generative.py"))
+        if name in stages and "typicality" not in file and not (name == "denoise" and file.endswith("reconstruct.py"))
     }
     table = Table(
         title=f"svd_wkgm, {scan.name}, 256 x 256 x 4: a slice, mean of {repeats}, {torch.get_num_threads()} threads"
@@ -449,7 +452,7 @@ def main() -> None:
     tables = ("quality", "single", "robustness", "uncertainty", "published", "profile")
     parser.add_argument("table", choices=tables)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of the evaluation data")
-    parser.add_argument("--prior", type=Path, default=shipped_checkpoint(), help="weights")
+    parser.add_argument("--prior", type=Path, default=shipped_checkpoint("wkgm"), help="weights")
     parser.add_argument("--pictures", type=Path, help="folder for PNGs (quality)")
     parser.add_argument("--repeats", type=int, default=3, help="timed calls")
     parser.add_argument("--samples", type=int, default=8, help="posterior samples (uncertainty)")
@@ -458,7 +461,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    prior, card = load_checkpoint(arguments.prior)
+    prior, card = load_prior(arguments.prior)
     console.print(f"{card.name}: {card.training_data}, {card.steps} steps, {card.date}")
     if arguments.table == "quality":
         quality(arguments.data, prior, arguments.pictures, arguments.repeats)

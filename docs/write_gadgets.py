@@ -15,7 +15,7 @@ from gadgets.dicom_output import DicomOutput  # noqa: E402
 from gadgets.espirit import Espirit  # noqa: E402
 from gadgets.generative_recon import GenerativeRecon  # noqa: E402
 from gadgets.reconstruction import Reconstruction  # noqa: E402
-from gadgets.solvers.methods import GENERATIVE, METHODS, options_of  # noqa: E402
+from gadgets.solvers.methods import all_methods, options_of  # noqa: E402
 from gadgets.stream import Gadget  # noqa: E402
 from gadgets.twins import TWINS  # noqa: E402
 
@@ -84,7 +84,7 @@ def gadgets_page() -> str:
     page = HEAD + _section(CoilCompression) + _section(Espirit) + _section(GenerativeRecon)
     page += "\nProperties that only some methods take (methods.md describes the methods):\n\n"
     page += "| method | properties |\n|---|---|\n"
-    for name in (*METHODS, *GENERATIVE):
+    for name in all_methods():
         page += f"| `{name}` | {', '.join(f'`{option}`' for option in options_of(name)) or 'none'} |\n"
     page += _section(Reconstruction)
     page += "\nProperties are `member.property` of " + ", ".join(f"`{name}`" for name in Reconstruction.members) + ".\n"

@@ -19,12 +19,17 @@ from torch import Tensor
 from gadgets.acquisitions import calibration_mode
 from gadgets.buffers import Array, image_from_problems, is_3d, kspace_problems, maps_of, maps_problems, sampled
 from gadgets.images import DEVIATION, DEVIATION_SERIES, SCALE_RATIO
-from gadgets.solvers.generative_solver import CONSISTENCY, GENERATIVE, GenerativeSolver, Outcome
-from gadgets.solvers.methods import METHODS, PROBLEM_MEGABYTES, Solve, foreign_option, reconstruct
+from gadgets.solvers.classical import METHODS
+from gadgets.solvers.generative import CONSISTENCY, GenerativeSolver
+from gadgets.solvers.methods import PROBLEM_MEGABYTES, all_methods, foreign_option, solve_in_parts
+from gadgets.solvers.outcome import Outcome, Problems, Solve
 from gadgets.stream import Gadget, ReconError, parameter
 from gadgets.twins.field_of_view import adjustment_gain, adjustment_steps, centre_shift
-from priors.classical.posterior import image_scale
-from priors.generative import ConsistencyName, KeepName, SamplerName
+from gadgets.twins.noise_adjust import is_prewhitened
+from priors.data_steps.step import DataWeightName, KeepName
+from priors.registry import is_generative
+from priors.settings import DataStepName, SamplerName
+from priors.signal.scale import image_scale
 
 log = logging.getLogger("genrecon")
 
@@ -37,10 +42,13 @@ class _Image:
     """One image or volume that is to be reconstructed: its place in the buffer, its problems and its outcome."""
 
     place: tuple[int, int, int]  # N, S, LOC
+    counters: tuple[int, ...]  # encoding space, slice and all else that tells it from the scan's other images
     kspace: Tensor
     mask: Tensor
     maps: Tensor
-    choice: tuple[ConsistencyName, str] = ("auto", "")
+    prewhitened: float  # noise level that prewhitening and averaging left; 0: not prewhitened
+    noise: float = 0.0  # in the units of the k-space; 0: not known
+    choice: tuple[DataStepName, str] = ("auto", "")
     outcome: Outcome | None = None
 
     def notes(self) -> dict[str, str]:
@@ -81,11 +89,14 @@ class GenerativeRecon(Gadget):
 
     @dataclass(frozen=True)
     class Parameters:
-        method: str = parameter("l1_wavelet", "how to reconstruct", choices=(*METHODS, *GENERATIVE))
+        method: str = parameter("l1_wavelet", "how to reconstruct", choices=all_methods())
         regularisation: float = parameter(0.0, "weight of the prior; 0: the method's own", minimum=0.0)
         iterations: int = parameter(0, "most iterations; 0: the method's own", minimum=0, maximum=10000)
         prior: str = parameter(
-            "", "weights of the generative prior, a .safetensors file; empty: the shipped ones", local=True
+            "",
+            "weights of the generative prior (.safetensors), or for method custom code: FILE.py:NAME or MODULE:NAME; "
+            "empty: the shipped weights",
+            local=True,
         )
         training: str = parameter(
             "none",
@@ -103,10 +114,16 @@ class GenerativeRecon(Gadget):
         data_consistency: str = parameter(
             "auto",
             "coil maps, coil by coil with low rank or without; auto: by what the maps explain",
-            choices=get_args(ConsistencyName),
+            choices=get_args(DataStepName),
         )
-        sampler: str = parameter("few_step", "few steps, or the published one", choices=get_args(SamplerName))
-        steps: int = parameter(0, "noise levels of the sampler; 0: 25, or 1000 as published", minimum=0, maximum=10000)
+        sampler: str = parameter(
+            "auto",
+            "rule by which prior and data take turns; auto: the prior's own",
+            choices=get_args(SamplerName),
+        )
+        steps: int = parameter(
+            0, "steps of the sampler; 0: 25 few_step, 1000 predictor_corrector as published", minimum=0, maximum=10000
+        )
         sigma_max: float = parameter(0.0, "first noise level; 0: by undersampling", minimum=0.0, maximum=100.0)
         sigma_min: float = parameter(0.0, "last noise level; 0: by the noise of the data", minimum=0.0, maximum=100.0)
         samples: int = parameter(
@@ -120,6 +137,11 @@ class GenerativeRecon(Gadget):
             "auto",
             "keep measured samples as they are, or weight them by their noise; auto: where that is above 1.2 %",
             choices=get_args(KeepName),
+        )
+        data_weight: str = parameter(
+            "misfit",
+            "weight of the data: by how badly the prior's estimate fits to them, or exactly by the likelihood of noise",
+            choices=get_args(DataWeightName),
         )
         kernel: int = parameter(0, "samples along each axis of a GRAPPA kernel; 0: 5", minimum=0, maximum=15)
         window: int = parameter(6, "window of the Hankel matrix", minimum=2, maximum=16)
@@ -157,11 +179,9 @@ class GenerativeRecon(Gadget):
                 f"for {', '.join(foreign[1])}"
             )
         self._solver: Solve
-        if self.parameters.method in GENERATIVE:
-            averages = [e.encodingLimits.average for e in header.encoding if self.parameters.average]
-            averaged = max((limit.maximum + 1 for limit in averages if limit is not None), default=1)
+        if is_generative(self.parameters.method):
             count = expected_images(header, self.parameters.average)
-            generative = GenerativeSolver(self.parameters, self.name, header, count, averaged)
+            generative = GenerativeSolver(self.parameters, self.name, header, count)
             self._solver, self._settings = generative, generative.settings_text
         else:
             self._solver, self._settings = METHODS[self.parameters.method].solver(self.parameters, self.name)
@@ -192,16 +212,19 @@ class GenerativeRecon(Gadget):
         embedded = bit.ref is not None and calibration_mode(self.header.encoding[space]) == "embedded"
         if embedded and self.parameters.fill_calibration:
             data = filled(data, bit.ref.data)
+        merged = 1
         if self.parameters.average:
-            data, headers = averaged(data, headers)
+            data, headers, merged = averaged(data, headers)
         n_count, s_count, locations = data.shape[4:]
         images = []
         for loc in range(locations):
             for s in range(s_count):
                 maps = maps_problems(maps_of(all_maps, s, loc))
                 for n in range(n_count):
-                    part = data[..., n, s, loc]
-                    images.append(_Image((n, s, loc), kspace_problems(part), sampled(part), maps))
+                    part, lines = data[..., n, s, loc], headers[..., n, s, loc]
+                    level = merged**-0.5 if is_prewhitened(lines) else 0.0
+                    place, counters = (n, s, loc), _counters(space, lines)
+                    images.append(_Image(place, counters, kspace_problems(part), sampled(part), maps, level))
         return _Work(space, bit, data, headers, all_maps.shape[4], images)
 
     def _done(self, works: list[_Work]) -> Iterator[ImageArray]:
@@ -210,7 +233,9 @@ class GenerativeRecon(Gadget):
         for work in works:
             for image in work.images:
                 if isinstance(self._solver, GenerativeSolver) and bool((image.kspace != 0).any()):
-                    image.choice = self._solver.choose(image.kspace, image.mask[:, None], image.maps)
+                    mask = image.mask[:, None]
+                    image.noise = self._solver.noise(image.kspace, mask, image.prewhitened)
+                    image.choice = self._solver.choose(image.kspace, mask, image.maps, image.noise)
                 groups.setdefault((image.kspace.shape[1:], image.maps.shape[1:], image.choice[0]), []).append(image)
         for group in groups.values():
             self._solve(group)
@@ -230,14 +255,15 @@ class GenerativeRecon(Gadget):
             megabytes = solve.megabytes
         levels = [image_scale(i.kspace, i.mask[:, None]).max().expand(len(i.kspace)) for i in images]
         masks = [image.mask.expand(len(image.kspace), *image.mask.shape[1:]) for image in images]
-        both = reconstruct(
-            torch.cat([image.kspace for image in images]),
-            torch.cat(masks),
-            torch.cat([image.maps for image in images]),
-            solve,
-            torch.cat(levels),
-            megabytes,
+        problems = Problems(
+            kspace=torch.cat([image.kspace for image in images]),
+            mask=torch.cat(masks)[:, None],
+            maps=torch.cat([image.maps for image in images]),
+            level=torch.cat(levels),
+            noise=torch.cat([torch.full((len(image.kspace),), image.noise) for image in images]),
+            keys=[(*image.counters, position) for image in images for position in range(len(image.kspace))],
         )
+        both = solve_in_parts(problems, solve, megabytes)
         first = 0
         for image in images:
             part = slice(first, first + len(image.kspace))
@@ -372,7 +398,14 @@ def expected_images(header: Any, averaged: bool) -> int:
     return max(total, 1)
 
 
-def averaged(data: Array, headers: Array) -> tuple[Array, Array]:
+def _counters(space: int, lines: Array) -> tuple[int, ...]:
+    """What tells an image from all others of the scan: its encoding space and the counters of its first line."""
+    names = ("slice", "contrast", "phase", "set", "repetition", "average")
+    first = next((head for head in lines.flat if head.number_of_samples), None)
+    return (space, *(int(getattr(first.idx, name)) if first is not None else 0 for name in names))
+
+
+def averaged(data: Array, headers: Array) -> tuple[Array, Array, int]:
     """Average a buffer over the axis (N or S) along which the average counter changes; the measured samples only.
 
     Parameters
@@ -382,7 +415,7 @@ def averaged(data: Array, headers: Array) -> tuple[Array, Array]:
 
     Returns
     -------
-    Data and headers, that axis of length 1; unchanged when there is no such axis.
+    Data and headers, that axis of length 1, and how many averages were merged; unchanged, and 1, without such an axis.
     """
     for axis in (2, 3):
         if headers.shape[axis] == 1:
@@ -395,8 +428,8 @@ def averaged(data: Array, headers: Array) -> tuple[Array, Array]:
         if all(len(averages) == 1 for averages in found) and len(set().union(*found)) == len(found) > 1:
             count = (data != 0).any(axis=3, keepdims=True).sum(axis=axis + 2, keepdims=True)
             mean = data.sum(axis=axis + 2, keepdims=True) / np.maximum(count, 1)
-            return mean.astype(np.complex64), headers.take([0], axis)
-    return data, headers
+            return mean.astype(np.complex64), headers.take([0], axis), len(found)
+    return data, headers, 1
 
 
 def recon_steps(buffer: ReconBuffer) -> list[tuple[int, int, int]]:

@@ -3,17 +3,113 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
-from priors.learning.checkpoints import images_sha256
-from priors.learning.training import TrainingSettings
+from priors.learning.cards import images_sha256
+from priors.learning.networks import Architecture, Parameterisation
+from priors.learning.recipe import Recipe, Run, Trained, TrainingSet
+from priors.learning.training import Examples, ImageCrops, TrainingSettings
+from priors.learning.weighted_kspace import WeightedKspaceTraining, train_weighted_kspace
+from priors.registry import GenerativeMethod
+from priors.signal.fourier import fft2c
 from priors.signal.weighting import Weighting
+from priors.weighted_kspace import load_weighted_kspace
 
 PatchKind = Literal["image", "kspace", "hankel"]
+AUGMENTED_SPREAD = 0.6  # standard deviation of the varied training images in units of their own
+
+_PATCHES = {"image": "patches of the image", "kspace": "patches of k-space", "hankel": "patches of the Hankel matrix"}
+
+
+@dataclass(frozen=True)
+class HkgmTraining:
+    """What can be set.
+
+    Parameters
+    ----------
+    patches : {"image", "kspace", "hankel"}
+        What the network learns from: patches of the weighted image, which the network sees through the Fourier
+        transform; of weighted k-space; or of its Hankel matrix, as published.
+    window : int
+        Width of the window of the Hankel matrix, for its patches.
+    power : float
+        Exponent p of the weighting; 0: none.
+    denoise : bool
+        Learn from the image without its noise; patches of images only.
+    denoising_steps : int
+        Optimiser steps of that.
+    architecture : Architecture
+        Network.
+    settings : TrainingSettings
+        Optimiser, size of the patches (`crop`; published: 256), noise levels, augmentation.
+
+    Raises
+    ------
+    ValueError
+        If the patches are of no known kind, or a value is out of bounds.
+    """
+
+    patches: PatchKind = "image"
+    window: int = 8
+    power: float = 0.5
+    denoise: bool = False
+    denoising_steps: int = 500
+    architecture: Architecture = field(default_factory=lambda: Architecture(multipliers=(1, 2, 2, 4)))
+    settings: TrainingSettings = field(
+        default_factory=lambda: TrainingSettings(steps=1500, batch=16, crop=64, save_every_s=60.0)
+    )
+
+    def __post_init__(self) -> None:
+        if self.patches not in get_args(PatchKind):
+            raise ValueError(f"patches {self.patches!r} is not one of {', '.join(get_args(PatchKind))}")
+        if self.window < 2:
+            raise ValueError(f"window {self.window} is not two or more samples")
+        if not 0 <= self.power < math.inf:
+            raise ValueError(f"power {self.power} is not a finite number, zero or more")
+        if self.denoising_steps < 1:
+            raise ValueError(f"denoising_steps {self.denoising_steps} is not one or more")
+
+    @property
+    def weighting(self) -> Weighting:
+        """Weighting of k-space."""
+        return Weighting.of_power(self.power)
+
+
+def train_hkgm(options: HkgmTraining, data: TrainingSet, run: Run) -> Trained:
+    """Train on the slices of one multi-coil scan; see `priors.learning.recipe`.
+
+    Raises
+    ------
+    ValueError
+        For a scan of one coil, or a window that does not fit.
+    """
+    kspace = data.kspace
+    if kspace is None or kspace.shape[1] < 2:
+        raise ValueError("it has one coil; HKGM learns from multi-coil k-space, train wkgm from any number of coils")
+    weighting, settings, denoise = options.weighting, options.settings, options.denoise
+    sees: Parameterisation = "fourier_conjugate" if options.patches == "image" else "kspace"
+    if options.patches != "image":  # these see coils, noise and phase as they are in k-space
+        denoise, settings = False, replace(settings, phase_width=0)
+    spread = torch.view_as_real(weighting.weight(fft2c(data.images))).std()
+    architecture = replace(
+        options.architecture, parameterisation=sees, sigma_data=round(AUGMENTED_SPREAD * float(spread), 4)
+    )
+
+    def examples(clean: Tensor) -> Examples:
+        if options.patches == "image":
+            return ImageCrops(clean, weighting, settings)
+        return ScanPatches(kspace, weighting, settings, options.patches, options.window)
+
+    common = WeightedKspaceTraining(denoise, options.denoising_steps, architecture, settings, weighting)
+    trained = train_weighted_kspace(common, data, run, examples)
+    text = f", {kspace.shape[1]} coils, {_PATCHES[options.patches]}"
+    if options.patches == "hankel":
+        text += f" with window {options.window}"
+    return replace(trained, text=text + trained.text)
 
 
 def hankel_patches(weighted: Tensor, window: int, first: Tensor, patch: tuple[int, int]) -> Tensor:
@@ -135,3 +231,13 @@ class ScanPatches:
     def _crop(self, plane: Tensor, place: Tensor) -> Tensor:
         y, x = place.tolist()
         return plane[y : y + self._patch[0], x : x + self._patch[1]]
+
+
+HKGM = GenerativeMethod(
+    "HKGM: a score model of Hankel k-space, learnt from one scan (Peng et al., IEEE TMI 2023)",
+    load_weighted_kspace,
+    weights="hkgm",
+    settings={"low_rank": True, "start": "measured"},
+    recipe=Recipe(HkgmTraining, train_hkgm, one_scan=True),
+    self_training=True,
+)

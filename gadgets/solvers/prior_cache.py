@@ -9,9 +9,11 @@ from pathlib import Path
 import torch
 from filelock import FileLock, Timeout
 
-from priors.learning.checkpoints import ModelCard, load_checkpoint, save_checkpoint
+from priors.learning.cards import ModelCard
+from priors.learning.checkpoints import write_checkpoint
 from priors.learning.networks import EdmDenoiser
-from priors.wkgm import WeightedKspacePrior
+from priors.registry import load_prior
+from priors.weighted_kspace import WeightedKspacePrior
 
 ENTRIES = 32
 LOCK_S = 5.0  # another process that writes needs far less
@@ -53,13 +55,13 @@ class PriorCache:
         if not path.exists() or not path.with_suffix(".json").exists():
             return None
         try:
-            found = load_checkpoint(path)
+            found = _load(path)
         except ValueError as first:
             # A writer may have been between weights and card.
             try:
                 with FileLock(self.folder / ".lock", timeout=LOCK_S):
                     try:
-                        found = load_checkpoint(path)
+                        found = _load(path)
                     except ValueError as error:
                         self._remove(path)
                         raise ValueError(f"{error}; it was removed") from None
@@ -81,7 +83,7 @@ class PriorCache:
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
             with FileLock(self.folder / ".lock", timeout=LOCK_S):
-                save_checkpoint(path, model, card, torch.bfloat16)
+                write_checkpoint(path, model.state_dict(), card, torch.bfloat16)
                 self._shrink()
         except Timeout:
             raise TimeoutError(None, f"another process has had the lock for {LOCK_S:g} s", str(self.folder)) from None
@@ -105,3 +107,10 @@ class PriorCache:
         for file in (path.with_suffix(".json"), path):
             with contextlib.suppress(OSError):
                 file.unlink()
+
+
+def _load(path: Path) -> tuple[WeightedKspacePrior, ModelCard]:
+    prior, card = load_prior(path)
+    if not isinstance(prior, WeightedKspacePrior):
+        raise ValueError(f"{path}: a prior of kind '{card.kind}' does not learn from a scan")
+    return prior, card

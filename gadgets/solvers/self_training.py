@@ -16,15 +16,16 @@ from torch import Tensor
 
 from gadgets.solvers.prior_cache import PriorCache, default_folder
 from gadgets.stream import one_line, reason_of
-from priors.generative import GenerativeSettings
-from priors.learning.checkpoints import FORMAT, ModelCard
+from priors.learning.cards import FORMAT, ModelCard
 from priors.learning.self_calibration import SelfCalibration, self_calibrated
 from priors.learning.training import TrainingSettings
-from priors.wkgm import WeightedKspacePrior
+from priors.prior import Prior
+from priors.settings import ReconstructionSettings
+from priors.weighted_kspace import WeightedKspacePrior
 
 log = logging.getLogger("genrecon")
 
-VERSION = 1  # of what is learnt and how; another one does not find the priors of this one
+VERSION = 2  # of what is learnt and how; another one does not find the priors of this one
 SETTINGS = TrainingSettings(steps=150, learning_rate=2e-4, warm_up=5, ema=0.98)
 DRAFTS = 4  # slices that are learnt from before any is reconstructed
 SECOND_LOOK = 4  # reconstructed slices, after which it learns once more
@@ -48,7 +49,8 @@ class SelfTraining:
     note : what was done, for the images' meta
     """
 
-    def __init__(self, parameters: Any, header: Any, prior: WeightedKspacePrior, card: ModelCard, images: int) -> None:
+    def __init__(self, parameters: Any, header: Any, prior: Prior, card: ModelCard, images: int) -> None:
+        assert isinstance(prior, WeightedKspacePrior)
         self.prior, self.note = prior, ""
         self._card = card
         self._left = float(parameters.training_budget_s)
@@ -95,7 +97,7 @@ class SelfTraining:
         mask: Tensor,
         maps: Tensor,
         noise: Tensor,
-        settings: GenerativeSettings,
+        settings: ReconstructionSettings,
         seconds: float,
     ) -> str:
         """Learn from slices that are about to be reconstructed and from those that were, when it is `due`.
@@ -162,7 +164,7 @@ class SelfTraining:
         card = replace(
             self._card,
             name="hkgm-self",
-            architecture=found.prior.model.architecture,
+            options=self._card.options | {"architecture": asdict(found.prior.model.architecture)},
             training_data=f"{self._card.training_data}; then {found.steps} steps on slices of a scan: {where}"
             if found.learnt
             else self._card.training_data,

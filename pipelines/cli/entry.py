@@ -30,7 +30,7 @@ from pipelines.cli import (
     stability,
 )
 from pipelines.cli.console import console, log_to_stderr, print_error
-from pipelines.cli.train import train_app
+from pipelines.cli.train import train
 from pipelines.server.processes import configure_malloc
 
 app = typer.Typer(
@@ -58,7 +58,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
 }
 for _name, _command in _COMMANDS.items():
     app.command(_name)(_command)
-app.add_typer(train_app, name="train")
+app.command(no_args_is_help=True, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(train)
 
 
 def _print_version(wanted: bool) -> None:

@@ -7,10 +7,10 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from gadgets.solvers.generative_solver import GENERATIVE, prior_file
 from gadgets.solvers.methods import METHODS
 from gadgets.stream import ReconError
 from pipelines.evaluation.arrays import ArrayReconstruction
+from priors.registry import CUSTOM, is_code, is_generative, method_names, weights_of
 
 SET_BY_THE_BENCHMARK = {"method", "intensity", "pixel_scale", "image_series"}
 
@@ -35,16 +35,18 @@ class Entry:
     def identity(self) -> str:
         """What its images depend on beside the data: label and weights."""
         text = self.label
-        if self.method in GENERATIVE:
-            weights = prior_file(self.method, dict(self.properties).get("prior", ""))
-            text += hashlib.sha256(weights.read_bytes()).hexdigest()
+        if is_generative(self.method):
+            given = dict(self.properties).get("prior", "")
+            source = Path(given.rpartition(":")[0]) if is_code(given) else weights_of(self.method, given)
+            if source.is_file():  # code may be a module
+                text += hashlib.sha256(source.read_bytes()).hexdigest()
         return text
 
 
 def default_entries() -> list[Entry]:
     """All methods whose programs are installed here."""
     names = [name for name, method in METHODS.items() if not method.program or shutil.which(method.program[0])]
-    return [Entry(name) for name in (*names, *GENERATIVE)]
+    return [Entry(name) for name in (*names, *method_names()) if name != CUSTOM]
 
 
 def read_entry(text: str) -> Entry:

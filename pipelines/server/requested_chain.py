@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import re
 
-from gadgets.solvers.generative_solver import GENERATIVE
 from gadgets.stream import Gadget, ReconError
 from gadgets.stream.parameters import local_parameters
 from gadgets.twins import TWINS
@@ -13,6 +12,7 @@ from pipelines.chain import INSTALLED_PREFIX, Chain, Node, shipped_chain, shippe
 from pipelines.replay import DICOM_MODULE
 from pipelines.server.request import Request
 from pipelines.server.settings import ServeSettings
+from priors.registry import is_generative
 
 # Python gadgets that a chain from a client may run, beside the twins of Gadgetron's own gadgets.
 ALLOWED_GADGETS = {
@@ -134,7 +134,7 @@ def _with_server_settings(chain: Chain, settings: ServeSettings) -> Chain:
             if settings.spool is not None:
                 node.properties |= {"spool": str(settings.spool), "deliver": "false"}  # the server delivers
         for prefix in ("", "generative_recon."):
-            if node.properties.get(f"{prefix}method") in GENERATIVE:
+            if is_generative(node.properties.get(f"{prefix}method", "")):
                 budget = f"{prefix}time_budget_s"
                 own = node.properties.get(budget, str(settings.time_budget_s))
                 with contextlib.suppress(ValueError):  # the gadget reports what is wrong with it

@@ -18,13 +18,13 @@ from typing import IO, Any, NoReturn
 import numpy as np
 
 from gadgets.dicom.sender import DELIVERY
-from gadgets.solvers.generative_solver import GENERATIVE
 from gadgets.stream import ReconError
 from pipelines.evaluation.arrays import ArrayReconstruction
 from pipelines.server.error_texts import where_raised
 from pipelines.server.processes import RETAINED_HEAP_BYTES, configure_malloc, private_memory, trim_heap
 from pipelines.server.request import Request
 from pipelines.server.scan_run import ScanRun
+from priors.registry import is_generative
 
 log = logging.getLogger("genrecon")
 
@@ -84,7 +84,7 @@ def warm_up(methods: tuple[str, ...]) -> None:
     kspace = (generator.standard_normal((4, 64, 64)) + 1j * generator.standard_normal((4, 64, 64))).astype(np.complex64)
     kspace[:, 1:24:2] = kspace[:, 41::2] = 0
     for method in methods:
-        gadgets = ArrayReconstruction({"method": method} | ({"steps": "1"} if method in GENERATIVE else {}))
+        gadgets = ArrayReconstruction({"method": method} | ({"steps": "1"} if is_generative(method) else {}))
         gadgets(gadgets.with_maps(kspace))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from priors.data_consistency import check_maps
+from priors.signal.encoding import check_maps
 from priors.signal.espirit import calibration_region
 from priors.signal.fourier import fft2c
 

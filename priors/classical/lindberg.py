@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from priors.data_consistency import replace_samples
+from priors.signal.encoding import replace_samples
 from priors.signal.fourier import fft2c, ifft2c
 
 _STRIDE = 2  # between patches; another shift of their grid every iteration

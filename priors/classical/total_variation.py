@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from priors.data_consistency import SenseOperator, check_maps
+from priors.signal.encoding import SenseOperator, check_maps
 
 _DUAL_STEP = 0.1
 _LARGEST_OF_DIFFERENCES = 8.0  # eigenvalue of G^H G along two axes

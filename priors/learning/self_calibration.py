@@ -10,11 +10,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from priors.generative import GenerativeSettings, generative
 from priors.learning.training import ImageCrops, Trainer, TrainingSettings, normalised
+from priors.reconstruct import reconstruct
+from priors.settings import ReconstructionSettings
 from priors.signal.espirit import calibration_region
 from priors.signal.fourier import ifft2c
-from priors.wkgm import WeightedKspacePrior
+from priors.weighted_kspace import WeightedKspacePrior
 
 HELD_OUT = 0.1  # of the samples or lines outside the calibration region
 FEWEST_HELD_OUT = 3
@@ -99,7 +100,7 @@ def self_calibrated(
     mask: Tensor,
     maps: Tensor,
     images: Tensor | None,
-    settings: GenerativeSettings,
+    settings: ReconstructionSettings,
     training: TrainingSettings,
     *,
     noise: Tensor,
@@ -120,7 +121,7 @@ def self_calibrated(
         Coil maps, complex, shape (batch, set, coil, y, x).
     images : Tensor, optional
         Images of other slices that are already reconstructed, complex, shape (slice, y, x).
-    settings : GenerativeSettings
+    settings : ReconstructionSettings
         How slices are reconstructed.
     training : TrainingSettings
         How to train; `steps` is the most.
@@ -137,9 +138,9 @@ def self_calibrated(
     Notes
     -----
     A tenth of the measured samples of the first slice is held out. The slices are reconstructed without them with the
-    prior there is, and it learns from these images, whose calibration region and other measured samples are data. The
-    first slice is then reconstructed again: what was learnt is kept only if the held-out samples are predicted better.
-    Nothing but measured samples is ever looked at.
+    prior there is, and it learns from these drafts: their calibration region and other measured samples are data, what
+    is between them is the prior's own guess. The first slice is then reconstructed again: what was learnt is kept only
+    if the held-out samples, which neither draft nor training has seen, are predicted better.
     """
     began = time.monotonic()
 
@@ -153,10 +154,10 @@ def self_calibrated(
     judged[0, 0] &= ~held_out
     single = replace(settings, samples=1)
 
-    def reconstruct(with_prior: WeightedKspacePrior, some: slice, stop: Callable[[], bool]) -> Tensor | None:
+    def drafted(with_prior: WeightedKspacePrior, some: slice, stop: Callable[[], bool]) -> Tensor | None:
         """Coil k-space of some slices without what is held out; None after a stop."""
         part = torch.where(judged[some], kspace[some], 0)
-        result = generative(part, judged[some], maps[some], with_prior, single, noise=noise[some], stop=stop)
+        result = reconstruct(part, judged[some], maps[some], with_prior, single, noise=noise[some], stop=stop)
         return result.kspace[0] if result.finished == 1 else None
 
     def error(found: Tensor) -> float:
@@ -166,13 +167,13 @@ def self_calibrated(
     def drafting_ends() -> bool:
         return left() < (1 - LONGEST_DRAFT) * seconds
 
-    first = reconstruct(prior, slice(1), drafting_ends)
+    first = drafted(prior, slice(1), drafting_ends)
     if first is None:
         return f"{seconds:.3g} s are too short to draft a slice"
     judging = RESERVE * (seconds - left())
     drafts = [first]
     others = min(len(kspace) - 1, int(LONGEST_DRAFT * seconds / (seconds - left())) - 1)
-    if others > 0 and (more := reconstruct(prior, slice(1, 1 + others), drafting_ends)) is not None:
+    if others > 0 and (more := drafted(prior, slice(1, 1 + others), drafting_ends)) is not None:
         drafts.append(more)
     found = torch.cat(drafts)
     pool = [(maps[: len(found), 0].conj() * ifft2c(found)).sum(1)]
@@ -186,7 +187,7 @@ def self_calibrated(
     if trainer.step < min(FEWEST_STEPS, training.steps):
         return f"{seconds:.3g} s are too short: {trainer.step} steps of training"
     learnt = prior.with_model(trainer.average)
-    checked = reconstruct(learnt, slice(1), lambda: left() <= 0)
+    checked = drafted(learnt, slice(1), lambda: left() <= 0)
     if checked is None:
         return f"{seconds:.3g} s are too short to judge what was learnt"
     before, after = error(first), error(checked)

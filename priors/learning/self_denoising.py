@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from skimage.restoration import estimate_sigma
 from torch import Tensor
 
 from priors.learning.networks import Architecture, EdmDenoiser
@@ -42,6 +41,8 @@ def noise_levels(images: Tensor) -> Tensor:
     From the median modulus of the finest wavelet coefficients (Donoho and Johnstone, Biometrika 1994) of the imaginary
     part behind the low-resolution phase, which holds little else.
     """
+    from skimage.restoration import estimate_sigma
+
     real = images * low_resolution_phase(fft2c(images), PHASE_WIDTH).conj()
     planes = [np.ascontiguousarray(one.imag.cpu().numpy()) for one in real]
     levels = [float(estimate_sigma(plane)) if plane.any() else 0.0 for plane in planes]

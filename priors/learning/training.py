@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, distributed, nn
 from torch.nn import functional
 
-from priors.learning.checkpoints import images_sha256
+from priors.learning.cards import images_sha256
 from priors.learning.networks import EdmDenoiser, channels_last
 from priors.learning.noise_schedule import LogNormalSigma
 from priors.signal.fourier import fft2c, ifft2c, low_resolution_phase, radial_frequency
@@ -51,6 +51,11 @@ class Augmentation:
         Fraction of the images whose magnitudes go through a random curve, so that other contrasts are seen.
     resolution : float
         Fraction of the images whose k-space is apodised, as scanners do to images of fewer samples than pixels.
+
+    Raises
+    ------
+    ValueError
+        If a value is out of bounds.
     """
 
     flips_and_turns: bool = True
@@ -62,6 +67,15 @@ class Augmentation:
     shading: float = 1.0
     contrast: float = 0.5
     resolution: float = 0.4
+
+    def __post_init__(self) -> None:
+        for name in ("zoom", "scale"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high < math.inf:
+                raise ValueError(f"augmentation: {name} {low} to {high} is not a range of finite numbers above zero")
+        for name in ("affine", "smooth_phase", "removed_phase", "shading", "contrast", "resolution"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"augmentation: {name} {getattr(self, name)} is not a finite number, zero or more")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import torch
 from scipy.linalg import eigh
 from torch import Tensor
 
-from priors.data_consistency import replace_samples
+from priors.signal.encoding import replace_samples
 
 
 def gram_matrix(kspace: Tensor, window: int) -> Tensor:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
-import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,21 +19,24 @@ from typer.testing import CliRunner
 
 from gadgets.stream import ReconError
 from pipelines.cli import app
+from pipelines.replay import read_truth
 from pipelines.simulation import SimulationSettings, simulate, write_raw
-from pipelines.simulation.writer import read_truth
-from pipelines.train import HkgmTraining, WkgmTraining, train_hkgm, train_wkgm, training_images
-from priors.learning.checkpoints import load_checkpoint
+from pipelines.train import TrainingJob, recipe_of, train, trainable_kinds
+from pipelines.training_data import training_images
 from priors.learning.networks import Architecture
+from priors.learning.recipe import Progress
 from priors.learning.training import TrainingSettings
+from priors.registry import load_prior
 from priors.signal.fourier import fft2c
+from priors.weighted_kspace import WeightedKspacePrior
 from tests.paths import ROOT
 
 FULL = SimulationSettings(matrix=(32, 32, 1), coils=4, slices=2, sampling="full", acceleration=1, noise_level=0.01)
-COMMAND = [sys.executable, "-m", "pipelines.cli", "train", "wkgm"]
 TINY = [
-    "--steps", "20", "--batch", "2", "--crop", "32", "--channels", "8", "--multipliers", "1,2", "--no-denoise",
+    "--steps", "10", "--batch", "2", "--crop", "24", "--channels", "8", "--multipliers", "1,2", "--no-denoise",
     "--no-bf16",
 ]  # fmt: skip
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
 def images(count: int = 4, size: int = 32) -> np.ndarray:
@@ -50,12 +54,21 @@ def array(tmp_path: Path) -> Path:
     return path
 
 
-def job(data: Path, out: Path, **changes) -> WkgmTraining:
-    settings = TrainingSettings(steps=20, batch=2, crop=32, bf16=False)
-    standard = WkgmTraining(
-        data=(data,), out=out, architecture=Architecture(8, (1, 2)), settings=settings, denoise=False
+def trained(kind: str, data: Path, out: Path, progress: Progress | None = None, **changes: Any) -> Any:
+    """Card of a short training; changes are those of the job, of the kind's options or of the training's settings."""
+    settings = {"steps": 10, "batch": 2, "crop": 24, "bf16": False}
+    settings |= {name: changes.pop(name) for name in list(changes) if name in TrainingSettings.__dataclass_fields__}
+    of_job = {name: changes.pop(name) for name in list(changes) if name in TrainingJob.__dataclass_fields__}
+    options = recipe_of(kind).options(
+        architecture=Architecture(8, (1, 2)), settings=TrainingSettings(**settings), **{"denoise": False} | changes
     )
-    return replace(standard, **changes)
+    return train(TrainingJob(**{"kind": kind, "data": (data,), "out": out, "options": options} | of_job), progress)
+
+
+def state_of(path: Path) -> torch.Tensor:
+    prior, _ = load_prior(path)
+    assert isinstance(prior, WeightedKspacePrior)
+    return torch.cat([value.flatten() for value in prior.model.state_dict().values()])
 
 
 def test_raw_scans_go_through_the_gadgets(tmp_path: Path) -> None:
@@ -88,11 +101,11 @@ def test_kspace_arrays_are_combined(tmp_path: Path) -> None:
 
 def test_weights_card_and_curve(array: Path, tmp_path: Path) -> None:
     out = tmp_path / "new" / "p.safetensors"
-    card = train_wkgm(job(array, out, hold_out=1, licence="CC0-1.0"))
+    card = trained("wkgm", array, out, hold_out=1, licence="CC0-1.0")
     assert sorted(path.name for path in out.parent.iterdir()) == ["p.json", "p.png", "p.safetensors"]
-    prior, read = load_checkpoint(out)
-    assert read == card
-    assert card.steps == 20 and card.licence == "CC0-1.0"
+    prior, read = load_prior(out)
+    assert asdict(read) == json.loads(json.dumps(asdict(card))) | {"typical_gain": card.typical_gain}
+    assert card.kind == "wkgm" and card.steps == 10 and card.licence == "CC0-1.0"
     assert card.training_data == "3 complex images of 32 x 32 of images.npy"
     assert all("held-out" in name for name in card.quality) and len(card.quality) == 5
     assert prior.phase_width == 24 and prior.typical_gain == card.typical_gain
@@ -100,32 +113,44 @@ def test_weights_card_and_curve(array: Path, tmp_path: Path) -> None:
 
 
 def test_denoised_images_are_learnt_from(array: Path, tmp_path: Path) -> None:
-    out = tmp_path / "p.safetensors"
     stages: list[str] = []
-    card = train_wkgm(job(array, out, denoise=True, denoising_steps=10), lambda stage, *_: stages.append(stage))
+    card = trained(
+        "wkgm", array, tmp_path / "p.safetensors", lambda stage, *_: stages.append(stage), denoise=True,
+        denoising_steps=10,
+    )  # fmt: skip
     assert list(dict.fromkeys(stages)) == ["denoising the images", "training"]
     assert "without their noise" in card.training_data
 
 
+KILLED = """
+import os, signal, sys
+from priors.learning.training import Trainer
+advance = Trainer._advance
+def killed(trainer):
+    advance(trainer)
+    if trainer.step == 15:
+        os.kill(os.getpid(), signal.SIGKILL)
+Trainer._advance = killed
+from pipelines.cli.entry import main
+sys.argv = ["genrecon", *sys.argv[1:]]
+main()
+"""
+
+
 def test_a_killed_run_goes_on(array: Path, tmp_path: Path) -> None:
-    whole = tmp_path / "whole.safetensors"
-    train_wkgm(job(array, whole, settings=TrainingSettings(steps=60, batch=2, crop=32, bf16=False)))
-    out = tmp_path / "p.safetensors"
-    command = [*COMMAND, "--data", str(array), "-o", str(out), *TINY, "--steps", "60", "--save-every", "1"]
-    state = tmp_path / "p.training" / "state.safetensors"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        while not state.exists() and process.poll() is None:
-            time.sleep(0.05)
-        process.send_signal(signal.SIGKILL)
-    killed = process.returncode == -signal.SIGKILL
-    assert killed != out.exists()
-    subprocess.run(command, env=environment, check=True, capture_output=True)
-    assert not state.parent.exists()
-    for ours, theirs in zip(
-        load_checkpoint(out)[0].model.parameters(), load_checkpoint(whole)[0].model.parameters(), strict=True
-    ):
-        assert torch.equal(ours, theirs)
+    """The state of before the kill is taken up, and the weights are those of a run that was not killed."""
+    out, whole = tmp_path / "p.safetensors", tmp_path / "whole.safetensors"
+    arguments = ["train", "wkgm", "--data", str(array), *TINY, "--steps", "20", "--save-every", "0"]
+    killed = subprocess.run([sys.executable, "-c", KILLED, *arguments, "-o", str(out)], env=ENVIRONMENT, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert (tmp_path / "p.training" / "state.safetensors").exists() and not out.exists()
+    steps: list[int] = []
+    changes = {"steps": 20, "save_every_s": 0.0}
+    trained("wkgm", array, out, lambda _stage, step, *_: steps.append(step), **changes)
+    trained("wkgm", array, whole, **changes)
+    assert steps == [20]
+    assert not (tmp_path / "p.training").exists()
+    assert torch.equal(state_of(out), state_of(whole))
 
 
 def test_two_processes_learn_together(array: Path, tmp_path: Path) -> None:
@@ -133,16 +158,73 @@ def test_two_processes_learn_together(array: Path, tmp_path: Path) -> None:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command = [*launcher, "-m", "pipelines.cli", "train", "wkgm", "--data", str(array), "-o", str(out), *TINY]
     command += ["--device", "cpu"]  # each process would want a GPU of its own
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    subprocess.run(command, env=environment, check=True, capture_output=True, timeout=110)
-    assert load_checkpoint(out)[1].steps == 20
+    subprocess.run(command, env=ENVIRONMENT, check=True, capture_output=True, timeout=110)
+    assert load_prior(out)[1].steps == 10
 
 
-def test_command_line(array: Path, tmp_path: Path) -> None:
-    out = tmp_path / "p.safetensors"
-    result = CliRunner().invoke(app, ["train", "wkgm", "--data", str(array), "-o", str(out), *TINY])
+# --- command line ----------------------------------------------------------------------------------------------------
+
+
+def command(*arguments: str) -> Any:
+    return CliRunner().invoke(app, ["train", *arguments])
+
+
+def test_settings_are_options_or_pairs(array: Path, tmp_path: Path) -> None:
+    """All long options of earlier versions, and the same as name=value: the same weights."""
+    out, same = tmp_path / "p.safetensors", tmp_path / "same.safetensors"
+    result = command("wkgm", "--data", str(array), "-o", str(out), *TINY)
     assert result.exit_code == 0, result.output
-    assert "error / sigma" in result.output and "generative_recon.prior=" in result.output
+    assert "error / sigma" in result.output and "-c svd_wkgm --set generative_recon.prior=" in result.output
+    pairs = (
+        "steps=10", "settings.batch=2", "crop=24", "architecture.base_channels=8", "multipliers=1,2", "denoise=false",
+        "bf16=false",
+    )  # fmt: skip
+    result = command("wkgm", "--data", str(array), "-o", str(same), *(text for p in pairs for text in ("--set", p)))
+    assert result.exit_code == 0, result.output
+    assert torch.equal(state_of(out), state_of(same))
+
+
+@pytest.mark.parametrize("kind", ["wkgm", "hkgm"])
+def test_settings_are_listed(kind: str) -> None:
+    result = command(kind, "--list")
+    assert result.exit_code == 0
+    assert {"settings.steps", "architecture.multipliers", "denoise"} <= set(result.output.split())
+    assert ("patches" in result.output) == (kind == "hkgm")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        (["vae"], "there is no kind 'vae'; take wkgm, hkgm"),
+        (["svd_wkgm"], "there is no kind 'svd_wkgm'; take wkgm, hkgm"),
+        (["wkgm", "--stops", "3"], "setting 'stops' is unknown; there are denoise, "),
+        (["wkgm", "--set", "seed"], "--set is 'seed'; give name=value"),
+        (["wkgm", "--steps", "many"], "setting 'steps' is 'many': invalid literal"),
+        (["wkgm", "--set", "steps=0"], "setting 'steps' is '0': training: steps, batch, crop: one or more"),
+        (["wkgm", "--denoise=perhaps"], "setting 'denoise' is 'perhaps': give true or false"),
+        (["wkgm", "--zoom", "0.8"], "setting 'zoom' is '0.8': give 2 values, by commas"),
+        (["wkgm", "--scale", "nan,1"], "setting 'scale' is 'nan,1': augmentation: scale nan to 1.0 is not a range"),
+        (["wkgm", "--set", "shading=-1"], "augmentation: shading -1.0 is not a finite number"),
+        (["wkgm", "--denoising-steps", "0"], "setting 'denoising_steps' is '0'"),
+        (["hkgm", "--power", "-1"], "setting 'power' is '-1'"),
+        (["hkgm", "--patches", "wavelet"], "patches 'wavelet' is not one of image, kspace, hankel"),
+        (["wkgm", "--licence", " "], "licence is empty"),
+        (["wkgm"], "no data; give raw files"),
+        (["wkgm", "--calibration"], "--calibration is for kinds that learn from one scan, not for wkgm"),
+    ],
+)
+def test_wrong_settings(arguments: list[str], match: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    error = command(*arguments).exception
+    assert isinstance(error, ReconError) and match in str(error) and "\n" not in str(error)
+    assert not list(tmp_path.iterdir())
+
+
+def test_kinds_that_can_be_trained() -> None:
+    assert trainable_kinds() == ("wkgm", "hkgm")
+
+
+# --- what is refused -------------------------------------------------------------------------------------------------
 
 
 def undersampled(folder: Path) -> Path:
@@ -168,7 +250,7 @@ def test_undersampled_scans_are_refused(kind, tmp_path: Path) -> None:
 def test_bad_input(array: Path, tmp_path: Path) -> None:
     def refused(match: str, **changes) -> None:
         with pytest.raises(ReconError, match=match) as caught:
-            train_wkgm(job(changes.pop("data", array), changes.pop("out", tmp_path / "p.safetensors"), **changes))
+            trained("wkgm", changes.pop("data", array), changes.pop("out", tmp_path / "p.safetensors"), **changes)
         assert "\n" not in str(caught.value)
 
     refused("cannot be read as", data=tmp_path / "missing.npy")
@@ -216,27 +298,21 @@ def scan(tmp_path: Path) -> Path:
     return path
 
 
-def hkgm(scan: Path, out: Path, **changes) -> HkgmTraining:
-    settings = TrainingSettings(steps=10, batch=2, crop=24, bf16=False)
-    standard = HkgmTraining(scan=scan, out=out, architecture=Architecture(8, (1, 2)), settings=settings, denoise=False)
-    return replace(standard, **changes)
-
-
 @pytest.mark.parametrize("patches", ["image", "kspace", "hankel"])
 def test_a_prior_is_learnt_from_one_scan(patches: str, scan: Path, tmp_path: Path) -> None:
-    card = train_hkgm(hkgm(scan, tmp_path / "h.safetensors", patches=patches))
-    prior, read = load_checkpoint(tmp_path / "h.safetensors")
-    assert read == card
+    card = trained("hkgm", scan, tmp_path / "h.safetensors", patches=patches)
+    prior, read = load_prior(tmp_path / "h.safetensors")
+    assert read.kind == card.kind == "hkgm"
     assert "1 complex images of 40 x 40 of scan.npy, 3 coils, patches of" in card.training_data
-    assert card.architecture.parameterisation == ("fourier_conjugate" if patches == "image" else "kspace")
+    assert card.options["architecture"]["parameterisation"] == ("fourier_conjugate" if patches == "image" else "kspace")
     assert prior.phase_width == (24 if patches == "image" else 0)
-    assert 0.001 < card.architecture.sigma_data < 0.5
+    assert 0.001 < card.options["architecture"]["sigma_data"] < 0.5
 
 
 def test_a_raw_scan_is_learnt_from(tmp_path: Path) -> None:
     path = tmp_path / "full.h5"
     write_raw(path, simulate(FULL))
-    card = train_hkgm(hkgm(path, tmp_path / "h.safetensors", patches="hankel", window=4))
+    card = trained("hkgm", path, tmp_path / "h.safetensors", patches="hankel", window=4)
     assert card.training_data.startswith("2 complex images of 32 x 32 of full.h5, ")
     assert card.training_data.endswith("patches of the Hankel matrix with window 4")
 
@@ -249,7 +325,7 @@ def test_the_centre_of_an_undersampled_scan_is_learnt_from(tmp_path: Path) -> No
     kspace[..., :14, :] = kspace[..., 50:, :] = 0
     np.save(array, kspace)
     for path, size in ((raw, 34), (array, 36)):
-        card = train_hkgm(hkgm(path, tmp_path / "h.safetensors", calibration=True))
+        card = trained("hkgm", path, tmp_path / "h.safetensors", calibration=True)
         assert f"images of {size} x {size} of {path.name}" in card.training_data
         assert "the fully sampled centre" in card.training_data
 
@@ -257,7 +333,7 @@ def test_the_centre_of_an_undersampled_scan_is_learnt_from(tmp_path: Path) -> No
 def test_scans_that_hkgm_cannot_learn_from(scan: Path, tmp_path: Path) -> None:
     def refused(match: str, path: Path, **changes) -> None:
         with pytest.raises(ReconError, match=match) as caught:
-            train_hkgm(hkgm(path, tmp_path / "h.safetensors", **changes))
+            trained("hkgm", path, tmp_path / "h.safetensors", **changes)
         assert "\n" not in str(caught.value)
         assert not list(tmp_path.glob("h.safe*"))
 
@@ -279,10 +355,6 @@ def test_scans_that_hkgm_cannot_learn_from(scan: Path, tmp_path: Path) -> None:
 
 
 def test_hkgm_command_line(scan: Path, tmp_path: Path) -> None:
-    out = tmp_path / "h.safetensors"
-    tiny = ["--steps", "10", "--batch", "1", "--crop", "16", "--channels", "8", "--multipliers", "1,2", "--no-bf16"]
-    result = CliRunner().invoke(app, ["train", "hkgm", "--scan", str(scan), "-o", str(out), *tiny])
+    result = command("hkgm", "--scan", str(scan), "-o", str(tmp_path / "h.safetensors"), *TINY)
     assert result.exit_code == 0, result.output
     assert "-c hkgm --set generative_recon.prior=" in result.output
-    wrong = CliRunner().invoke(app, ["train", "hkgm", "--scan", str(scan), "--patches", "wavelet", *tiny])
-    assert isinstance(wrong.exception, ReconError) and "not one of image, kspace, hankel" in str(wrong.exception)

@@ -6,15 +6,16 @@ import pytest
 
 from benchmarks.wkgm import Scan, brain, ours, own_l1_wavelet, root_sum_of_squares, sigpy_l1_wavelet
 from priors.classical.lindberg import lindberg
-from priors.classical.posterior import image_scale
 from priors.classical.sake import sake
-from priors.learning.checkpoints import load_checkpoint, shipped_checkpoint
+from priors.learning.checkpoints import shipped_checkpoint
+from priors.registry import load_prior
 from priors.signal.fourier import fft2c
+from priors.signal.scale import image_scale
 
 
 @pytest.fixture(scope="module")
 def prior():
-    return load_checkpoint(shipped_checkpoint())[0]
+    return load_prior(shipped_checkpoint("wkgm"))[0]
 
 
 @pytest.mark.figures
@@ -48,7 +49,7 @@ def test_sake_is_as_good_as_published_figures_of_it_and_hkgm_is_better(name, low
     scan = Scan(name, kspace, masks[name])
     of_sake = scan.score(root_sum_of_squares(sake(scan.measured[None], scan.mask[None, None])[0]))
     assert of_sake[0] >= lowest
-    image, result = ours(scan, load_checkpoint(shipped_checkpoint("hkgm"))[0], True)
+    image, result = ours(scan, load_prior(shipped_checkpoint("hkgm"))[0], True)
     found = scan.score(image)
     assert found[0] >= of_sake[0] + 1.5 and found[1] > of_sake[1]
     assert result.evaluations <= 30

@@ -21,9 +21,9 @@ from gadgets.solvers.prior_cache import PriorCache
 from gadgets.solvers.self_training import SelfTraining, protocol
 from gadgets.stream import ReconError
 from priors.learning import checkpoints
-from priors.learning.checkpoints import load_checkpoint
 from priors.learning.networks import EdmDenoiser
 from priors.learning.self_calibration import SelfCalibration
+from priors.registry import load_prior
 from tests.gadgets.test_generative_recon import buffered, run, warnings, weights
 from tests.paths import ROOT
 
@@ -58,7 +58,7 @@ def options(weights: Path, cache: Path, **changes: Any) -> dict[str, Any]:
 def test_the_second_scan_begins_with_what_the_first_one_learnt(
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    header, items = buffered(matrix=(64, 64, 1))
+    header, items = buffered(matrix=(48, 48, 1))
     cache = tmp_path / "cache"
     (first,) = run(header, items, **options(weights, cache))
     assert note(first).startswith("20 steps on the scan in")
@@ -69,7 +69,7 @@ def test_the_second_scan_begins_with_what_the_first_one_learnt(
         "error of held-out samples before", "error of held-out samples"
     }  # fmt: skip
     monkeypatch.setattr(self_training, "self_calibrated", lambda *_, **__: pytest.fail("it learns again"))
-    header, items = buffered(matrix=(64, 64, 1))
+    header, items = buffered(matrix=(48, 48, 1))
     (second,) = run(header, items, **options(weights, cache))
     assert note(second).startswith("learnt before, ")
 
@@ -78,7 +78,7 @@ def test_the_second_scan_begins_with_what_the_first_one_learnt(
 def test_a_cache_that_cannot_be_read_is_learnt_anew(
     kind: str, weights: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    header, items = buffered(matrix=(64, 64, 1))
+    header, items = buffered(matrix=(48, 48, 1))
     cache = tmp_path / "cache"
     run(header, items, **options(weights, cache))
     (file,), (card,) = cache.glob("*.safetensors"), cache.glob("*.json")
@@ -86,22 +86,22 @@ def test_a_cache_that_cannot_be_read_is_learnt_anew(
     if kind == "damaged":
         file.write_bytes(whole[:-100])
     elif kind == "other version":
-        card.write_text(card.read_text().replace("genrecon prior 1", "genrecon prior 99"))
+        card.write_text(card.read_text().replace("genrecon prior 2", "genrecon prior 99"))
     else:
         card.write_text(card.read_text().replace('"weights_sha256": "', '"weights_sha256": "0')[:-1])
-    header, items = buffered(matrix=(64, 64, 1))
+    header, items = buffered(matrix=(48, 48, 1))
     with caplog.at_level(logging.WARNING):
         (array,) = run(header, items, **options(weights, cache))
     (line,) = [record.getMessage() for record in caplog.records if "training_cache" in record.getMessage()]
     assert "it was removed" in line and "\n" not in line
     assert note(array).startswith("20 steps")
-    assert load_checkpoint(file)[1].name == "hkgm-self"
+    assert load_prior(file)[1].name == "hkgm-self"
 
 
 def test_a_full_disk_costs_the_cache_only(
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    header, items = buffered(matrix=(64, 64, 1))
+    header, items = buffered(matrix=(48, 48, 1))
     write = Path.write_bytes
 
     def full(path: Path, content: bytes) -> int:
@@ -118,13 +118,13 @@ def test_a_full_disk_costs_the_cache_only(
 
 def test_a_cache_that_cannot_be_made_costs_the_cache_only(weights: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    header, items = buffered(matrix=(64, 64, 1))
+    header, items = buffered(matrix=(48, 48, 1))
     (array,) = run(header, items, **options(weights, tmp_path / "file" / "cache"))
     assert note(array).startswith("20 steps")
 
 
 def test_scans_without_a_protocol_name_are_not_kept_where_nobody_asked_for_it(weights: Path, tmp_path: Path) -> None:
-    header, items = buffered(matrix=(64, 64, 1))
+    header, items = buffered(matrix=(48, 48, 1))
     header.measurementInformation = None
     run(header, items, **options(weights, ""))
     assert not (tmp_path / "home").exists()
@@ -137,7 +137,7 @@ def test_learning_that_fails_is_told_and_the_scan_goes_on(
         raise RuntimeError("out of memory")
 
     monkeypatch.setattr(self_training, "self_calibrated", fail)
-    header, items = buffered(matrix=(64, 64, 1))
+    header, items = buffered(matrix=(48, 48, 1))
     (array,) = run(header, items, **options(weights, tmp_path / "cache"))
     assert "nothing was learnt from the scan (training=self): it failed: RuntimeError: out of memory" in warnings(array)
     assert "GenreconFallback" not in array.meta[0] and abs(array.data).max() > 0
@@ -194,7 +194,7 @@ def test_other_methods_do_not_learn(method: str) -> None:
 
 
 def test_the_least_recently_used_priors_go(weights: Path, tmp_path: Path) -> None:
-    prior, card = load_checkpoint(weights)
+    prior, card = load_prior(weights)
     cache = PriorCache(tmp_path / "cache", entries=2)
     for number, key in enumerate("abc"):
         cache.put(key, prior.model, card)
@@ -212,10 +212,10 @@ import sys
 from pathlib import Path
 import torch
 from gadgets.solvers.prior_cache import PriorCache
-from priors.learning.checkpoints import load_checkpoint
-prior, card = load_checkpoint(Path(sys.argv[1]))
+from priors.registry import load_prior
+prior, card = load_prior(Path(sys.argv[1]))
 cache = PriorCache(Path(sys.argv[2]), entries=2)
-for number in range(25):
+for number in range(10):
     torch.nn.init.constant_(prior.model.network.leave.bias, float(sys.argv[3]) + number)
     cache.put("same", prior.model, card)
     assert cache.get("same") is not None
@@ -244,6 +244,6 @@ def test_attributes_before_anything_was_learnt(weights: Path, tmp_path: Path) ->
     header, _ = buffered()
     gadget = GenerativeRecon()
     gadget.configure(header, {name: str(value) for name, value in options(weights, tmp_path).items()})
-    prior, card = load_checkpoint(weights)
+    prior, card = load_prior(weights)
     training = SelfTraining(gadget.parameters, header, prior, card, 1)
     assert training.prior is prior and training.note == ""

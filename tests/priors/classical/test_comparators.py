@@ -10,9 +10,9 @@ import sigpy
 import sigpy.mri
 import torch
 
+from priors.classical.cg_sense import cg_sense, zero_filled
 from priors.classical.grappa import grappa
 from priors.classical.lindberg import lindberg
-from priors.classical.posterior import cg_sense, zero_filled
 from priors.classical.sake import sake
 from priors.classical.total_variation import total_variation
 from priors.signal.fourier import fft2c, ifft2c

@@ -9,10 +9,12 @@ import pytest
 import sigpy.mri
 import torch
 
-from priors.classical.posterior import cg_sense, image_scale, l1_wavelet
-from priors.data_consistency import SenseOperator
+from priors.classical.cg_sense import cg_sense
+from priors.classical.l1_wavelet import l1_wavelet
+from priors.classical.wavelet import WaveletSparsity
+from priors.signal.encoding import SenseOperator
 from priors.signal.fourier import fft2c, ifft2c
-from priors.signal.wavelet import WaveletSparsity
+from priors.signal.scale import image_scale
 
 SIZE = 64
 

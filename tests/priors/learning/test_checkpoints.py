@@ -13,20 +13,21 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from priors.learning.checkpoints import ModelCard, images_sha256, load_checkpoint, save_checkpoint
+from priors.learning.cards import ModelCard, images_sha256
+from priors.learning.checkpoints import write_checkpoint
 from priors.learning.networks import Architecture, EdmDenoiser
+from priors.registry import load_prior
 from priors.signal.weighting import Weighting
+from priors.weighted_kspace import WeightedKspaceOptions, WeightedKspacePrior
 
 ARCHITECTURE = Architecture(8, (1, 2), groups=4, sigma_data=0.5)
 
 
 def model_card() -> ModelCard:
     return ModelCard(
+        kind="wkgm",
+        options=WeightedKspaceOptions(ARCHITECTURE, Weighting(slope=3.0), 16, (0.001, 2.0)).as_table(),
         name="test",
-        architecture=ARCHITECTURE,
-        weighting=Weighting(slope=3.0),
-        phase_width=16,
-        sigma_range=(0.001, 2.0),
         typical_gain=(0.2, 0.8),
         training_data="random numbers",
         training_data_sha256=images_sha256(torch.zeros(1, 2, 2)),
@@ -42,7 +43,7 @@ def model_card() -> ModelCard:
 def checkpoint(tmp_path: Path) -> Path:
     torch.manual_seed(0)
     path = tmp_path / "prior.safetensors"
-    save_checkpoint(path, EdmDenoiser(ARCHITECTURE), model_card())
+    write_checkpoint(path, EdmDenoiser(ARCHITECTURE).state_dict(), model_card())
     return path
 
 
@@ -50,12 +51,13 @@ def checkpoint(tmp_path: Path) -> Path:
 def test_there_and_back(tmp_path: Path, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     model, path = EdmDenoiser(ARCHITECTURE), tmp_path / "prior.safetensors"
-    save_checkpoint(path, model, model_card(), dtype)
-    prior, card = load_checkpoint(path, batch_size=3)
-    assert card == model_card()
+    write_checkpoint(path, model.state_dict(), model_card(), dtype)
+    prior, card = load_prior(path)
+    assert isinstance(prior, WeightedKspacePrior)
+    assert json.loads(json.dumps(dataclasses.asdict(card))) == json.loads(json.dumps(dataclasses.asdict(model_card())))
     assert prior.weighting == Weighting(slope=3.0)
-    assert prior.sigma_range == (0.001, 2.0)
-    assert prior.batch_size == 3
+    assert prior.sigma_levels.values == (0.001, 2.0)
+    assert prior.phase_width == 16 and prior.typical_gain == (0.2, 0.8)
     for name, value in prior.model.state_dict().items():
         assert value.dtype == torch.float32
         torch.testing.assert_close(value, model.state_dict()[name].to(dtype).float())
@@ -74,7 +76,7 @@ def change_weights(path: Path, change: Callable[[dict[str, torch.Tensor]], objec
 
 def one_line(path: Path, match: str) -> None:
     with pytest.raises(ValueError, match=match) as caught:
-        load_checkpoint(path)
+        load_prior(path)
     assert "\n" not in str(caught.value)
     assert path.stem in str(caught.value)
 
@@ -124,7 +126,7 @@ def test_pickle_is_refused_unread(checkpoint: Path, zipped: bool) -> None:
 
 def test_missing_files(checkpoint: Path) -> None:
     with pytest.raises(ValueError, match=r"weights.pt: not a .safetensors file"):
-        load_checkpoint(checkpoint.with_name("weights.pt"))
+        load_prior(checkpoint.with_name("weights.pt"))
     card = checkpoint.with_suffix(".json").read_bytes()
     checkpoint.unlink()
     one_line(checkpoint, "cannot be read")
@@ -147,6 +149,9 @@ def test_missing_files(checkpoint: Path) -> None:
         ("sigma_range", [0.1, "x"], "sigma_range"),
         ("date", "yesterday", "date"),
         ("licence", "", "licence"),
+        ("kind", "telepathy", "there is no method 'telepathy'"),
+        ("options", [], "options is not a table"),
+        ("typical_gain", [0.5, 0.1], "typical_gain"),
         ("training_data_sha256", "Z" * 64, "training_data_sha256"),
         ("quality", {"psnr": "good"}, "quality"),
         ("surprise", 1, "unknown entry 'surprise'"),
@@ -162,7 +167,9 @@ def test_missing_files(checkpoint: Path) -> None:
 )
 def test_cards_that_are_refused(checkpoint: Path, entry: str, value: object, match: str) -> None:
     path = checkpoint.with_suffix(".json")
-    path.write_text(json.dumps({**json.loads(path.read_text()), entry: value}))
+    card = json.loads(path.read_text())
+    (card["options"] if entry in card["options"] else card)[entry] = value
+    path.write_text(json.dumps(card))
     one_line(checkpoint, match)
 
 
@@ -180,16 +187,14 @@ def test_card_without_an_entry(checkpoint: Path) -> None:
 
 def test_what_would_not_load_is_not_saved(tmp_path: Path) -> None:
     path, model = tmp_path / "prior.safetensors", EdmDenoiser(ARCHITECTURE)
-    with pytest.raises(ValueError, match="another architecture"):
-        save_checkpoint(path, EdmDenoiser(Architecture(8, (1,), groups=4)), model_card())
     with pytest.raises(ValueError, match="float64"):
-        save_checkpoint(path, model, model_card(), torch.float64)
+        write_checkpoint(path, model.state_dict(), model_card(), torch.float64)
     with pytest.raises(ValueError, match="safetensors"):
-        save_checkpoint(tmp_path / "prior.pt", model, model_card())
+        write_checkpoint(tmp_path / "prior.pt", model.state_dict(), model_card())
     with torch.no_grad():
         model.network.enter.weight[0] = torch.nan
     with pytest.raises(ValueError, match="not finite"):
-        save_checkpoint(path, model, model_card())
+        write_checkpoint(path, model.state_dict(), model_card())
     assert not list(tmp_path.iterdir())
 
 
@@ -199,3 +204,15 @@ def test_hash_tells_images_apart() -> None:
     assert images_sha256(images.conj()) == images_sha256(images.conj().resolve_conj())
     others = [images.conj(), images.reshape(2, 3, 4), images + 1e-3]
     assert len({images_sha256(image) for image in [images, *others]}) == 4
+
+
+def test_cards_of_the_format_before_still_load(checkpoint: Path) -> None:
+    path = checkpoint.with_suffix(".json")
+    card = json.loads(path.read_text())
+    before = {name: value for name, value in card.items() if name not in ("kind", "options")} | card["options"]
+    path.write_text(json.dumps(before | {"format": "genrecon prior 1"}))
+    prior, found = load_prior(checkpoint)
+    assert isinstance(prior, WeightedKspacePrior) and prior.weighting == Weighting(slope=3.0)
+    assert found.kind == "wkgm" and found.options == card["options"]
+    path.write_text(json.dumps(before | {"format": "genrecon prior 1", "typical_gain": None}))
+    one_line(checkpoint, "typical_gain")

@@ -7,7 +7,7 @@ import pytest
 import sigpy.mri
 import torch
 
-from priors.classical.posterior import cg_sense
+from priors.classical.cg_sense import cg_sense
 from priors.signal.espirit import calibration_region, espirit_maps, low_rank_maps
 from priors.signal.fourier import fft2c
 

@@ -77,6 +77,21 @@ class SenseOperator:
         """
         return (self.maps.conj() * ifft2c(self.mask * kspace).unsqueeze(1)).sum(2)
 
+    def right_side(self, kspace: Tensor) -> Tensor:
+        r"""Right side of the normal equations of weighted least squares, :math:`S^H F^H P^2 y`.
+
+        Parameters
+        ----------
+        kspace : Tensor
+            Measured k-space y without weights, complex, shape (batch, coil, y, x).
+
+        Returns
+        -------
+        Tensor
+            Complex images, shape (batch, set, y, x): `normal` of the image that gives these data, for any weights.
+        """
+        return self.adjoint(self.mask * kspace)
+
     def normal(self, image: Tensor) -> Tensor:
         """Adjoint of the forward operator after the forward operator, without data shifts.
 
@@ -216,7 +231,8 @@ def sense_proximal(
     image : Tensor
         Estimate of the prior, complex, shape (batch, set, y, x); also the first estimate of the solver.
     weight : float or Tensor
-        Weight of the estimate, one value or one for each batch entry, zero or above.
+        Weight of the estimate, zero or above: one value, one for each batch entry, shape (batch,), or one for each
+        sample of the images' k-space, shape (batch, 1, y, x).
     iterations : int
         Most conjugate gradient iterations.
     tolerance : float
@@ -229,11 +245,18 @@ def sense_proximal(
 
     Notes
     -----
-    :math:`\arg\min_x \|A x - y\|_2^2 + w \|x - x_0\|_2^2`, solved from :math:`(A^H A + w) x = A^H y + w x_0`.
+    :math:`\arg\min_x \|P (F S x - y)\|_2^2 + w \|x - x_0\|_2^2` with the mask or weights P, solved from
+    :math:`(A^H A + w) x = A^H P y + w x_0`.
     """
-    weight = torch.as_tensor(weight, dtype=image.real.dtype, device=image.device).reshape(-1, 1, 1, 1)
-    right_side = operator.adjoint(kspace) + weight * image
-    return conjugate_gradient(lambda x: operator.normal(x) + weight * x, right_side, image, iterations, tolerance)
+    weight = torch.as_tensor(weight, dtype=image.real.dtype, device=image.device)
+    in_kspace = weight.ndim == 4 and weight.shape[-2:] != (1, 1)
+    weight = weight if weight.ndim == 4 else weight.reshape(-1, 1, 1, 1)
+
+    def weighted(x: Tensor) -> Tensor:
+        return ifft2c(weight * fft2c(x)) if in_kspace else weight * x
+
+    right_side = operator.right_side(kspace) + weighted(image)
+    return conjugate_gradient(lambda x: operator.normal(x) + weighted(x), right_side, image, iterations, tolerance)
 
 
 def replace_samples(estimate: Tensor, measured: Tensor, mask: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import pywt
 import sigpy
 import torch
 
-from priors.signal.wavelet import WaveletSparsity
+from priors.classical.wavelet import WaveletSparsity
 
 
 def random_image(*shape: int) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Samplers against a Gaussian prior, whose posterior is known in closed form."""
+"""Few steps and the predictor-corrector against a Gaussian prior, whose posterior is known in closed form."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import pytest
 import torch
 
 from priors.learning.noise_schedule import geometric_sigmas
-from priors.prior import Prior
-from priors.sampling import few_step, predictor_corrector
+from priors.prior import Prior, expand_sigma
+from priors.rules.few_step import few_step
+from priors.rules.noise import SliceNoise
+from priors.rules.predictor_corrector import predictor_corrector
 
 SIZE, REPLICATES = 6, 8000
 SPREAD, NOISE = 0.7, 0.5
@@ -24,29 +26,33 @@ class Gaussian(Prior):
         self.mean = mean
         self.calls = 0
 
-    def denoise(self, image: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor:
+    def denoise(self, m: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor:
         self.calls += 1
-        variance = torch.as_tensor(sigma) ** 2
-        return (SPREAD**2 * image + variance * self.mean) / (SPREAD**2 + variance)
+        variance = expand_sigma(sigma, m) ** 2
+        return (SPREAD**2 * m + variance * self.mean) / (SPREAD**2 + variance)
 
 
 class Posterior(Prior):
     """Prior and data in one: its denoised estimate is the mean of the clean array given noisy array and data."""
 
-    def __init__(self, prior: Prior, consistency: Callable[[torch.Tensor, float], torch.Tensor]) -> None:
+    def __init__(self, prior: Prior, consistency: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> None:
         self.prior = prior
         self.consistency = consistency
 
-    def denoise(self, image: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor:
-        return self.consistency(self.prior.denoise(image, sigma), float(sigma))
+    def denoise(self, m: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor:
+        return self.consistency(self.prior.denoise(m, sigma), torch.as_tensor(sigma) ** 2)
 
 
 def random_array(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, dtype=torch.complex64, generator=torch.Generator().manual_seed(seed))
 
 
-def as_it_is(estimate: torch.Tensor, sigma: float) -> torch.Tensor:
+def as_it_is(estimate: torch.Tensor, variance: torch.Tensor) -> torch.Tensor:
     return estimate
+
+
+def white(seed: int = 0, entries: int = 1) -> SliceNoise:
+    return SliceNoise(seed, 0, range(entries), torch.device("cpu"))
 
 
 class Problem:
@@ -67,9 +73,9 @@ class Problem:
         residual = self.data - self.unitary @ self.prior.mean
         self.mean = self.prior.mean + self.unitary.mH @ (variance * self.mask / NOISE**2 * residual)
 
-    def consistency(self, estimate: torch.Tensor, sigma: float) -> torch.Tensor:
+    def consistency(self, estimate: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
         """Proximal step with the variance of a clean array around its denoised estimate."""
-        variance = 1 / (1 / SPREAD**2 + 1 / sigma**2)
+        variance = 1 / (1 / SPREAD**2 + 1 / float(step))
         gain = self.mask * variance / (variance + NOISE**2)
         kspace = estimate @ self.unitary.T
         return (kspace + gain * (self.data - kspace)) @ self.unitary.conj()
@@ -95,10 +101,11 @@ def test_thirty_evaluations_sample_the_posterior() -> None:
         problem.initial,
         geometric_sigmas(5e-3, 60, 30),
         problem.consistency,
+        white(),
         retained=1.0,
         second_order=True,
     )
-    assert samples.shape == (1, 1, REPLICATES, SIZE)
+    assert samples.shape == (1, REPLICATES, SIZE)
     assert problem.prior.calls == 30
     mean, covariance = problem.deviation(samples)
     assert mean < MONTE_CARLO + 0.01
@@ -114,6 +121,7 @@ def test_second_order_is_nearer_for_the_same_evaluations() -> None:
                 problem.initial,
                 geometric_sigmas(5e-3, 60, 30),
                 problem.consistency,
+                white(),
                 retained=1.0,
                 second_order=second_order,
             )
@@ -132,6 +140,7 @@ def test_injected_noise_samples_the_posterior() -> None:
         problem.initial,
         sigmas,
         problem.consistency,
+        white(),
         retained=ratio,
         injected=math.sqrt(1 - ratio**2),
     )
@@ -142,10 +151,14 @@ def test_injected_noise_samples_the_posterior() -> None:
 
 def test_without_noise_the_result_is_the_mode() -> None:
     problem = Problem()
-    result = few_step(problem.prior, problem.initial[:, :1], geometric_sigmas(0.05, 5, 200), problem.consistency)
-    torch.testing.assert_close(result[0, 0, 0], problem.mean, rtol=0, atol=0.02)
-    other = few_step(problem.prior, problem.initial[:, :1], geometric_sigmas(0.05, 5, 200), problem.consistency, seed=1)
-    assert torch.equal(result, other)
+    results = [
+        few_step(
+            problem.prior, problem.initial[:, :1], geometric_sigmas(0.05, 5, 200), problem.consistency, white(seed)
+        )
+        for seed in range(2)
+    ]
+    torch.testing.assert_close(results[0][0, 0], problem.mean, rtol=0, atol=0.02)
+    assert torch.equal(*results)
 
 
 @pytest.mark.parametrize("realisations", [1, 3])
@@ -156,6 +169,7 @@ def test_predictor_corrector_samples_the_posterior(realisations: int) -> None:
         problem.initial,
         geometric_sigmas(5e-3, 60, 200),
         as_it_is,
+        white(),
         realisations=realisations,
     )
     assert problem.prior.calls == 199 * (1 + realisations) + 1
@@ -171,7 +185,8 @@ def test_predictor_corrector_with_replaced_samples() -> None:
         prior,
         torch.zeros(1, REPLICATES, SIZE, dtype=torch.complex64),
         geometric_sigmas(5e-3, 60, 200),
-        lambda state, sigma: torch.where(mask, data, state),
+        lambda state, variance: torch.where(mask, data, state),
+        white(),
         realisations=1,
     ).reshape(-1, SIZE)
     assert torch.equal(samples[:, mask], data[mask].expand(REPLICATES, -1))
@@ -189,6 +204,7 @@ def test_langevin_corrects_a_wrong_predictor(snr: float) -> None:
         torch.full((1, 2000, SIZE), 3.0 + 0j),
         torch.tensor([1.001, 1.0]),
         as_it_is,
+        white(),
         snr=snr,
         corrector_steps=100,
         realisations=1,
@@ -202,42 +218,53 @@ def test_one_level_of_the_predictor_corrector_is_that_of_the_papers() -> None:
     class Slope(Prior):
         """Prior of the same score everywhere."""
 
-        def denoise(self, image: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor:
-            return image + float(sigma) ** 2 * score
+        def denoise(self, m: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor:
+            return m + float(sigma) ** 2 * score
 
     result = predictor_corrector(
         Slope(),
         torch.zeros(1, 3),
         torch.tensor([high, low], dtype=torch.float64),
         as_it_is,
+        white(3),
         snr=snr,
         realisations=2,
-        seed=3,
     )
-    generator = torch.Generator().manual_seed(3)
-    start, predictor, first, second = (torch.randn(1, 3, generator=generator) for _ in range(4))
+    noise = white(3)
+    start, predictor, first, second = (noise(torch.zeros(1, 3)) for _ in range(4))
     variance = high**2 - low**2
     expected = high * start + variance * score + math.sqrt(variance) * predictor
-    step = 2 * (snr * first.norm() / score.norm()) ** 2
+    step = 2 * (snr * math.sqrt(3) / score.norm()) ** 2
     assert step < low**2
     expected = expected + step * score + torch.sqrt(2 * step) * (first + second) / math.sqrt(2) + low**2 * score
-    torch.testing.assert_close(result[0], expected)
+    torch.testing.assert_close(result, expected)
 
 
 @pytest.mark.parametrize("sampler", [few_step, predictor_corrector])
-def test_seeds_and_samples(sampler: Callable[..., torch.Tensor]) -> None:
+def test_seeds_and_real_arrays(sampler: Callable[..., torch.Tensor]) -> None:
     prior, initial = Gaussian(torch.zeros(4, dtype=torch.complex64)), random_array(2, 3, 4)
     noisy: dict[str, Any] = {"retained": 0.6, "injected": 0.8} if sampler is few_step else {}
     sigmas = geometric_sigmas(0.1, 1, 5)
-    several = sampler(prior, initial, sigmas, as_it_is, samples=3, seed=5, **noisy)
-    assert several.shape == (3, 2, 3, 4)
-    for index in range(3):
-        assert torch.equal(
-            several[index : index + 1], sampler(prior, initial, sigmas, as_it_is, seed=5 + index, **noisy)
-        )
-    assert not torch.equal(several[0], several[1])
-    real = sampler(prior, initial.real, sigmas, lambda state, sigma: state.real, **noisy)
+    first, again, other = (sampler(prior, initial, sigmas, as_it_is, white(seed, 2), **noisy) for seed in (5, 5, 6))
+    assert torch.equal(first, again) and not torch.equal(first, other)
+    of_each = torch.stack((sigmas, 0.5 * sigmas), 1)
+    both = sampler(prior, initial, of_each, as_it_is, white(5, 2), **noisy)
+    torch.testing.assert_close(both[0], first[0])
+    real = sampler(prior, initial.real, sigmas, lambda state, variance: state.real, white(entries=2), **noisy)
     assert not real.is_complex()
+
+
+def test_noise_is_that_of_the_key_wherever_it_stands() -> None:
+    like, cpu = random_array(3, 50, 50), torch.device("cpu")
+    first = SliceNoise(1, 0, ["a", "b", "c"], cpu)(like)
+    turned = SliceNoise(1, 0, ["c", "a", "b"], cpu)(like)
+    assert torch.equal(first[[2, 0, 1]], turned)
+    assert torch.equal(SliceNoise(1, 0, ["b"], cpu)(like[:1])[0], first[1])
+    others = [SliceNoise(1, 1, ["a"], cpu)(like[:1])[0], SliceNoise(2, 0, ["a"], cpu)(like[:1])[0], first[1]]
+    for other in others:
+        correlation = (first[0].conj() * other).mean().abs() / 2
+        assert float(correlation) < 0.1
+    assert float(first.real.std()) == pytest.approx(1, abs=0.03)
 
 
 @pytest.mark.parametrize("sampler", [few_step, predictor_corrector])
@@ -245,23 +272,21 @@ def test_stop_returns_what_there_is(sampler: Callable[..., torch.Tensor]) -> Non
     prior, initial = Gaussian(torch.zeros(4, dtype=torch.complex64)), random_array(1, 3, 4)
     sigmas = geometric_sigmas(0.01, 1, 50)
     answers = iter([False, False] + [True] * 100)
-    result = sampler(prior, initial, sigmas, as_it_is, samples=4, stop=lambda: next(answers))
-    assert result.shape == (1, 1, 3, 4)
+    assert sampler(prior, initial, sigmas, as_it_is, white(), stop=lambda: next(answers)).shape == initial.shape
     assert prior.calls < 20
     prior.calls = 0
-    at_once = sampler(prior, initial, sigmas, as_it_is, stop=lambda: True)
-    assert at_once.shape == (1, 1, 3, 4)
+    assert sampler(prior, initial, sigmas, as_it_is, white(), stop=lambda: True).shape == initial.shape
     assert 1 <= prior.calls < 10
 
 
 @pytest.mark.parametrize("sampler", [few_step, predictor_corrector])
 def test_empty_data_stay_finite(sampler: Callable[..., torch.Tensor]) -> None:
     class Nothing(Prior):
-        def denoise(self, image: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor:
-            return image
+        def denoise(self, m: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor:
+            return m
 
-    result = sampler(Nothing(), torch.zeros(1, 2, 4, 4), geometric_sigmas(0.01, 1, 20), lambda state, sigma: 0 * state)
-    assert torch.equal(result, torch.zeros(1, 1, 2, 4, 4))
+    sigmas, empty = geometric_sigmas(0.01, 1, 20), torch.zeros(1, 2, 4, 4)
+    assert torch.equal(sampler(Nothing(), empty, sigmas, lambda state, variance: 0 * state, white()), empty)
 
 
 def test_errors() -> None:
@@ -269,12 +294,10 @@ def test_errors() -> None:
     for sampler in (few_step, predictor_corrector):
         for wrong in ([], [1.0, 1.0], [0.5, 1.0], [1.0, 0.0], [math.nan], [math.inf, 1.0]):
             with pytest.raises(ValueError, match="noise levels"):
-                sampler(prior, initial, torch.tensor(wrong), as_it_is)
-        with pytest.raises(ValueError, match="0 samples"):
-            sampler(prior, initial, sigmas, as_it_is, samples=0)
+                sampler(prior, initial, torch.tensor(wrong), as_it_is, white())
     for retained, injected in ((1.1, 0.0), (0.0, -0.1), (0.8, 0.8)):
         with pytest.raises(ValueError, match="retained"):
-            few_step(prior, initial, sigmas, as_it_is, retained=retained, injected=injected)
+            few_step(prior, initial, sigmas, as_it_is, white(), retained=retained, injected=injected)
     for values in ({"snr": -1.0}, {"snr": math.nan}, {"corrector_steps": -1}, {"realisations": 0}):
         with pytest.raises(ValueError, match="snr"):
-            predictor_corrector(prior, initial, sigmas, as_it_is, **values)  # type: ignore[arg-type]
+            predictor_corrector(prior, initial, sigmas, as_it_is, white(), **values)  # type: ignore[arg-type]

@@ -7,7 +7,7 @@ import pytest
 import sigpy.mri
 import torch
 
-from priors.data_consistency import SenseOperator, conjugate_gradient, replace_samples, sense_proximal
+from priors.signal.encoding import SenseOperator, conjugate_gradient, replace_samples, sense_proximal
 from priors.signal.fourier import fft2c
 
 

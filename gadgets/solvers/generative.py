@@ -1,0 +1,280 @@
+"""Generative reconstruction within a time budget, with a classical method to fall back on."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gadgets.solvers.budget import ENOUGH, StopClock, affordable
+from gadgets.solvers.loading import load
+from gadgets.solvers.outcome import Outcome, Problems, combine_coils, combine_sets
+from gadgets.solvers.self_training import SelfTraining
+from gadgets.stream import ReconError, one_line
+from priors.classical.cg_sense import cg_sense
+from priors.classical.l1_wavelet import l1_wavelet
+from priors.data_steps.choice import choose_consistency
+from priors.learning.networks import compute_device
+from priors.reconstruct import reconstruct
+from priors.registry import generative_method
+from priors.rules.rule import RULES, check_rule, default_rule
+from priors.settings import DataStepName, Reconstruction, ReconstructionSettings
+from priors.signal.fourier import ifft2c
+from priors.signal.noise import noise_level
+
+log = logging.getLogger("genrecon")
+
+CONSISTENCY = "GenreconDataConsistency"
+TRAINING = "GenreconTraining"
+POSITIONS = 16  # readout positions of a volume that the data step and the noise level are taken from
+L1_STEPS = 15.0  # steps of the sampler that take as long as l1_wavelet, until it was timed
+
+# Properties of the gadget that are settings of the reconstruction by the same name.
+SETTINGS = (
+    "data_consistency", "sampler", "steps", "sigma_max", "sigma_min", "samples", "seed", "keep_measured", "data_weight",
+    "window", "rank",
+)  # fmt: skip
+
+# Prewhitened data have noise of level 1, less for averages. An estimate within this range of it is taken for that; one
+# beyond it is that of a scanner's filter, which makes the noise of the outer k-space less.
+LIKE_PREWHITENED = (0.75, 1.3)
+
+_FAILURES = (ValueError, ArithmeticError, RuntimeError, MemoryError)
+
+
+class GenerativeSolver:
+    """Reconstructs problems with a generative prior; when it cannot, by `l1_wavelet` or `cg_sense`, and says so.
+
+    Parameters
+    ----------
+    parameters : properties of the gadget
+    gadget : its name, for messages
+    header : header of the scan
+    images : how many images it will have
+
+    Attributes
+    ----------
+    settings_text : settings that all images of a scan have, for their meta
+    megabytes : working memory of the problems that are worth solving together
+
+    Raises
+    ------
+    ReconError
+        Weights that cannot be loaded, a device that is not there, noise levels that the prior does not know, a rule
+        that does not fit to it.
+    """
+
+    def __init__(self, parameters: Any, gadget: str, header: Any, images: int = 1) -> None:
+        self._method = parameters.method
+        try:
+            self._device = compute_device(parameters.device)
+        except ValueError as error:
+            raise ReconError(f"gadget {gadget}: property 'device': {one_line(ReconError(str(error)))}") from None
+        try:
+            self._prior, card, prior_text = load(parameters.method, parameters.prior, self._device)
+        except OSError as error:
+            raise ReconError(
+                f"gadget {gadget}: property 'prior': {error.filename} cannot be read ({error.strerror}); give a "
+                ".safetensors file of weights"
+            ) from None
+        except (ValueError, RuntimeError) as error:  # also a GPU without room for it
+            raise ReconError(f"gadget {gadget}: property 'prior': {one_line(ReconError(str(error)))}") from None
+        method = generative_method(parameters.method)
+        try:
+            given = {name: getattr(parameters, name) for name in SETTINGS}
+            self._settings = ReconstructionSettings(**method.settings, **given)
+            self._rule = default_rule(self._prior) if parameters.sampler == "auto" else str(parameters.sampler)
+            check_rule(self._rule, self._prior)
+            for level in (parameters.sigma_max, parameters.sigma_min):
+                if level:
+                    self._prior.sigma_levels.check(torch.tensor([level]))
+        except ValueError as error:
+            raise ReconError(f"gadget {gadget}: {error}") from None
+        shown = ("data_consistency", "samples", "seed", "keep_measured")
+        self.settings_text = " ".join(f"{name}={getattr(parameters, name)}" for name in shown)
+        self.settings_text += f" sampler={self._rule} steps={parameters.steps or 'auto'} prior={prior_text}"
+        self._self_training: SelfTraining | None = None
+        if parameters.training == "self":
+            if not method.self_training or card is None:
+                raise ReconError(f"gadget {gadget}: method {parameters.method} does not learn from the scan")
+            self.settings_text += " training=self"
+            self._self_training = SelfTraining(parameters, header, self._prior, card, images)
+        self._noise_level = float(parameters.noise_level)
+        self._step_s: float | None = None  # seconds of a step of a problem, as last measured
+        self._l1_s: float | None = None  # seconds of l1_wavelet a problem
+        self._deadline, self._problems = math.inf, 1
+        self._choice: tuple[DataStepName, str] = self._settings.data_consistency, ""
+        # A GPU is only fast with much at a time.
+        self.megabytes = 192.0 if self._device.type == "cpu" else 4096.0
+
+    def noise(self, kspace: Tensor, mask: Tensor, prewhitened: float) -> float:
+        """Noise level of an image or volume in each part.
+
+        Parameters
+        ----------
+        kspace : complex64 (batch, coil, y, x), in the units of the scan
+        mask : bool (batch, 1, y, x), or (1, 1, y, x) for all
+        prewhitened : level that NoiseAdjustGadget and averaging left; 0 where nothing was prewhitened
+
+        Returns
+        -------
+        float
+            As given by the property `noise_level`, else by prewhitening, else estimated from the data; 0 where that
+            fails.
+        """
+        if self._noise_level:
+            return self._noise_level
+        try:
+            estimate = noise_level(*_some(kspace, mask))
+        except _FAILURES as error:  # the reconstruction will meet it too, and falls back
+            log.info("traceback", exc_info=error)
+            return 0.0
+        low, high = LIKE_PREWHITENED
+        return prewhitened if low * prewhitened < estimate < high * prewhitened else estimate
+
+    def choose(self, kspace: Tensor, mask: Tensor, maps: Tensor, noise: float) -> tuple[DataStepName, str]:
+        """Data step for all problems of an image or volume of this noise level, and why."""
+        kspace, mask, maps = *_some(kspace, mask), _positions(maps)
+        try:
+            levels = torch.tensor(noise).expand(len(kspace))
+            return choose_consistency(self._settings.data_consistency, kspace, mask, maps, levels)
+        except _FAILURES as error:
+            log.info("traceback", exc_info=error)
+            return self._settings.data_consistency, f"not known: {one_line(error)}"
+
+    def begin(self, deadline: float, problems: int, choice: tuple[DataStepName, str]) -> None:
+        """The next `problems` problems must be done by `deadline` (time.monotonic), with a choice of `choose`."""
+        self._deadline, self._problems, self._choice = deadline, problems, choice
+
+    def __call__(self, problems: Problems) -> Outcome:
+        """Outcome of problems."""
+        now = time.monotonic()
+        count = len(problems)
+        deadline = now + max(self._deadline - now, 0.0) * min(count / max(self._problems, 1), 1.0)
+        self._problems -= count
+        warning = self._learn(problems)
+        step_s = None if self._step_s is None else self._step_s * count
+        settings, cut = affordable(self._settings, self._rule, deadline - time.monotonic(), step_s)
+        if settings is None:
+            return self._fall_back(problems, deadline, "no time for it within time_budget_s")
+        try:
+            settings = replace(settings, data_consistency=self._choice[0])
+            outcome = self._reconstructed(problems, settings, deadline)
+        except _FAILURES as error:
+            log.info("traceback", exc_info=error)
+            return self._fall_back(problems, deadline, f"the prior failed: {one_line(error)}")
+        if outcome is None:
+            return self._fall_back(problems, deadline, "stopped by time_budget_s")
+        for text in filter(None, (cut, warning)):
+            outcome.warn(text)
+        return outcome
+
+    def _learn(self, problems: Problems) -> str:
+        """Learn from the scan when it is time for it, in less than half of what is left; what to warn of."""
+        training = self._self_training
+        if training is None or not training.due(problems.mask):
+            return ""
+        settings = replace(self._settings, data_consistency=self._choice[0])
+        warning = training.look(
+            problems.kspace.to(self._device),
+            problems.mask.to(self._device),
+            problems.maps.to(self._device),
+            problems.noise.to(self._device),
+            settings,
+            (self._deadline - time.monotonic()) / 2,
+        )
+        self._prior = training.prior
+        return warning
+
+    def _reconstructed(self, problems: Problems, settings: ReconstructionSettings, deadline: float) -> Outcome | None:
+        """Outcome of the sampler; None where it was stopped too early for a good image."""
+        start = time.monotonic()
+        steps = settings.steps or RULES[self._rule].steps
+        stop = StopClock(deadline, ENOUGH * steps) if math.isfinite(deadline) else None
+        maps = problems.maps.to(self._device)
+        result = reconstruct(
+            problems.kspace.to(self._device),
+            problems.mask.to(self._device),
+            maps,
+            self._prior,
+            settings,
+            noise=problems.noise,
+            keys=problems.keys,
+            stop=stop,
+        )
+        if result.evaluations:
+            self._step_s = (time.monotonic() - start) / (result.evaluations * len(problems))
+        if result.finished * settings.samples < ENOUGH:
+            return None
+        coils = ifft2c(result.kspace)  # (sample, batch, coil, y, x)
+        mean = coils.mean(0)
+        images = combine_coils(mean, (maps[:, 0].conj() * mean).sum(1))
+        deviations = None
+        if settings.samples > 1 and len(coils) > 1:
+            magnitudes = torch.linalg.vector_norm(coils, dim=2)
+            images = torch.polar(magnitudes.mean(0), images.angle())
+            deviations = magnitudes.std(0).cpu()
+        notes = self._notes(result, problems.level)
+        if self._self_training is not None:
+            self._self_training.reconstructed(images)
+        log.info("%s: %s", self._method, ", ".join(f"{name} {text}" for name, text in notes[0].items()))
+        outcome = Outcome(images.cpu(), deviations, notes, result.warnings)
+        if result.finished < 1:
+            done = f"{result.finished:.0%} of its steps"
+            outcome.warn(f"the sampler was stopped after {done}, to keep time_budget_s")
+        return outcome
+
+    def _notes(self, result: Reconstruction, level: Tensor) -> list[dict[str, str]]:
+        """Meta attributes of each image."""
+        # The reason of a choice is each image's own.
+        reason = "" if self._choice[1] and result.consistency == self._choice[0] else f" ({result.reason})"
+        notes = [
+            {
+                CONSISTENCY: result.consistency + reason,
+                "GenreconEvaluations": str(result.evaluations),
+                "GenreconNoiseLevel": f"{value:.4g}",
+            }
+            for value in (result.noise.cpu() * level).tolist()
+        ]
+        if self._self_training is not None and self._self_training.note:
+            for note in notes:
+                note[TRAINING] = self._self_training.note
+        return notes
+
+    def _fall_back(self, problems: Problems, deadline: float, reason: str) -> Outcome:
+        """The best image that a classical method makes in the time left."""
+        kspace, maps, mask = problems.kspace, problems.maps, problems.mask
+        left = deadline - time.monotonic()
+        name, images = "cg_sense", None
+        if left > (self._l1_s or L1_STEPS * (self._step_s or 0.0)) * len(kspace):
+            try:
+                start = time.monotonic()
+                images = l1_wavelet(kspace, maps, mask)
+                self._l1_s = (time.monotonic() - start) / len(kspace)
+                name = "l1_wavelet"
+                if not bool(torch.isfinite(torch.view_as_real(images)).all()):
+                    raise FloatingPointError("it diverged")
+            except (ValueError, ArithmeticError, RuntimeError, MemoryError) as error:
+                log.warning("l1_wavelet failed too: %s", one_line(error))
+                name, images = "cg_sense", None
+        if images is None:
+            images = cg_sense(kspace, maps, mask)
+        text = f"reconstructed by {name} instead of {self._method}: {reason}"
+        log.warning("%s", text)
+        outcome = Outcome(combine_sets(images, maps), notes=[{"GenreconFallback": name} for _ in kspace])
+        outcome.warn(text)
+        return outcome
+
+
+def _some(kspace: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """K-space and masks of some positions of a volume, all of a slice."""
+    return _positions(kspace), _positions(mask.expand(len(kspace), *mask.shape[1:]))
+
+
+def _positions(array: Tensor) -> Tensor:
+    return array[torch.linspace(0, len(array) - 1, min(len(array), POSITIONS)).round().long()]

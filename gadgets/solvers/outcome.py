@@ -1,0 +1,90 @@
+"""What is reconstructed at a time, and what comes out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Problems:
+    """2D problems of one size: slices, or readout positions of volumes.
+
+    Parameters
+    ----------
+    kspace : complex64 (batch, coil, y, x), of signal level 1
+    mask : bool (batch, 1, y, x)
+    maps : complex64 (batch, set, coil, y, x)
+    level : float32 (batch,), signal level that the k-space was divided by
+    noise : float32 (batch,), standard deviation of the noise of the k-space in each part; 0 where it is not known
+    keys : what tells each problem from all others of the scan
+    """
+
+    kspace: Tensor
+    mask: Tensor
+    maps: Tensor
+    level: Tensor
+    noise: Tensor
+    keys: Sequence[Hashable]
+
+    def __len__(self) -> int:
+        return len(self.kspace)
+
+    def part(self, chosen: Tensor) -> Problems:
+        """Some of the problems, by their indices."""
+        keys = [self.keys[index] for index in chosen.tolist()]
+        kspace, mask, maps = self.kspace[chosen], self.mask[chosen], self.maps[chosen]
+        return Problems(kspace, mask, maps, self.level[chosen], self.noise[chosen], keys)
+
+
+@dataclass
+class Outcome:
+    """Images of a reconstruction, and what must be said of how they came about.
+
+    Parameters
+    ----------
+    images : complex64 (batch, y, x)
+    deviations : float32 (batch, y, x), standard deviation of the magnitude over posterior samples; None of one sample
+    notes : meta attributes by name, of each image
+    warnings : what users must know of each image, for its meta and DICOM
+    """
+
+    images: Tensor
+    deviations: Tensor | None = None
+    notes: list[dict[str, str]] = field(default_factory=list)
+    warnings: list[list[str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.notes = self.notes or [{} for _ in self.images]
+        self.warnings = self.warnings or [[] for _ in self.images]
+
+    def warn(self, text: str) -> None:
+        """Add a warning to every image."""
+        for warnings in self.warnings:
+            warnings.append(text)
+
+
+Solve = Callable[[Problems], Outcome]
+
+
+def combine_sets(images: Tensor, maps: Tensor) -> Tensor:
+    """One image of all map sets: root-sum-of-squares of the coil images maps x images, phase of the first set.
+
+    Parameters
+    ----------
+    images : complex64 (batch, set, y, x)
+    maps : complex64 (batch, set, coil, y, x)
+
+    Returns
+    -------
+    complex64 (batch, y, x)
+    """
+    return combine_coils((maps * images[:, :, None]).sum(1), images[:, 0])
+
+
+def combine_coils(coils: Tensor, phase_of: Tensor) -> Tensor:
+    """Root-sum-of-squares of coil images (batch, coil, y, x) with the phase of other images (batch, y, x)."""
+    return torch.polar(torch.linalg.vector_norm(coils, dim=1), phase_of.angle())

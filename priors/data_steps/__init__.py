@@ -1,0 +1,1 @@
+"""Data steps: how an estimate is made to agree with what was measured."""

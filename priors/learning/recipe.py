@@ -1,0 +1,179 @@
+"""How a kind of prior is trained: what it needs, what can be set, and what comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+import torch
+from torch import Tensor
+
+Progress = Callable[[str, int, int, float], None]  # stage, steps done, steps in all, loss
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """What a prior learns from.
+
+    Parameters
+    ----------
+    images : Tensor
+        Complex images of maximum 1, complex64, shape (slice, y, x).
+    held_out : Tensor
+        Images that quality is measured on, likewise; may be none.
+    kspace : Tensor or None
+        Coil k-space of the images, complex64, shape (slice, coil, y, x), where the recipe asks for one scan.
+    text : str
+        Where they are from, for the card.
+    """
+
+    images: Tensor
+    held_out: Tensor
+    kspace: Tensor | None
+    text: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where a training runs.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder of the run's state, which a repeated call takes up again.
+    device : torch.device
+        Where to compute.
+    leader : bool
+        Whether this process is the one that writes.
+    progress : callable, optional
+        Called with stage, steps done, steps in all and loss.
+    """
+
+    folder: Path
+    device: torch.device
+    leader: bool = True
+    progress: Progress | None = None
+
+    def report(self, stage: str, steps: int) -> Callable[[int, float], None] | None:
+        """Progress of one stage, as a trainer calls it."""
+        progress = self.progress
+        return None if progress is None else lambda step, loss: progress(stage, step, steps, loss)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What came out of a training.
+
+    Parameters
+    ----------
+    weights : mapping of Tensor
+        Weights by name.
+    options : dict
+        Options of the kind, for the card.
+    typical_gain : tuple of float, optional
+        See `ModelCard`.
+    steps : int
+        Optimiser steps.
+    quality : dict
+        Measured figures by name.
+    losses : list of float
+        Mean loss of every ten steps.
+    text : str
+        What was done to the images, for the card; begins with a comma, or is empty.
+    """
+
+    weights: Mapping[str, Tensor]
+    options: dict[str, Any]
+    typical_gain: tuple[float, float] | None
+    steps: int
+    quality: dict[str, float]
+    losses: list[float]
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a kind of prior is trained.
+
+    Parameters
+    ----------
+    options : type
+        Frozen dataclass of what can be set, with a default each; nested dataclasses are tables of their own.
+    train : callable
+        Takes options, a `TrainingSet` and a `Run` to `Trained`.
+    one_scan : bool
+        Whether it learns from one multi-coil scan, whose coil k-space it needs.
+    """
+
+    options: type
+    train: Callable[[Any, TrainingSet, Run], Trained]
+    one_scan: bool = False
+
+
+def settable(options: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Names (with dots where nested) and values of all that can be set in options."""
+    for entry in fields(options):
+        value = getattr(options, entry.name)
+        if is_dataclass(value):
+            yield from settable(value, f"{prefix}{entry.name}.")
+        else:
+            yield f"{prefix}{entry.name}", value
+
+
+def with_settings(options: Any, pairs: Mapping[str, str]) -> Any:
+    """Options with some values set from texts.
+
+    Parameters
+    ----------
+    options : dataclass instance
+        Options.
+    pairs : mapping of str
+        Texts by name; the part of a name behind its last dot will do where it is the only one.
+
+    Returns
+    -------
+    Of the type of `options`.
+
+    Raises
+    ------
+    ValueError
+        For a name that is unknown or stands for several, or a text that is no such value.
+    """
+    names = [name for name, _ in settable(options)]
+    for given, text in pairs.items():
+        found = [name for name in names if name == given or name.endswith(f".{given}")]
+        found = [given] if given in found else found
+        if len(found) != 1:
+            what = f"could be {' or '.join(found)}" if found else f"is unknown; there are {', '.join(names)}"
+            raise ValueError(f"setting '{given}' {what}")
+        options = _set(options, found[0].split("."), text)
+    return options
+
+
+def _set(options: Any, path: list[str], text: str) -> Any:
+    name, *rest = path
+    value = getattr(options, name)
+    if rest:
+        return replace(options, **{name: _set(value, rest, text)})
+    try:
+        return replace(options, **{name: _parsed(text, get_type_hints(type(options))[name])})
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"setting '{name}' is '{text}': {error}") from None
+
+
+def _parsed(text: str, kind: Any) -> Any:
+    if kind is bool:
+        if text.lower() not in ("true", "false", "1", "0"):
+            raise ValueError("give true or false")
+        return text.lower() in ("true", "1")
+    if get_origin(kind) is tuple:
+        of_parts = get_args(kind)
+        found = tuple(_parsed(part.strip(), of_parts[0]) for part in text.split(",") if part.strip())
+        if of_parts[-1] is not ... and len(found) != len(of_parts):
+            raise ValueError(f"give {len(of_parts)} values, by commas")
+        return found
+    if kind in (int, float, str):
+        return kind(text)
+    return text  # a choice of names, which the dataclass checks

@@ -1,0 +1,203 @@
+"""The generative methods by name: one line each. A method's module says how it is loaded, used and trained."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from priors.learning.cards import ModelCard
+from priors.learning.checkpoints import read_checkpoint, shipped_checkpoint
+from priors.learning.recipe import Recipe
+from priors.prior import Prior
+
+# One line a method: its name, and where its `GenerativeMethod` is.
+METHODS: dict[str, str] = {
+    "wkgm": "priors.wkgm:WKGM",
+    "svd_wkgm": "priors.wkgm:SVD_WKGM",
+    "hkgm": "priors.hkgm:HKGM",
+}
+CUSTOM = "custom"  # the method of a prior that is named by its file or module
+ENTRY_POINTS = "genrecon.priors"  # group in which installed packages name theirs
+
+
+@dataclass(frozen=True)
+class GenerativeMethod:
+    """A prior, and how it is used unless the user says otherwise.
+
+    Parameters
+    ----------
+    summary : str
+        What it is, and the paper, in one line.
+    load : callable
+        Makes the prior of a card and its weights.
+    weights : str
+        Name of the weights that come with the package; empty for none.
+    settings : dict
+        Entries of `ReconstructionSettings` that differ from the defaults.
+    recipe : Recipe, optional
+        How it is trained; None where it is not, or where it uses the weights of another.
+    prior : Prior, optional
+        The prior itself, where it needs no weights.
+    self_training : bool
+        Whether it can go on learning from the scan.
+    """
+
+    summary: str
+    load: Callable[[ModelCard, Mapping[str, Tensor]], Prior]
+    weights: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
+    recipe: Recipe | None = None
+    prior: Prior | None = None
+    self_training: bool = False
+
+    def without_weights(self) -> Prior:
+        """The prior of a method that needs no weights. Raises ValueError for one that does."""
+        if self.prior is None:
+            raise ValueError("it needs weights: give a .safetensors file")
+        return self.prior
+
+
+@functools.lru_cache(maxsize=1)
+def _installed() -> dict[str, metadata.EntryPoint]:
+    return {point.name: point for point in metadata.entry_points(group=ENTRY_POINTS) if point.name not in METHODS}
+
+
+def method_names() -> tuple[str, ...]:
+    """Names of all methods: those of the package, those of installed packages, and `custom`."""
+    return (*METHODS, *_installed(), CUSTOM)
+
+
+def is_generative(name: str) -> bool:
+    """Whether a name is one of a generative method."""
+    return name in METHODS or name == CUSTOM or name in _installed()
+
+
+def generative_method(name: str) -> GenerativeMethod:
+    """Method of a name.
+
+    Raises
+    ------
+    ValueError
+        If there is none, or an installed package's cannot be loaded.
+    """
+    if name == CUSTOM:
+        return GenerativeMethod("a prior of your own, named by the property prior", _no_weights)
+    if name in METHODS:
+        module, _, target = METHODS[name].partition(":")
+        found = getattr(importlib.import_module(module), target)
+    elif name in _installed():
+        found = _installed()[name].load()
+    else:
+        raise ValueError(f"prior: there is no method '{name}'; take {', '.join(method_names())}")
+    if isinstance(found, GenerativeMethod):
+        return found
+    prior = prior_of(found, name)
+    return GenerativeMethod(f"{type(prior).__name__} of an installed package", _no_weights, prior=prior)
+
+
+def load_prior(path: Path) -> tuple[Prior, ModelCard]:
+    """Trained prior of a file, by the kind that its card names.
+
+    Parameters
+    ----------
+    path : Path
+        File of the weights, `name.safetensors`, with its card `name.json` beside it.
+
+    Returns
+    -------
+    prior : Prior
+        The prior, on the CPU.
+    card : ModelCard
+        Its card.
+
+    Raises
+    ------
+    ValueError
+        In one line: see `read_checkpoint`; or a kind that is not known here, or weights of another architecture.
+    """
+    card, weights = read_checkpoint(path)
+    try:
+        return generative_method(card.kind).load(card, weights), card
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def is_code(text: str) -> bool:
+    """Whether a text names code, FILE.py:NAME or MODULE:NAME, and not weights."""
+    return ":" in text and not text.endswith(".safetensors")
+
+
+def prior_from_code(text: str) -> Prior:
+    """Prior that a file or a module defines.
+
+    Parameters
+    ----------
+    text : str
+        FILE.py:NAME or MODULE:NAME, of a `Prior`, a class of one without arguments, or a function that makes one.
+
+    Returns
+    -------
+    Prior
+
+    Raises
+    ------
+    ValueError
+        If there is no such file, module or name, or it is no prior.
+    """
+    where, _, name = text.rpartition(":")
+    try:
+        if where.endswith(".py"):
+            path = Path(where).expanduser().resolve()
+            spec = importlib.util.spec_from_file_location(f"_prior_{path.stem}", path)
+            assert spec is not None and spec.loader is not None
+            module = importlib.util.module_from_spec(spec)
+            sys.modules[spec.name] = module  # where dataclasses look for their module
+            spec.loader.exec_module(module)
+        else:
+            module = importlib.import_module(where)
+    except Exception as error:  # any error of somebody else's code
+        raise ValueError(f"prior {text}: {where} cannot be loaded ({type(error).__name__}: {error})") from error
+    if not hasattr(module, name):
+        raise ValueError(f"prior {text}: {where} has no '{name}'; name a Prior, FILE.py:NAME")
+    return prior_of(getattr(module, name), text)
+
+
+def prior_of(found: Any, text: str) -> Prior:
+    """The prior that an object is or makes. Raises ValueError, which begins with the text, where it is none."""
+    if callable(found) and not isinstance(found, Prior):
+        try:
+            found = found()
+        except Exception as error:  # any error of somebody else's code
+            raise ValueError(f"prior {text}: it failed ({type(error).__name__}: {error})") from error
+    if not isinstance(found, Prior):
+        raise ValueError(f"prior {text}: a {type(found).__name__} is no Prior; derive from priors.prior.Prior")
+    return found
+
+
+def weights_of(method: str, given: str) -> Path:
+    """File of a method's weights: the given one, or the one that comes with the package.
+
+    Raises
+    ------
+    ValueError
+        If neither is there to be named.
+    """
+    if given:
+        return Path(given).expanduser()
+    name = generative_method(method).weights
+    if not name:
+        raise ValueError(f"method {method}: it needs a prior: weights (.safetensors), FILE.py:NAME or MODULE:NAME")
+    return shipped_checkpoint(name)
+
+
+def _no_weights(card: ModelCard, _weights: Mapping[str, Tensor]) -> Prior:
+    raise ValueError(f"weights of kind '{card.kind}' need the method of that name")

@@ -1,0 +1,1 @@
+"""Rules: how a prior and the data take turns. `priors.rules.rule` lists them by name."""

@@ -1,0 +1,135 @@
+"""Relaxation towards the denoised state: annealed over noise levels, or at one level with momentum."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from priors.prior import Prior
+from priors.rules.rule import DataStep, Noise, Stop, check_levels, column
+
+
+def annealed(
+    prior: Prior,
+    initial: Tensor,
+    sigmas: Tensor,
+    data_step: DataStep,
+    noise: Noise,
+    *,
+    relaxation: float = 0.015,
+    temperature: float = 0.0,
+    stop: Stop | None = None,
+) -> Tensor:
+    r"""Annealed relaxation, the "annealed Langevin" of NCSN and HGGDP.
+
+    Parameters
+    ----------
+    prior : Prior
+        Prior, by its score s.
+    initial : Tensor
+        First estimate, shape (batch, ...).
+    sigmas : Tensor
+        Noise level of every step, not rising, shape (steps,) or (steps, batch); HGGDP: ten levels, 80 steps each.
+    data_step : callable
+        Maps an array and the variance of the prior's step to an array that agrees with the data.
+    noise : callable
+        White noise of unit variance like an array.
+    relaxation : float
+        Fraction eta of the way to the denoised state, above 0 and at most 1, the same at every level; HGGDP: 0.015.
+    temperature : float
+        Factor of the Langevin noise; 1: honest Langevin steps, 0: none.
+    stop : callable, optional
+        Asked before every step but the first; the state stands where it says True.
+
+    Returns
+    -------
+    Tensor
+        The last state, of the shape of `initial`.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of bounds.
+
+    Notes
+    -----
+    :math:`m \leftarrow C(m + \alpha s(m, \sigma) + T \sqrt{2 \alpha} z)` with :math:`\alpha = \eta \sigma^2` (Song and
+    Ermon, NeurIPS 2019; Quan et al., IEEE TMI 2021).
+    """
+    levels = check_levels(sigmas, falling=False)
+    if not (0 < relaxation <= 1 and temperature >= 0):
+        raise ValueError(f"sampler: relaxation {relaxation} must be above 0 and at most 1, temperature 0 or more")
+    state = initial
+    for index, sigma in enumerate(levels):
+        if index and stop is not None and stop():
+            break
+        variance = relaxation * sigma**2
+        moved = state + column(variance, state) * prior.score(state, sigma)
+        if temperature:
+            moved = moved + column(temperature * (2 * variance).sqrt(), state) * noise(state)
+        state = data_step(moved, variance)
+    return state
+
+
+def momentum(
+    prior: Prior,
+    initial: Tensor,
+    sigmas: Tensor,
+    data_step: DataStep,
+    noise: Noise,
+    *,
+    momentum: float = 0.9,
+    draws: int = 0,
+    stop: Stop | None = None,
+) -> Tensor:
+    r"""Descent with momentum along the prior's direction, as DAEP, DMSP and WDAEP use it.
+
+    Parameters
+    ----------
+    prior : Prior
+        Prior, by its denoiser D.
+    initial : Tensor
+        First estimate, shape (batch, ...).
+    sigmas : Tensor
+        Noise level of every step, not rising (one and the same, in the papers), shape (steps,) or (steps, batch).
+    data_step : callable
+        Maps an array and the variance of the prior's step to an array that agrees with the data.
+    noise : callable
+        White noise of unit variance like an array.
+    momentum : float
+        Part of the last step that is kept, 0 to below 1; published: 0.9.
+    draws : int
+        Noise draws at which D is evaluated and averaged; 0: at the state itself.
+    stop : callable, optional
+        Asked before every step but the first; the state stands where it says True.
+
+    Returns
+    -------
+    Tensor
+        The last state, of the shape of `initial`.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of bounds.
+
+    Notes
+    -----
+    :math:`v \leftarrow \beta v + (1 - \beta) (\overline{D(m + \sigma n_j, \sigma)} - m)`, :math:`m \leftarrow C(m + v)`
+    (Bigdeli et al., NeurIPS 2017; Liu et al., MRM 2020; Zhang et al., MedIA 2020).
+    """
+    levels = check_levels(sigmas, falling=False)
+    if not 0 <= momentum < 1 or draws < 0:
+        raise ValueError(f"sampler: momentum {momentum} must be 0 to below 1 and draws {draws} 0 or more")
+    state, velocity = initial, torch.zeros_like(initial)
+    for index, sigma in enumerate(levels):
+        if index and stop is not None and stop():
+            break
+        if draws:
+            noisy = (state + column(sigma, state) * noise(state) for _ in range(draws))
+            estimate = torch.stack([prior.denoise(one, sigma) for one in noisy]).mean(0)
+        else:
+            estimate = prior.denoise(state, sigma)
+        velocity = momentum * velocity + (1 - momentum) * (estimate - state)
+        state = data_step(state + velocity, sigma**2)
+    return state

@@ -1,0 +1,83 @@
+"""Methods by name, and priors from files and packages outside this one."""
+
+from __future__ import annotations
+
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+import torch
+
+from gadgets.solvers.loading import load
+from priors import registry
+from priors.learning.recipe import settable, with_settings
+from priors.prior import Prior, SigmaLevels
+from priors.registry import generative_method, method_names, prior_from_code
+from tests.paths import ROOT
+
+EXAMPLE = ROOT / "docs" / "examples" / "smoothing_prior.py"
+CPU = torch.device("cpu")
+
+
+def test_every_method_is_complete() -> None:
+    for name in registry.METHODS:
+        method = generative_method(name)
+        assert method.summary
+        if method.recipe is not None:
+            options = method.recipe.options()
+            changed = with_settings(options, {"settings.steps": "20", "base_channels": "16", "multipliers": "1,2"})
+            assert dict(settable(changed))["architecture.multipliers"] == (1, 2)
+            with pytest.raises(ValueError, match="setting 'stepz' is unknown"):
+                with_settings(options, {"stepz": "1"})
+            with pytest.raises(ValueError, match="setting 'steps' is 'many'"):
+                with_settings(options, {"steps": "many"})
+    with pytest.raises(ValueError, match="no method 'telepathy'"):
+        generative_method("telepathy")
+
+
+FAULTY = """
+from priors.prior import Prior
+class Fails(Prior):
+    def __init__(self):
+        raise RuntimeError("no GPU")
+    def denoise(self, m, sigma):
+        return m
+class Other:
+    pass
+"""
+
+
+def test_code_that_is_no_prior(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(FAULTY)
+    (tmp_path / "broken.py").write_text("import no_such_module")
+    for text, match in (
+        (f"{path}:Nothing", "has no 'Nothing'"),
+        (f"{path}:Fails", "RuntimeError: no GPU"),
+        (f"{path}:Other", "a Other is no Prior"),
+        (f"{tmp_path}/broken.py:A", "cannot be loaded .*no_such_module"),
+        (f"{tmp_path}/none.py:A", "cannot be loaded"),
+        ("no.such.module:A", "cannot be loaded"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            prior_from_code(text)
+    with pytest.raises(ValueError, match="which method custom takes and wkgm does not"):
+        load("wkgm", f"{EXAMPLE}:SmoothingPrior", CPU)
+    with pytest.raises(ValueError, match="it needs a prior"):
+        load("custom", "", CPU)
+
+
+def test_a_prior_says_something() -> None:
+    with pytest.raises(TypeError, match="a prior overrides denoise, score"):
+        type("Silent", (Prior,), {})
+    with pytest.raises(ValueError, match="ascend"):
+        SigmaLevels((0.2, 0.1))
+    assert SigmaLevels((0.1, 1.0)).nearest(torch.tensor([0.2, 0.5])).tolist() == pytest.approx([0.1, 1.0])
+
+
+def test_an_installed_package_brings_a_method(monkeypatch: pytest.MonkeyPatch) -> None:
+    point = metadata.EntryPoint("smoothing", "tests.priors.gaussian:WHITE", registry.ENTRY_POINTS)
+    monkeypatch.setattr(registry, "_installed", lambda: {"smoothing": point})
+    assert "smoothing" in method_names() and registry.is_generative("smoothing")
+    prior, card, text = load("smoothing", "", CPU)
+    assert card is None and text == "smoothing" and prior.sigma_levels.continuous
