@@ -41,7 +41,8 @@ from pipelines.evaluation.arrays import ArrayReconstruction
 from pipelines.train import train as run_training
 from priors.learning.checkpoints import shipped_checkpoint
 from priors.learning.networks import Architecture, EdmDenoiser, compute_device
-from priors.learning.training import ImageCrops, Trainer, TrainingSettings, normalised
+from priors.learning.trainer import Trainer
+from priors.learning.training import ImageCrops, TrainingSettings, normalised
 from priors.registry import load_prior
 from priors.signal.fourier import fft2c, ifft2c
 from priors.signal.weighting import Weighting

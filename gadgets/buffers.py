@@ -119,3 +119,46 @@ def slices_come_again(header: Any) -> bool:
     limits = header.encoding[0].encodingLimits
     several = [limit is not None and limit.maximum > 0 for limit in (limits.phase, limits.set, limits.contrast)]
     return limits.repetition is None or limits.repetition.maximum > 0 or any(several)
+
+
+def filled(data: Array, ref: Array) -> Array:
+    """K-space with the samples that only the calibration buffer has.
+
+    Parameters
+    ----------
+    data, ref : complex64 [RO, E1, E2, CHA, N, S, LOC]; a ref of another shape is left alone
+
+    Returns
+    -------
+    complex64 array like `data`
+    """
+    if ref.shape != data.shape:
+        return data
+    return np.where((data != 0).any(axis=3, keepdims=True), data, ref)
+
+
+def averaged(data: Array, headers: Array) -> tuple[Array, Array, int]:
+    """Average a buffer over the axis (N or S) along which the average counter changes; the measured samples only.
+
+    Parameters
+    ----------
+    data : complex64 [RO, E1, E2, CHA, N, S, LOC]
+    headers : object array [E1, E2, N, S, LOC]
+
+    Returns
+    -------
+    Data and headers, that axis of length 1, and how many averages were merged; unchanged, and 1, without such an axis.
+    """
+    for axis in (2, 3):
+        if headers.shape[axis] == 1:
+            continue
+        counters = [
+            {int(head.idx.average) for head in headers.take(index, axis).flat if head.number_of_samples}
+            for index in range(headers.shape[axis])
+        ]
+        found = [averages for averages in counters if averages]
+        if all(len(averages) == 1 for averages in found) and len(set().union(*found)) == len(found) > 1:
+            count = (data != 0).any(axis=3, keepdims=True).sum(axis=axis + 2, keepdims=True)
+            mean = data.sum(axis=axis + 2, keepdims=True) / np.maximum(count, 1)
+            return mean.astype(np.complex64), headers.take([0], axis), len(found)
+    return data, headers, 1

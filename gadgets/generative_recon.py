@@ -13,18 +13,29 @@ import ismrmrd
 import numpy as np
 import torch
 from gadgetron.types import ImageArray, ReconData
-from gadgetron.types.recon_data import ReconBit, ReconBuffer
+from gadgetron.types.recon_data import ReconBit
 from torch import Tensor
 
 from gadgets.acquisitions import calibration_mode
-from gadgets.buffers import Array, image_from_problems, is_3d, kspace_problems, maps_of, maps_problems, sampled
+from gadgets.buffers import (
+    Array,
+    averaged,
+    filled,
+    image_from_problems,
+    is_3d,
+    kspace_problems,
+    maps_of,
+    maps_problems,
+    sampled,
+)
+from gadgets.image_headers import image_header, recon_steps
 from gadgets.images import DEVIATION, DEVIATION_SERIES, SCALE_RATIO
 from gadgets.solvers.classical import METHODS
 from gadgets.solvers.generative import CONSISTENCY, GenerativeSolver
 from gadgets.solvers.methods import PROBLEM_MEGABYTES, all_methods, foreign_option, solve_in_parts
 from gadgets.solvers.outcome import Outcome, Problems, Solve
 from gadgets.stream import Gadget, ReconError, parameter
-from gadgets.twins.field_of_view import adjustment_gain, adjustment_steps, centre_shift
+from gadgets.twins.field_of_view import adjustment_gain
 from gadgets.twins.noise_adjust import is_prewhitened
 from priors.data_steps.step import DataWeightName, KeepName
 from priors.registry import is_generative
@@ -363,22 +374,6 @@ _CALIBRATION_WARNINGS = {
 }
 
 
-def filled(data: Array, ref: Array) -> Array:
-    """K-space with the samples that only the calibration buffer has.
-
-    Parameters
-    ----------
-    data, ref : complex64 [RO, E1, E2, CHA, N, S, LOC]; a ref of another shape is left alone
-
-    Returns
-    -------
-    complex64 array like `data`
-    """
-    if ref.shape != data.shape:
-        return data
-    return np.where((data != 0).any(axis=3, keepdims=True), data, ref)
-
-
 def expected_images(header: Any, averaged: bool) -> int:
     """How many images (volumes in 3D) the header announces, one or more.
 
@@ -403,93 +398,3 @@ def _counters(space: int, lines: Array) -> tuple[int, ...]:
     names = ("slice", "contrast", "phase", "set", "repetition", "average")
     first = next((head for head in lines.flat if head.number_of_samples), None)
     return (space, *(int(getattr(first.idx, name)) if first is not None else 0 for name in names))
-
-
-def averaged(data: Array, headers: Array) -> tuple[Array, Array, int]:
-    """Average a buffer over the axis (N or S) along which the average counter changes; the measured samples only.
-
-    Parameters
-    ----------
-    data : complex64 [RO, E1, E2, CHA, N, S, LOC]
-    headers : object array [E1, E2, N, S, LOC]
-
-    Returns
-    -------
-    Data and headers, that axis of length 1, and how many averages were merged; unchanged, and 1, without such an axis.
-    """
-    for axis in (2, 3):
-        if headers.shape[axis] == 1:
-            continue
-        counters = [
-            {int(head.idx.average) for head in headers.take(index, axis).flat if head.number_of_samples}
-            for index in range(headers.shape[axis])
-        ]
-        found = [averages for averages in counters if averages]
-        if all(len(averages) == 1 for averages in found) and len(set().union(*found)) == len(found) > 1:
-            count = (data != 0).any(axis=3, keepdims=True).sum(axis=axis + 2, keepdims=True)
-            mean = data.sum(axis=axis + 2, keepdims=True) / np.maximum(count, 1)
-            return mean.astype(np.complex64), headers.take([0], axis), len(found)
-    return data, headers, 1
-
-
-def recon_steps(buffer: ReconBuffer) -> list[tuple[int, int, int]]:
-    """How the chain's GenericReconFieldOfViewAdjustmentGadget will interpolate the images of a buffer."""
-    sampling = buffer.sampling
-    return adjustment_steps(buffer.data.shape, sampling.encoded_FOV, sampling.recon_FOV, sampling.recon_matrix)
-
-
-def image_header(headers: Array, buffer: ReconBuffer, header: Any, space: int) -> ismrmrd.ImageHeader:
-    """Image header of one image, from the acquisition nearest to the k-space centre, as Gadgetron fills it.
-
-    Parameters
-    ----------
-    headers : object array [E1, E2] of acquisition headers; places never measured have number_of_samples 0
-    buffer : the buffer they come from
-    header : ismrmrd.xsd.ismrmrdHeader
-    space : encoding space
-    """
-    measured = [place for place, head in np.ndenumerate(headers) if head.number_of_samples]
-    centre = (headers.shape[0] // 2, headers.shape[1] // 2)
-    nearest = min(measured, key=lambda place: math.dist(place, centre), default=(0, 0))
-    line = headers[nearest]
-    image = ismrmrd.ImageHeader()
-    image.version = line.version
-    image.data_type = ismrmrd.DATATYPE_CXFLOAT
-    image.measurement_uid = line.measurement_uid
-    image.matrix_size[:] = (buffer.data.shape[0], buffer.data.shape[1], buffer.data.shape[2])
-    image.channels = 1
-    for name in ("position", "read_dir", "phase_dir", "slice_dir", "patient_table_position", "physiology_time_stamp"):
-        getattr(image, name)[:] = list(getattr(line, name))
-    steps = recon_steps(buffer)
-    sampling = buffer.sampling
-    image.field_of_view[:] = list(sampling.recon_FOV if steps else sampling.encoded_FOV)
-    if steps:
-        # Where Gadgetron crops an even size to an odd one the centre of the field of view is one pixel further on
-        # than the middle of the matrix, which `position` stands for.
-        matrix = [
-            sampling.recon_matrix[0],
-            sampling.recon_matrix[1],
-            sampling.recon_matrix[2] if steps[-1][2] > 1 else 1,
-        ]
-        before = [header.encoding[space].encodedSpace.matrixSize.x, steps[-1][1], steps[-1][2]]
-        position = np.array(image.position)
-        for axis, direction in enumerate((line.read_dir, line.phase_dir, line.slice_dir)):
-            moved = centre_shift(before[axis], buffer.data.shape[0] if axis == 0 else matrix[axis])
-            position -= moved * sampling.recon_FOV[axis] / matrix[axis] * np.array(direction)
-        image.position[:] = position.tolist()
-    image.acquisition_time_stamp = line.acquisition_time_stamp
-    image.image_type = ismrmrd.IMTYPE_MAGNITUDE
-    index, size = 0, 1
-    limits = header.encoding[space].encodingLimits
-    for name in ("slice", "contrast", "phase", "set", "repetition", "average"):
-        value = int(getattr(line.idx, name))
-        setattr(image, name, value)
-        limit = getattr(limits, name)
-        if name == "slice":
-            size = buffer.data.shape[2]
-        index += value * size
-        size *= limit.maximum + 1 if limit else 1
-    image.image_index = (index + 1) % 65536
-    image.user_int[:] = list(line.user_int)
-    image.user_float[:] = list(line.user_float)
-    return image

@@ -10,10 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gadgets.buffers import kspace_problems, maps_of, maps_problems, sampled
+from gadgets.buffers import filled, kspace_problems, maps_of, maps_problems, sampled
 from gadgets.coil_compression import CoilCompression
 from gadgets.espirit import Espirit
-from gadgets.generative_recon import filled
 from gadgets.stream import ReconError
 from pipelines.evaluation.arrays import check_fully_sampled, read_npy, scan_bits
 from priors.signal.espirit import calibration_region, espirit_maps

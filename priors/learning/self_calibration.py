@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from priors.learning.training import ImageCrops, Trainer, TrainingSettings, normalised
+from priors.learning.trainer import Trainer
+from priors.learning.training import ImageCrops, TrainingSettings, normalised
 from priors.reconstruct import reconstruct
 from priors.settings import ReconstructionSettings
 from priors.signal.espirit import calibration_region

@@ -11,9 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from priors.learning.augmentation import Augmentation
 from priors.learning.networks import Architecture, EdmDenoiser
 from priors.learning.noise_schedule import LogNormalSigma
-from priors.learning.training import Augmentation, ImageCrops, Trainer, TrainingSettings
+from priors.learning.trainer import Trainer
+from priors.learning.training import ImageCrops, TrainingSettings
 from priors.signal.fourier import fft2c, ifft2c, low_resolution_phase
 from priors.signal.weighting import Weighting
 

@@ -14,7 +14,8 @@ from priors.learning.cards import images_sha256
 from priors.learning.networks import Architecture, EdmDenoiser
 from priors.learning.recipe import Run, Trained, TrainingSet
 from priors.learning.self_denoising import self_denoised
-from priors.learning.training import Examples, Trainer, TrainingSettings, denoising_quality, normalised
+from priors.learning.trainer import Trainer
+from priors.learning.training import Examples, TrainingSettings, denoising_quality, normalised
 from priors.signal.weighting import Weighting
 from priors.typicality import typical_gains
 from priors.weighted_kspace import WeightedKspaceOptions, WeightedKspacePrior

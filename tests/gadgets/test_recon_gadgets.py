@@ -10,8 +10,8 @@ import pytest
 from gadgetron.types import ImageArray, ReconData
 from gadgetron.types.recon_data import ReconBit
 
-from gadgets.buffers import replace_data
-from gadgets.generative_recon import FULL_SCALE, GenerativeRecon, averaged, filled
+from gadgets.buffers import averaged, filled, replace_data
+from gadgets.generative_recon import FULL_SCALE, GenerativeRecon
 from gadgets.images import SCALE_RATIO, meta_of, meta_values
 from gadgets.reconstruction import Reconstruction
 from gadgets.stream import ReconError

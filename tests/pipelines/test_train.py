@@ -124,7 +124,7 @@ def test_denoised_images_are_learnt_from(array: Path, tmp_path: Path) -> None:
 
 KILLED = """
 import os, signal, sys
-from priors.learning.training import Trainer
+from priors.learning.trainer import Trainer
 advance = Trainer._advance
 def killed(trainer):
     advance(trainer)

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from priors.hkgm import ScanPatches, hankel_patches, hankel_shape
-from priors.learning.training import Augmentation, TrainingSettings
+from priors.learning.augmentation import Augmentation
+from priors.learning.training import TrainingSettings
 from priors.signal.weighting import Weighting
 
 

@@ -10,16 +10,11 @@ from typing import Any
 import pytest
 import torch
 
+from priors.learning.augmentation import Augmentation, augmented_batch
 from priors.learning.networks import Architecture, EdmDenoiser
 from priors.learning.noise_schedule import LogNormalSigma
-from priors.learning.training import (
-    Augmentation,
-    ImageCrops,
-    Trainer,
-    TrainingSettings,
-    augmented_batch,
-    denoising_loss,
-)
+from priors.learning.trainer import Trainer
+from priors.learning.training import ImageCrops, TrainingSettings, denoising_loss
 from priors.signal.fourier import fft2c, ifft2c
 from priors.signal.weighting import Weighting
 
