@@ -19,7 +19,7 @@ from gadgetron.types.recon_data import ReconBuffer
 from torch import Tensor
 
 from gadgets.stream import ReconError
-from priors.signal.fourier import fft2c, ifft2c
+from priors.signal.fourier import ifft2c
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -51,13 +51,6 @@ def kspace_problems(data: Array) -> Tensor:
     if is_3d(data):
         return ifft2c(kspace, axes=(1,)).movedim(0, 1).contiguous()
     return kspace[..., 0].transpose(-1, -2).contiguous()[None]
-
-
-def kspace_from_problems(problems: Tensor, three_d: bool) -> Array:
-    """The inverse of `kspace_problems`: complex64 [RO, E1, E2, CHA]."""
-    if three_d:
-        return fft2c(problems.movedim(0, 1), axes=(1,)).permute(1, 2, 3, 0).numpy()
-    return problems[0].permute(2, 1, 0)[:, :, None].numpy()
 
 
 def sampled(data: Array) -> Tensor:

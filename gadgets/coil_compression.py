@@ -107,37 +107,6 @@ def geometric_compression(calibration: Tensor, coils: int) -> Tensor:
     return matrices
 
 
-def compress(kspace: Tensor, matrix: Tensor) -> Tensor:
-    """Apply a coil compression matrix.
-
-    Parameters
-    ----------
-    kspace : Tensor
-        Complex data, shape (..., coil, y, x). With a matrix for every readout position the data is hybrid,
-        shape (..., readout, coil, y, x): readout in image space, the phase encoding axes last.
-    matrix : Tensor
-        Complex matrix, shape (virtual, coil) from `svd_compression` or (readout, virtual, coil) from
-        `geometric_compression`.
-
-    Returns
-    -------
-    Tensor
-        Data of the same shape with the virtual coils in place of the coils.
-
-    Raises
-    ------
-    ValueError
-        If the number of coils or of readout positions differs.
-    """
-    expected = (*matrix.shape[:-2], matrix.shape[-1])
-    if kspace.ndim < matrix.ndim + 1 or kspace.shape[-2 - len(expected) : -2] != expected:
-        raise ValueError(
-            f"coil compression: data of shape {tuple(kspace.shape)} does not fit a matrix"
-            f" of shape {tuple(matrix.shape)}"
-        )
-    return (matrix @ kspace.flatten(-2)).unflatten(-1, kspace.shape[-2:])
-
-
 def _principal_axes(samples: Tensor) -> tuple[Tensor, Tensor]:
     """Energies and left singular vectors (..., coil, component) of (..., coil, sample), largest first."""
     values, vectors = torch.linalg.eigh(samples @ samples.mH)

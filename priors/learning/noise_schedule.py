@@ -38,39 +38,6 @@ def geometric_sigmas(minimum: float = 0.01, maximum: float = 1.0, steps: int = 1
     return torch.linspace(math.log(maximum), math.log(minimum), steps, dtype=torch.float64).exp()
 
 
-def karras_sigmas(minimum: float, maximum: float, steps: int, rho: float = 7.0) -> Tensor:
-    r"""Noise levels at equal distances of a root of them, largest first: more steps at low noise.
-
-    Parameters
-    ----------
-    minimum, maximum : float
-        Last and first noise level, 0 < minimum <= maximum.
-    steps : int
-        Number of levels.
-    rho : float
-        Root that is taken, above zero; the larger, the nearer to `geometric_sigmas`.
-
-    Returns
-    -------
-    Tensor
-        float64, shape (steps,); the maximum alone for a single step.
-
-    Raises
-    ------
-    ValueError
-        If the range, the root or the number of steps is out of bounds.
-
-    Notes
-    -----
-    :math:`\sigma_i = (\sigma_{\max}^{1/\rho} + \tfrac{i}{n - 1} (\sigma_{\min}^{1/\rho} -
-    \sigma_{\max}^{1/\rho}))^\rho` (Karras et al., NeurIPS 2022, eq. 5).
-    """
-    _check(minimum, maximum, steps)
-    if not (math.isfinite(rho) and rho > 0):
-        raise ValueError(f"noise levels: rho {rho} is not above zero")
-    return torch.linspace(maximum ** (1 / rho), minimum ** (1 / rho), steps, dtype=torch.float64) ** rho
-
-
 @dataclass(frozen=True)
 class LogNormalSigma:
     r"""Distribution of noise levels in training: ln sigma is normal, cut off at `deviations` standard deviations.

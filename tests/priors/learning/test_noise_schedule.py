@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from priors.learning.noise_schedule import LogNormalSigma, geometric_sigmas, karras_sigmas
+from priors.learning.noise_schedule import LogNormalSigma, geometric_sigmas
 
 
 def test_published_geometric_levels() -> None:
@@ -18,19 +18,8 @@ def test_published_geometric_levels() -> None:
     torch.testing.assert_close(sigmas[:-1] / sigmas[1:], torch.full((999,), 100 ** (1 / 999), dtype=torch.float64))
 
 
-def test_karras_levels() -> None:
-    sigmas = karras_sigmas(0.002, 80.0, 18)
-    assert len(sigmas) == 18
-    # The second level of the schedule of the paper with 18 steps.
-    assert sigmas[1].item() == pytest.approx((80 ** (1 / 7) + (0.002 ** (1 / 7) - 80 ** (1 / 7)) / 17) ** 7)
-    assert sigmas[-1].item() == pytest.approx(0.002)
-    assert bool((sigmas.diff() < 0).all())
-    torch.testing.assert_close(karras_sigmas(0.01, 1, 9, rho=1e5), geometric_sigmas(0.01, 1, 9), rtol=1e-3, atol=0)
-
-
 def test_one_step_is_the_highest_level() -> None:
     assert geometric_sigmas(0.1, 2, 1).tolist() == pytest.approx([2])
-    assert karras_sigmas(0.1, 2, 1).tolist() == pytest.approx([2])
 
 
 @pytest.mark.parametrize("count", [3, 5000])
@@ -59,14 +48,11 @@ def test_training_levels_of_a_batch_are_spread_and_unordered() -> None:
     "arguments", [(0.0, 1.0, 5), (1.0, 0.5, 5), (0.1, 1.0, 0), (0.1, math.inf, 5), (math.nan, 1.0, 5)]
 )
 def test_errors(arguments: tuple[float, float, int]) -> None:
-    for schedule in (geometric_sigmas, karras_sigmas):
-        with pytest.raises(ValueError, match="noise levels"):
-            schedule(*arguments)
+    with pytest.raises(ValueError, match="noise levels"):
+        geometric_sigmas(*arguments)
 
 
-def test_errors_of_root_and_distribution() -> None:
-    with pytest.raises(ValueError, match="rho"):
-        karras_sigmas(0.1, 1, 5, rho=0)
+def test_errors_of_the_distribution() -> None:
     with pytest.raises(ValueError, match="std"):
         LogNormalSigma(std=0)
     with pytest.raises(ValueError, match="finite"):
