@@ -57,6 +57,15 @@ def test_cg_sense_agrees_with_sigpy(scan: Scan) -> None:
     assert error(result[0, 0], torch.from_numpy(app.run())) < 1e-3
 
 
+@pytest.mark.parametrize("method", [cg_sense, l1_wavelet])
+def test_weights_of_samples_do_not_scale_the_image(method: Callable[..., torch.Tensor], scan: Scan) -> None:
+    """They are those of least squares: exact data give the exact image, whatever their weights."""
+    _, maps, _, truth = scan
+    kspace = fft2c((maps * truth.unsqueeze(2)).sum(1))
+    weights = 0.3 + 0.7 * torch.rand(1, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+    assert error(method(kspace, maps, weights, regularisation=0), truth) < 0.02
+
+
 def test_wavelet_objective_is_not_above_that_of_sigpy(scan: Scan) -> None:
     kspace, maps, mask, truth = scan
     strength = 0.01
