@@ -21,7 +21,7 @@ from priors.learning.checkpoints import write_checkpoint
 from priors.learning.networks import compute_device
 from priors.learning.recipe import Progress, Recipe, Run, TrainingSet
 from priors.learning.training import normalised
-from priors.registry import generative_method, method_names
+from priors.registry import generative_method, loadable_methods, method_names
 
 INTENDED_USE = (
     "Research on the reconstruction of undersampled Cartesian MR k-space; not for diagnosis. Data unlike the training "
@@ -67,17 +67,20 @@ class TrainingJob:
 
 def recipe_of(kind: str) -> Recipe:
     """Recipe of a kind. Raises ReconError where there is none."""
-    kinds = trainable_kinds()
-    if kind not in kinds:
-        raise ReconError(f"training: there is no kind '{kind}'; take {', '.join(kinds)}")
-    recipe = generative_method(kind).recipe
-    assert recipe is not None
+    recipe = None
+    if kind in method_names():
+        try:
+            recipe = generative_method(kind).recipe
+        except ValueError as error:
+            raise ReconError(one_line(ReconError(str(error)))) from None
+    if recipe is None:
+        raise ReconError(f"training: there is no kind '{kind}'; take {', '.join(trainable_kinds())}")
     return recipe
 
 
 def trainable_kinds() -> tuple[str, ...]:
     """Names of the generative methods that can be trained."""
-    return tuple(name for name in method_names() if generative_method(name).recipe is not None)
+    return tuple(name for name, method in loadable_methods() if method.recipe is not None)
 
 
 def train(job: TrainingJob, progress: Progress | None = None) -> ModelCard:

@@ -41,6 +41,11 @@ def expand_sigma(sigma: float | Tensor, array: Tensor) -> Tensor:
     return level.reshape(-1, *[1] * (array.ndim - 1))
 
 
+def expand_mask(mask: Tensor, array: Tensor) -> Tensor:
+    """Bool values (batch,) that broadcast against an array (batch, ...)."""
+    return mask.reshape(-1, *[1] * (array.ndim - 1))
+
+
 @dataclass(frozen=True)
 class SigmaLevels:
     """Noise levels at which a prior can be asked.
@@ -185,10 +190,13 @@ class Prior:
     def begin_scan(self, measurement: Any) -> Prior:
         """The prior for one scan: itself, or a copy with a state of the scan (a latent's start, one-shot weights).
 
+        The gadget calls it once a scan, with the first slices that come, and reconstructs all with what it returns;
+        `priors.reconstruct.reconstruct` does not call it.
+
         Parameters
         ----------
-        measurement : priors.reconstruct.Measurement
-            K-space, mask, maps and noise of the slices. The prior that is asked stays as it is.
+        measurement : priors.data_steps.step.Measurement
+            K-space, mask, maps and noise of these slices. The prior that is asked stays as it is.
         """
         return self
 
@@ -196,11 +204,12 @@ class Prior:
         """The prior on a device; a prior with tensors or networks moves them."""
         return self
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        ways = ("denoise", "score", "prox", "log_prior", "energy")
-        if all(getattr(cls, way, None) is getattr(Prior, way, None) for way in ways):
-            raise TypeError(f"{cls.__name__}: a prior overrides denoise, score, energy, log_prior or prox")
+
+def check_prior(prior: Prior) -> None:
+    """Raise ValueError where a prior says nothing in any of the ways."""
+    ways = ("denoise", "score", "prox", "log_prior", "energy")
+    if all(getattr(type(prior), way, None) is getattr(Prior, way, None) for way in ways):
+        raise ValueError(f"{type(prior).__name__}: a prior overrides denoise, score, energy, log_prior or prox")
 
 
 class EnergyPrior(Prior, ABC):
@@ -235,8 +244,8 @@ class DensityPrior(Prior, ABC):
     -----
     The density is one of noisy images, so :math:`D(m, \sigma_0) = m + \sigma_0^2 \nabla \log p(m)` is exact. At any
     other level `denoise` is the proximal step of weight :math:`\sigma^{-2}` by gradient descent with steps of Barzilai
-    and Borwein (IMA J. Numer. Anal. 1988). `sigma_levels` stays empty: it is no score at each noise level, and rules
-    that need one refuse it.
+    and Borwein (IMA J. Numer. Anal. 1988), none of which makes it worse. `sigma_levels` stays empty: it is no score at
+    each noise level, and rules that need one refuse it.
     """
 
     sigma_0: float = 0.0
@@ -253,27 +262,39 @@ class DensityPrior(Prior, ABC):
     def denoise(self, m: Tensor, sigma: float | Tensor) -> Tensor:
         """Tweedie's formula at `sigma_0`, else the proximal step; see `Prior.denoise`."""
         level = expand_sigma(sigma, m)
-        if self.sigma_0 and bool((level == self.sigma_0).all()):
+        known = (level == self.sigma_0) if self.sigma_0 else torch.zeros_like(level, dtype=torch.bool)
+        if bool(known.all()):
             return m + self.sigma_0**2 * self.score(m, self.sigma_0)
-        return self.prox(m, level.flatten() ** -2)
+        found = self.prox(m, level.flatten() ** -2)
+        if not bool(known.any()):
+            return found
+        return torch.where(known, m + self.sigma_0**2 * self.score(m, self.sigma_0), found)
 
     def prox(self, m: Tensor, weight: float | Tensor) -> Tensor:
         """Proximal step by gradient descent; see `Prior.prox`."""
         w = expand_sigma(weight, m)
-        u, last_u, last_gradient = m, m, torch.zeros_like(m)
-        for step in range(self.inner_steps):
-            gradient = w * (u - m) - self.score(u, 0.0)
-            if step:
-                moved, change = u - last_u, gradient - last_gradient
-                top = (moved.conj() * change).real.flatten(1).sum(1)
-                bottom = change.abs().square().flatten(1).sum(1)
-                size = torch.where(bottom > 0, top / bottom.clamp_min(torch.finfo(bottom.dtype).tiny), 0)
-                rate = expand_sigma(size.clamp_min(0), m)
-            else:
-                rate = 0.5 / w
-            last_u, last_gradient = u, gradient
-            u = u - rate * gradient
+        u, value, gradient = m, self._objective(m, m, w), -self.score(m, 0.0)
+        rate = torch.broadcast_to((0.5 / w).flatten(), (len(m),)).clone()
+        for _ in range(self.inner_steps):
+            candidate = u - expand_sigma(rate, m) * gradient
+            after = self._objective(candidate, m, w)
+            better = after <= value
+            moved = torch.where(expand_mask(better, m), candidate - u, 0)
+            u, value = u + moved, torch.where(better, after, value)
+            change = w * (u - m) - self.score(u, 0.0) - gradient
+            gradient = gradient + change
+            top = moved.abs().square().flatten(1).sum(1)
+            bottom = (moved.conj() * change).real.flatten(1).sum(1)
+            # A step that makes it worse is taken back, and a quarter of it tried; else Barzilai and Borwein's.
+            longer = torch.where(bottom > 0, top / bottom.clamp_min(torch.finfo(bottom.dtype).tiny), 2 * rate)
+            rate = torch.where(better, longer, 0.25 * rate)
         return u
+
+    def _objective(self, u: Tensor, m: Tensor, w: Tensor) -> Tensor:
+        """What the proximal step minimises, of each batch entry."""
+        with torch.no_grad():
+            distance = (w * (u - m).abs().square()).flatten(1).sum(1)
+            return 0.5 * distance - self.log_prior(u)
 
 
 class LatentPrior(Prior, ABC):
@@ -290,7 +311,7 @@ class LatentPrior(Prior, ABC):
 
 def _gradient(function: Any, m: Tensor) -> Tensor:
     """Gradient of a function of arrays to (batch,) with respect to the real and imaginary parts, as a complex array."""
-    with torch.enable_grad():
-        array = m.detach().requires_grad_()
+    with torch.inference_mode(False), torch.enable_grad():
+        array = m.detach().clone().requires_grad_()
         (gradient,) = torch.autograd.grad(function(array).sum(), array)
     return gradient.detach()

@@ -99,6 +99,8 @@ def reconstruct(
     """
     settings = settings or ReconstructionSettings()
     sampled = _checked(kspace, mask, maps)
+    if keys is not None and len(keys) != len(kspace):
+        raise ValueError(f"{len(keys)} keys for {len(kspace)} slices; give one a slice")
     if bool(sampled.all()) and settings.keep_measured != "false":
         warning = ["k-space is complete: there is nothing to sample"] if settings.samples > 1 else []
         level = torch.as_tensor(noise, dtype=torch.float32).expand(len(kspace))
@@ -106,13 +108,11 @@ def reconstruct(
         return Reconstruction(kspace[None].clone(), "complete", reason, level, 0, 1.0, [warning for _ in kspace])
     rule = default_rule(prior) if settings.sampler == "auto" else settings.sampler
     check_rule(rule, prior)
-    measured = SIGNAL_LEVEL * torch.where(sampled, kspace, 0)
     columns = min(settings.window, *kspace.shape[-2:], math.isqrt(MOST_UNKNOWNS // kspace.shape[1]))
     settings = replace(settings, window=max(columns, 1), rank=min(settings.rank, kspace.shape[1] * columns**2))
-    levels = _noise(measured, sampled, SIGNAL_LEVEL * torch.as_tensor(noise, dtype=torch.float32))
-    name, reason = choose_consistency(settings.data_consistency, measured, sampled, maps, levels)
-    measurement = Measurement(measured, sampled, maps, levels)
-    prior = prior.begin_scan(measurement)
+    measurement = measurement_of(kspace, sampled, maps, noise)
+    levels = measurement.noise
+    name, reason = choose_consistency(settings.data_consistency, measurement.kspace, sampled, maps, levels)
     sigmas = schedule(rule, settings, prior, measurement, name == "sense")
     of_rule = RULES[rule]
     step_settings = StepSettings(
@@ -151,6 +151,14 @@ def reconstruct(
         evaluations += 2
         warnings = unlike_training(prior, *last_images)
     return Reconstruction(result, name, reason, levels / SIGNAL_LEVEL, evaluations, finished, warnings)
+
+
+def measurement_of(kspace: Tensor, mask: Tensor, maps: Tensor | None, noise: float | Tensor = 0.0) -> Measurement:
+    """What was measured in the units of the priors, its noise estimated where it is not given; see `reconstruct`."""
+    sampled = _checked(kspace, mask, maps)
+    measured = SIGNAL_LEVEL * torch.where(sampled, kspace, 0)
+    level = _noise(measured, sampled, SIGNAL_LEVEL * torch.as_tensor(noise, dtype=torch.float32))
+    return Measurement(measured, sampled, maps, level)
 
 
 class Loop:
@@ -258,7 +266,13 @@ class _Counted(Prior):
         kind = SYMMETRY_STRIDE * self._loop.evaluations % SYMMETRIES if self._loop.symmetries else 0
         self._loop.evaluations += 1
         domain = self._prior.domain
-        return domain.symmetric(function(domain.symmetric(m, kind), level), kind, back=True)
+        turned = domain.symmetric(m, kind)
+        found = function(turned, torch.as_tensor(level, dtype=torch.float32))
+        if not isinstance(found, Tensor) or found.shape != turned.shape or not found.is_complex():
+            what = f"{found.dtype} array of {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+            name = f"{type(self._prior).__name__}.{function.__name__}"
+            raise ValueError(f"{name} gave a {what}; it must give a complex array of {tuple(turned.shape)}")
+        return domain.symmetric(found.to(m.dtype), kind, back=True)
 
 
 def _checked(kspace: Tensor, mask: Tensor, maps: Tensor | None) -> Tensor:
@@ -283,5 +297,6 @@ def _checked(kspace: Tensor, mask: Tensor, maps: Tensor | None) -> Tensor:
 def _noise(measured: Tensor, mask: Tensor, given: Tensor) -> Tensor:
     """Noise level of every slice, (batch,), as given or else estimated from its own data."""
     if not bool((given > 0).all()):
-        given = torch.tensor([noise_level(y[None], p[None]) for y, p in zip(measured, mask, strict=True)])
+        slices = zip(measured, mask, given.expand(len(measured)).tolist(), strict=True)
+        given = torch.tensor([level or noise_level(y[None], p[None]) for y, p, level in slices])
     return given.to(measured.device).clamp_min(LOWEST_NOISE).expand(len(measured))

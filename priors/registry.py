@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import importlib
 import importlib.util
+import logging
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -17,7 +19,9 @@ from torch import Tensor
 from priors.learning.cards import ModelCard
 from priors.learning.checkpoints import read_checkpoint, shipped_checkpoint
 from priors.learning.recipe import Recipe
-from priors.prior import Prior
+from priors.prior import Prior, check_prior
+
+log = logging.getLogger("genrecon")
 
 # One line a method: its name, and where its `GenerativeMethod` is.
 METHODS: dict[str, str] = {
@@ -95,7 +99,12 @@ def generative_method(name: str) -> GenerativeMethod:
         module, _, target = METHODS[name].partition(":")
         found = getattr(importlib.import_module(module), target)
     elif name in _installed():
-        found = _installed()[name].load()
+        try:
+            found = _installed()[name].load()
+        except Exception as error:  # any error of somebody else's code
+            raise ValueError(
+                f"method {name}: its package cannot be loaded ({type(error).__name__}: {error})"
+            ) from error
     else:
         raise ValueError(f"prior: there is no method '{name}'; take {', '.join(method_names())}")
     if isinstance(found, GenerativeMethod):
@@ -133,7 +142,7 @@ def load_prior(path: Path) -> tuple[Prior, ModelCard]:
 
 def is_code(text: str) -> bool:
     """Whether a text names code, FILE.py:NAME or MODULE:NAME, and not weights."""
-    return ":" in text and not text.endswith(".safetensors")
+    return (":" in text or text.endswith(".py")) and not text.endswith(".safetensors")
 
 
 def prior_from_code(text: str) -> Prior:
@@ -154,17 +163,20 @@ def prior_from_code(text: str) -> Prior:
         If there is no such file, module or name, or it is no prior.
     """
     where, _, name = text.rpartition(":")
+    if not where or not name:
+        raise ValueError(f"prior {text}: name the prior in the code too, FILE.py:NAME or MODULE:NAME")
     try:
         if where.endswith(".py"):
             path = Path(where).expanduser().resolve()
-            spec = importlib.util.spec_from_file_location(f"_prior_{path.stem}", path)
+            name_of_path = hashlib.sha256(str(path).encode()).hexdigest()[:16]
+            spec = importlib.util.spec_from_file_location(f"_prior_{path.stem}_{name_of_path}", path)
             assert spec is not None and spec.loader is not None
             module = importlib.util.module_from_spec(spec)
             sys.modules[spec.name] = module  # where dataclasses look for their module
             spec.loader.exec_module(module)
         else:
             module = importlib.import_module(where)
-    except Exception as error:  # any error of somebody else's code
+    except (Exception, SystemExit) as error:  # any error of somebody else's code
         raise ValueError(f"prior {text}: {where} cannot be loaded ({type(error).__name__}: {error})") from error
     if not hasattr(module, name):
         raise ValueError(f"prior {text}: {where} has no '{name}'; name a Prior, FILE.py:NAME")
@@ -176,11 +188,41 @@ def prior_of(found: Any, text: str) -> Prior:
     if callable(found) and not isinstance(found, Prior):
         try:
             found = found()
-        except Exception as error:  # any error of somebody else's code
+        except (Exception, SystemExit) as error:  # any error of somebody else's code
             raise ValueError(f"prior {text}: it failed ({type(error).__name__}: {error})") from error
     if not isinstance(found, Prior):
-        raise ValueError(f"prior {text}: a {type(found).__name__} is no Prior; derive from priors.prior.Prior")
+        raise ValueError(f"prior {text}: an object of type {type(found).__name__} is no Prior; derive from it")
+    try:
+        check_prior(found)
+    except ValueError as error:
+        raise ValueError(f"prior {text}: {error}") from None
     return found
+
+
+def loadable_methods() -> Iterator[tuple[str, GenerativeMethod]]:
+    """Names and methods, without those of installed packages that cannot be loaded."""
+    for name in method_names():
+        try:
+            yield name, generative_method(name)
+        except ValueError as error:
+            log.warning("%s", error)
+
+
+def code_text(text: str) -> str:
+    """A name of a prior from code by which images of other code differ: the text and a hash of its file.
+
+    Parameters
+    ----------
+    text : str
+        FILE.py:NAME or MODULE:NAME of code that was loaded, or the name of an installed package's method.
+    """
+    if text in _installed():
+        point = _installed()[text]
+        return f"{text}:{point.dist.version}" if point.dist else text
+    where = text.rpartition(":")[0]
+    file = Path(where).expanduser() if where.endswith(".py") else Path(sys.modules[where].__file__ or "")
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()[:8] if file.is_file() else "unknown"
+    return f"{Path(text).name}:{digest}"
 
 
 def weights_of(method: str, given: str) -> Path:

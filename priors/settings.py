@@ -39,7 +39,7 @@ class ReconstructionSettings:
         Noise levels; 0: the rule's own.
     sigma_max, sigma_min : float
         First and last noise level in the units of the prior; 0: by undersampling and by the noise of the data, or as
-        published for the predictor-corrector.
+        published for the predictor-corrector. Momentum and proximal stay at the last one.
     samples : int
         Posterior samples, each with noise of its own; a single one of the few-step rule adds no noise and looks for
         the most likely image.
@@ -48,7 +48,8 @@ class ReconstructionSettings:
     keep_measured : {"auto", "true", "false"}
         Whether measured samples stand in the result as they were measured ("true"), or are weighted against the prior's
         by their noise, which takes it out of the image ("false"). `auto` weights them by what of their noise is above
-        1.2 % of the signal level, and keeps those of less or of fewer than three coils, whose noise is not known.
+        1.2 % of the signal level, and keeps those of less or of fewer than three coils, whose noise is not known. With
+        `data_weight` "likelihood" they are weighted by it in any case.
     data_weight : {"misfit", "likelihood"}
         Weight of the data against the prior's estimate: by how badly the estimate fits to them, or exactly by the
         likelihood of white noise, with which every rule ends at the maximum of the posterior.
@@ -92,6 +93,10 @@ class ReconstructionSettings:
             raise ValueError("steps, seed and rank must be 0 or more, samples and window 1 or more")
         if not all(math.isfinite(value) and value >= 0 for value in (self.sigma_max, self.sigma_min)):
             raise ValueError("sigma_max and sigma_min must be finite and 0 or more")
+        if self.data_weight == "likelihood" and self.keep_measured == "true":
+            raise ValueError(
+                "data_weight likelihood weights measured samples by their noise: keep_measured cannot be true"
+            )
         if self.sigma_max and self.sigma_max <= self.sigma_min:
             raise ValueError(f"sigma_max {self.sigma_max} is not above sigma_min {self.sigma_min}")
 

@@ -9,7 +9,7 @@ from priors.data_steps.step import FEWEST_COILS, Measurement
 from priors.domains import WeightedKspaceDomain
 from priors.learning.noise_schedule import geometric_sigmas
 from priors.prior import Prior
-from priors.rules.rule import RULES
+from priors.rules.rule import FALLING, RULES, check_rule
 from priors.settings import ReconstructionSettings
 from priors.signal.weighting import Weighting
 
@@ -58,13 +58,31 @@ def schedule(
     schedules = [_levels(rule, highest, lowest, steps) for highest, lowest in (ends[:1] if same else ends)]
     sigmas = schedules[0] if same else torch.stack(schedules, dim=1)
     prior.sigma_levels.check(sigmas)
-    return sigmas
+    return prior.sigma_levels.nearest(sigmas)
+
+
+def check_schedule(rule: str, settings: ReconstructionSettings, prior: Prior) -> None:
+    """Raise ValueError where rule, given noise levels and prior do not go together, before there are data.
+
+    Parameters
+    ----------
+    rule, settings, prior
+        As of `schedule`.
+    """
+    check_rule(rule, prior)
+    levels = prior.sigma_levels
+    for name, given in (("sigma_max", settings.sigma_max), ("sigma_min", settings.sigma_min)):
+        if given:
+            levels.check(torch.tensor([given]))
+            end = levels.lowest if name == "sigma_max" else levels.highest
+            if levels and given == end and rule in FALLING:
+                raise ValueError(f"{name} {given} is the end of the prior's range; the levels of {rule} must fall")
 
 
 def _levels(rule: str, highest: float, lowest: float, steps: int) -> Tensor:
     if rule == "annealed":
         levels = min(ANNEALED_LEVELS, steps)
-        return geometric_sigmas(lowest, highest, levels).repeat_interleave(-(-steps // levels))[:steps]
+        return geometric_sigmas(lowest, highest, levels)[torch.arange(steps) * levels // steps]
     if rule in ("momentum", "proximal"):
         return torch.full((steps,), lowest, dtype=torch.float64)
     return geometric_sigmas(lowest, highest, steps)

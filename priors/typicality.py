@@ -55,14 +55,14 @@ def denoising_gain(prior: Prior, images: Tensor, seed: int = 0) -> Tensor:
     kspace = fft2c(images * scale[:, None, None])
     if prior.phase_width:
         kspace = fft2c(ifft2c(kspace) * low_resolution_phase(kspace, prior.phase_width).conj())
-    m = prior.domain.encode(ifft2c(kspace))
+    m = prior.domain.encode(ifft2c(kspace)[:, None])
     spectrum = prior.domain.spectrum(m)
     if spectrum is None:
         raise ValueError(f"typicality: {type(prior.domain).__name__} has no spectrum to compare with")
     generator = torch.Generator().manual_seed(seed)
     noise = math.sqrt(2) * torch.randn(m.shape, dtype=torch.complex64, generator=generator).to(images.device)
     estimate = prior.denoise(m + SIGMA * noise, SIGMA)
-    error = (estimate - m).abs().square().sum((-2, -1)) / 2
+    error = (estimate - m).abs().square().flatten(1).sum(1) / 2
     power = spectrum.abs().square().flatten(1) / 2
     ring = (BANDS * radial_frequency(images.shape[-2], images.shape[-1], images.device)).long().flatten()
     count = torch.bincount(ring, minlength=int(ring.max()) + 1)
@@ -112,6 +112,8 @@ def unlike_training(prior: Prior, images: Tensor, weighted: Tensor) -> list[list
     """
     assert prior.typical_gain is not None
     lowest, highest = prior.typical_gain
+    if prior.domain.spectrum(images[:1]) is None:
+        return [[] for _ in images]  # there is nothing to compare the denoiser with
     text = "the data are unlike those that the prior was trained on"
     warnings: list[list[str]] = [[] for _ in images]
     levels = signal_level(images).tolist()

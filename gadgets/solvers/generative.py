@@ -20,10 +20,11 @@ from priors.classical.cg_sense import cg_sense
 from priors.classical.l1_wavelet import l1_wavelet
 from priors.data_steps.choice import choose_consistency
 from priors.learning.networks import compute_device
-from priors.reconstruct import reconstruct
+from priors.reconstruct import measurement_of, reconstruct
 from priors.registry import generative_method
-from priors.rules.rule import RULES, check_rule, default_rule
+from priors.rules.rule import RULES, default_rule
 from priors.settings import DataStepName, Reconstruction, ReconstructionSettings
+from priors.sigmas import check_schedule
 from priors.signal.fourier import ifft2c
 from priors.signal.noise import noise_level
 
@@ -44,7 +45,8 @@ SETTINGS = (
 # beyond it is that of a scanner's filter, which makes the noise of the outer k-space less.
 LIKE_PREWHITENED = (0.75, 1.3)
 
-_FAILURES = (ValueError, ArithmeticError, RuntimeError, MemoryError)
+# Whatever a prior of somebody else's code raises, the scan goes on with a classical method.
+_FAILURES = Exception
 
 
 class GenerativeSolver:
@@ -86,18 +88,21 @@ class GenerativeSolver:
             raise ReconError(f"gadget {gadget}: property 'prior': {one_line(ReconError(str(error)))}") from None
         method = generative_method(parameters.method)
         try:
+            default = type(parameters)()
             given = {name: getattr(parameters, name) for name in SETTINGS}
-            self._settings = ReconstructionSettings(**method.settings, **given)
-            self._rule = default_rule(self._prior) if parameters.sampler == "auto" else str(parameters.sampler)
-            check_rule(self._rule, self._prior)
-            for level in (parameters.sigma_max, parameters.sigma_min):
-                if level:
-                    self._prior.sigma_levels.check(torch.tensor([level]))
+            own = {name: value for name, value in given.items() if value != getattr(default, name)}
+            self._settings = ReconstructionSettings(**{**given, **method.settings, **own})
+            sampler = self._settings.sampler
+            self._rule = default_rule(self._prior) if sampler == "auto" else sampler
+            check_schedule(self._rule, self._settings, self._prior)
         except ValueError as error:
             raise ReconError(f"gadget {gadget}: {error}") from None
         shown = ("data_consistency", "samples", "seed", "keep_measured")
         self.settings_text = " ".join(f"{name}={getattr(parameters, name)}" for name in shown)
-        self.settings_text += f" sampler={self._rule} steps={parameters.steps or 'auto'} prior={prior_text}"
+        self.settings_text += f" sampler={self._rule} steps={self._settings.steps or 'auto'} prior={prior_text}"
+        for name in ("data_weight", "sigma_max", "sigma_min", "window", "rank", "noise_level"):
+            if getattr(parameters, name) != getattr(default, name):
+                self.settings_text += f" {name}={getattr(parameters, name)}"
         self._self_training: SelfTraining | None = None
         if parameters.training == "self":
             if not method.self_training or card is None:
@@ -107,6 +112,7 @@ class GenerativeSolver:
         self._noise_level = float(parameters.noise_level)
         self._step_s: float | None = None  # seconds of a step of a problem, as last measured
         self._l1_s: float | None = None  # seconds of l1_wavelet a problem
+        self._begun = False  # whether the prior has seen the scan
         self._deadline, self._problems = math.inf, 1
         self._choice: tuple[DataStepName, str] = self._settings.data_consistency, ""
         # A GPU is only fast with much at a time.
@@ -196,10 +202,13 @@ class GenerativeSolver:
         start = time.monotonic()
         steps = settings.steps or RULES[self._rule].steps
         stop = StopClock(deadline, ENOUGH * steps) if math.isfinite(deadline) else None
+        kspace, mask = problems.kspace.to(self._device), problems.mask.to(self._device)
         maps = problems.maps.to(self._device)
+        if not self._begun:
+            self._prior, self._begun = self._prior.begin_scan(measurement_of(kspace, mask, maps, problems.noise)), True
         result = reconstruct(
-            problems.kspace.to(self._device),
-            problems.mask.to(self._device),
+            kspace,
+            mask,
             maps,
             self._prior,
             settings,

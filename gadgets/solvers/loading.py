@@ -9,7 +9,7 @@ import torch
 
 from priors.learning.cards import ModelCard
 from priors.prior import Prior
-from priors.registry import CUSTOM, generative_method, is_code, load_prior, prior_from_code, weights_of
+from priors.registry import CUSTOM, code_text, generative_method, is_code, load_prior, prior_from_code, weights_of
 
 
 def load(method: str, given: str, device: torch.device) -> tuple[Prior, ModelCard | None, str]:
@@ -36,10 +36,10 @@ def load(method: str, given: str, device: torch.device) -> tuple[Prior, ModelCar
     if is_code(given):
         if method != CUSTOM:
             raise ValueError(f"{given} names code, which method {CUSTOM} takes and {method} does not")
-        return prior_from_code(given).to(device), None, Path(given).name
+        return prior_from_code(given).to(device), None, code_text(given)
     entry = generative_method(method)
     if not given and not entry.weights and method != CUSTOM:
-        return entry.without_weights().to(device), None, method
+        return entry.without_weights().to(device), None, code_text(method)
     path = weights_of(method, given)
     files = [file.stat() for file in (path, path.with_suffix(".json")) if file.exists() or file == path]
     stamp = tuple(number for status in files for number in (status.st_mtime_ns, status.st_size))

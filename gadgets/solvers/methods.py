@@ -10,7 +10,7 @@ from gadgets.solvers.classical import METHODS
 from gadgets.solvers.generative import SETTINGS
 from gadgets.solvers.outcome import Outcome, Problems, Solve
 from gadgets.stream import ReconError
-from priors.registry import generative_method, is_generative, method_names
+from priors.registry import generative_method, is_generative, loadable_methods, method_names
 
 PROBLEM_MEGABYTES = 192.0  # working memory of the slices or readout positions solved together
 OF_GENERATIVE = (*SETTINGS, "prior", "noise_level", "time_budget_s", "device")
@@ -32,7 +32,8 @@ def options_of(method: str) -> tuple[str, ...]:
 def foreign_option(method: str, names: set[str]) -> tuple[str, list[str]] | None:
     """The first of some properties that means nothing to a method, and the methods it is for."""
     for name in sorted(names - set(options_of(method))):
-        others = [other for other in all_methods() if name in options_of(other)]
+        loadable = (*METHODS, *(other for other, _ in loadable_methods()))
+        others = [other for other in loadable if name in options_of(other)]
         if others:
             return name, others
     return None

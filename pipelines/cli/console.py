@@ -16,8 +16,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from gadgets.errors import ReconError, one_line, reason_of
 from priors.extras import not_installed
 
-console = Console()
-errors = Console(stderr=True, soft_wrap=True, highlight=False)
+console = Console(emoji=False)  # a text may hold :x:
+errors = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
 
 
 class JsonLines(logging.Formatter):

@@ -11,7 +11,7 @@ from priors.domains import Domain
 from priors.signal.encoding import conjugate_gradient
 from priors.signal.fourier import fft2c, ifft2c
 
-CG_ITERATIONS = 50
+CG_ITERATIONS, CG_TOLERANCE = 50, 1e-6
 FIRST_ITERATIONS = 10  # of least squares, for the first estimate
 
 
@@ -66,5 +66,5 @@ class LinearStep(DataStep):
             self._back_projection + prior_term(images),
             images,
             CG_ITERATIONS,
-            1e-7,
+            CG_TOLERANCE,
         )

@@ -16,7 +16,7 @@ PRIOR_WEIGHT = 2.0  # of the estimate, in units of the weight that its misfit to
 SMALLEST_ERROR = 0.5  # of the estimate in units of the noise of the data, whatever the misfit says
 SET_ENERGY = 1e-4  # fraction of a slice's energy below which a set of maps is left out
 CG_ITERATIONS = 4  # of the proximal step, which begins at the estimate
-EXACT_CG_ITERATIONS = 50
+EXACT_CG_ITERATIONS, EXACT_CG_TOLERANCE = 50, 1e-6
 
 
 class SenseStep(KspaceStep):
@@ -69,7 +69,9 @@ class SenseStep(KspaceStep):
         self._step += 1
         if self._settings.data_weight == "likelihood":
             weight = self.prior_weight(variance)
-            images = sense_proximal(self._operator, self._measured, images, weight, EXACT_CG_ITERATIONS, 1e-7)
+            images = sense_proximal(
+                self._operator, self._measured, images, weight, EXACT_CG_ITERATIONS, EXACT_CG_TOLERANCE
+            )
             self.kspace = self._coils(images)
             self._last = self.kspace, self._last[1]
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
@@ -146,10 +147,16 @@ def with_settings(options: Any, pairs: Mapping[str, str]) -> Any:
         found = [name for name in names if name == given or name.endswith(f".{given}")]
         found = [given] if given in found else found
         if len(found) != 1:
-            what = f"could be {' or '.join(found)}" if found else f"is unknown; there are {', '.join(names)}"
-            raise ValueError(f"setting '{given}' {what}")
+            raise ValueError(f"setting '{given}' {_what_is_wrong(given, found, names)}")
         options = _set(options, found[0].split("."), text)
     return options
+
+
+def _what_is_wrong(given: str, found: list[str], names: list[str]) -> str:
+    if found:
+        return f"could be {' or '.join(found)}"
+    near = difflib.get_close_matches(given.rpartition(".")[2], [name.rpartition(".")[2] for name in names], 3)
+    return f"is unknown{'; near it is ' + ' or '.join(near) if near else ''}; `genrecon train KIND --list` lists all"
 
 
 def _set(options: Any, path: list[str], text: str) -> Any:

@@ -56,6 +56,9 @@ RULES: dict[str, Rule] = {
 }
 
 
+FALLING = ("few_step", "predictor_corrector")  # whose noise levels fall from step to step
+
+
 def default_rule(prior: Prior) -> RuleName:
     """The rule of a prior that names none: few steps where it has a range of noise levels, else by what it has."""
     if not prior.sigma_levels:
@@ -70,6 +73,11 @@ def check_rule(name: str, prior: Prior) -> None:
         raise ValueError(
             f"sampler {name} needs a prior that knows noise levels, and {type(prior).__name__} knows none; "
             f"take {others}"
+        )
+    if name in FALLING and not prior.sigma_levels.continuous:
+        raise ValueError(
+            f"sampler {name} needs a prior that knows a range of noise levels, and {type(prior).__name__} knows "
+            f"{len(prior.sigma_levels.values)}; take annealed or momentum"
         )
 
 

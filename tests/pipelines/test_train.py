@@ -19,8 +19,8 @@ from typer.testing import CliRunner
 
 from gadgets.stream import ReconError
 from pipelines.cli import app
-from pipelines.replay import read_truth
 from pipelines.simulation import SimulationSettings, simulate, write_raw
+from pipelines.simulation.writer import read_truth
 from pipelines.train import TrainingJob, recipe_of, train, trainable_kinds
 from pipelines.training_data import training_images
 from priors.learning.networks import Architecture

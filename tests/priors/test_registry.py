@@ -37,6 +37,8 @@ def test_every_method_is_complete() -> None:
 
 FAULTY = """
 from priors.prior import Prior
+class Base(Prior):
+    pass  # a base without anything is no fault of the others
 class Fails(Prior):
     def __init__(self):
         raise RuntimeError("no GPU")
@@ -54,7 +56,9 @@ def test_code_that_is_no_prior(tmp_path: Path) -> None:
     for text, match in (
         (f"{path}:Nothing", "has no 'Nothing'"),
         (f"{path}:Fails", "RuntimeError: no GPU"),
-        (f"{path}:Other", "a Other is no Prior"),
+        (f"{path}:Other", "type Other is no Prior"),
+        (f"{path}", "name the prior in the code too"),
+        (":Other", "name the prior in the code too"),
         (f"{tmp_path}/broken.py:A", "cannot be loaded .*no_such_module"),
         (f"{tmp_path}/none.py:A", "cannot be loaded"),
         ("no.such.module:A", "cannot be loaded"),
@@ -68,8 +72,8 @@ def test_code_that_is_no_prior(tmp_path: Path) -> None:
 
 
 def test_a_prior_says_something() -> None:
-    with pytest.raises(TypeError, match="a prior overrides denoise, score"):
-        type("Silent", (Prior,), {})
+    with pytest.raises(ValueError, match="a prior overrides denoise, score"):
+        registry.prior_of(type("Silent", (Prior,), {}), "mine.py:Silent")
     with pytest.raises(ValueError, match="ascend"):
         SigmaLevels((0.2, 0.1))
     assert SigmaLevels((0.1, 1.0)).nearest(torch.tensor([0.2, 0.5])).tolist() == pytest.approx([0.1, 1.0])
@@ -81,3 +85,20 @@ def test_an_installed_package_brings_a_method(monkeypatch: pytest.MonkeyPatch) -
     assert "smoothing" in method_names() and registry.is_generative("smoothing")
     prior, card, text = load("smoothing", "", CPU)
     assert card is None and text == "smoothing" and prior.sigma_levels.continuous
+
+
+def test_a_package_that_cannot_be_loaded_harms_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    point = metadata.EntryPoint("broken", "no_such_module:X", registry.ENTRY_POINTS)
+    monkeypatch.setattr(registry, "_installed", lambda: {"broken": point})
+    with pytest.raises(ValueError, match="method broken: its package cannot be loaded"):
+        generative_method("broken")
+    assert "broken" not in [name for name, _ in registry.loadable_methods()]
+
+
+def test_other_code_has_another_name(tmp_path: Path) -> None:
+    texts = set()
+    for change in ("", "# changed"):
+        path = tmp_path / "mine.py"
+        path.write_text(EXAMPLE.read_text() + change)
+        texts.add(load("custom", f"{path}:SmoothingPrior", CPU)[2])
+    assert len(texts) == 2 and all(text.startswith("mine.py:SmoothingPrior:") for text in texts)
