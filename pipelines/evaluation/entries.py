@@ -38,7 +38,7 @@ class Entry:
         if is_generative(self.method):
             given = dict(self.properties).get("prior", "")
             source = Path(given.rpartition(":")[0]) if is_code(given) else weights_of(self.method, given)
-            if source.is_file():  # code may be a module
+            if source.is_file() or not is_code(given):  # code may be a module
                 text += hashlib.sha256(source.read_bytes()).hexdigest()
         return text
 

@@ -197,7 +197,7 @@ def test_settings_are_listed(kind: str) -> None:
     [
         (["vae"], "there is no kind 'vae'; take wkgm, hkgm"),
         (["svd_wkgm"], "there is no kind 'svd_wkgm'; take wkgm, hkgm"),
-        (["wkgm", "--stops", "3"], "setting 'stops' is unknown; there are denoise, "),
+        (["wkgm", "--stops", "3"], "setting 'stops' is unknown; near it is steps"),
         (["wkgm", "--set", "seed"], "--set is 'seed'; give name=value"),
         (["wkgm", "--steps", "many"], "setting 'steps' is 'many': invalid literal"),
         (["wkgm", "--set", "steps=0"], "setting 'steps' is '0': training: steps, batch, crop: one or more"),
