@@ -32,6 +32,9 @@ from priors.typicality import unlike_training
 LOWEST_NOISE = 5e-4  # of the data, for images of maximum 0.6
 INJECTED = 1.0  # fresh noise of the few-step rule where several samples are wanted
 MOST_UNKNOWNS = 2048  # of a row of the Hankel matrix; the window is smaller where the coils are many
+# Symmetry of a sample's first evaluation. That of the last one moves the SSIM of a T1 brain by 0.0005 either way; this
+# one is in between.
+FIRST_SYMMETRY = 5
 SYMMETRY_STRIDE = 3  # every symmetry comes once in eight evaluations, and neighbours differ by more than a quarter turn
 
 _RUN: dict[str, Callable[..., Tensor]] = {
@@ -263,7 +266,7 @@ class _Counted(Prior):
     def _symmetric(
         self, function: Callable[[Tensor, float | Tensor], Tensor], m: Tensor, level: float | Tensor
     ) -> Tensor:
-        kind = SYMMETRY_STRIDE * self._loop.evaluations % SYMMETRIES if self._loop.symmetries else 0
+        kind = (SYMMETRY_STRIDE * self._loop.evaluations + FIRST_SYMMETRY) % SYMMETRIES if self._loop.symmetries else 0
         self._loop.evaluations += 1
         domain = self._prior.domain
         turned = domain.symmetric(m, kind)
