@@ -16,7 +16,6 @@ from torch import distributed
 
 from gadgets.stream import ReconError, one_line, reason_of
 from pipelines.training_data import scan_slices, training_images
-from priors.extras import EXTRAS, require
 from priors.learning.cards import ModelCard, images_sha256
 from priors.learning.checkpoints import write_checkpoint
 from priors.learning.networks import compute_device
@@ -99,7 +98,6 @@ def train(job: TrainingJob, progress: Progress | None = None) -> ModelCard:
     """
     if job.out.suffix != ".safetensors":
         raise ReconError(f"{job.out}: weights are written as .safetensors; give a name that ends so")
-    require(*EXTRAS["train"])
     recipe = recipe_of(job.kind)
     folder = job.out.with_suffix(".training")
     try:

@@ -58,8 +58,10 @@ def train(
     """
     from pipelines.train import INTENDED_USE, TrainingJob, recipe_of
     from pipelines.train import train as run
+    from priors.extras import EXTRAS, require
     from priors.learning.recipe import settable, with_settings
 
+    require(*EXTRAS["train"])
     recipe = recipe_of(kind)
     if list_settings:
         table = Table(title=f"settings of {kind}, with their defaults", title_justify="left", show_header=False)
