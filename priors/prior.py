@@ -33,7 +33,7 @@ def expand_sigma(sigma: float | Tensor, array: Tensor) -> Tensor:
     ValueError
         If `sigma` is neither one value nor one a batch entry.
     """
-    level = torch.as_tensor(sigma, dtype=array.abs().dtype if array.is_complex() else array.dtype, device=array.device)
+    level = torch.as_tensor(sigma, dtype=array.real.dtype, device=array.device)
     if level.numel() == 1:
         return level.reshape(())
     if level.shape != array.shape[:1]:

@@ -6,8 +6,8 @@ import math
 
 from torch import Tensor
 
-from priors.prior import Prior
-from priors.rules.rule import DataStep, Noise, Stop, check_levels, column
+from priors.prior import Prior, expand_sigma
+from priors.rules.rule import DataStep, Noise, Stop, check_levels
 
 
 def few_step(
@@ -71,7 +71,7 @@ def few_step(
         raise ValueError(f"sampler: retained {retained} and injected {injected}; 0 to 1, sum of squares not above 1")
     state = initial
     if retained or injected:
-        state = initial + column(levels[0] * math.hypot(retained, injected), initial) * noise(initial)
+        state = initial + expand_sigma(levels[0] * math.hypot(retained, injected), initial) * noise(initial)
     previous: Tensor | None = None
     estimate = initial
     for index, sigma in enumerate(levels):
@@ -83,9 +83,9 @@ def few_step(
         following, target = levels[index + 1], estimate
         if second_order and previous is not None:
             ratio = (sigma / following).log() / (levels[index - 1] / sigma).log()
-            target = estimate + column(0.5 * ratio, estimate) * (estimate - previous)
+            target = estimate + expand_sigma(0.5 * ratio, estimate) * (estimate - previous)
         previous = estimate
-        state = target + column(retained * following / sigma, target) * (state - target) if retained else target
+        state = target + expand_sigma(retained * following / sigma, target) * (state - target) if retained else target
         if injected:
-            state = state + column(injected * following, state) * noise(initial)
+            state = state + expand_sigma(injected * following, state) * noise(initial)
     return estimate

@@ -8,8 +8,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from priors.prior import Prior
-from priors.rules.rule import DataStep, Noise, Stop, check_levels, column
+from priors.prior import Prior, expand_sigma
+from priors.rules.rule import DataStep, Noise, Stop, check_levels
 
 
 def predictor_corrector(
@@ -75,14 +75,14 @@ def predictor_corrector(
             f"sampler: snr {snr} and corrector_steps {corrector_steps} must be 0 or more, realisations {realisations} "
             "1 or more"
         )
-    state = initial + column(levels[0], initial) * noise(initial)
+    state = initial + expand_sigma(levels[0], initial) * noise(initial)
     reached = levels[0]
     for index, (sigma, following) in enumerate(pairwise(levels)):
         if index and stop is not None and stop():
             break
         variance = sigma**2 - following**2
         score = prior.score(state, sigma)
-        state = state + column(variance, state) * score + column(variance.sqrt(), state) * noise(state)
+        state = state + expand_sigma(variance, state) * score + expand_sigma(variance.sqrt(), state) * noise(state)
         state = data_step(state, variance)
         for _ in range(corrector_steps):
             state, score, step = _langevin(prior, state, score, following, snr, realisations, noise)
@@ -101,7 +101,7 @@ def _langevin(
     # The curvature of a log density with noise is at most 1 / sigma^2: larger steps are not stable for every prior,
     # and a score that vanishes would make the step endless.
     step = torch.minimum(2 * (snr * expected / norm) ** 2, sigma.to(norm) ** 2)
-    size = column(step, state)
+    size = expand_sigma(step, state)
     width = (2 * size).sqrt()
     score = torch.zeros_like(state)
     for one in noises:

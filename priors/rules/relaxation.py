@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from priors.prior import Prior
-from priors.rules.rule import DataStep, Noise, Stop, check_levels, column
+from priors.prior import Prior, expand_sigma
+from priors.rules.rule import DataStep, Noise, Stop, check_levels
 
 
 def annealed(
@@ -64,9 +64,9 @@ def annealed(
         if index and stop is not None and stop():
             break
         variance = relaxation * sigma**2
-        moved = state + column(variance, state) * prior.score(state, sigma)
+        moved = state + expand_sigma(variance, state) * prior.score(state, sigma)
         if temperature:
-            moved = moved + column(temperature * (2 * variance).sqrt(), state) * noise(state)
+            moved = moved + expand_sigma(temperature * (2 * variance).sqrt(), state) * noise(state)
         state = data_step(moved, variance)
     return state
 
@@ -126,7 +126,7 @@ def momentum(
         if index and stop is not None and stop():
             break
         if draws:
-            noisy = (state + column(sigma, state) * noise(state) for _ in range(draws))
+            noisy = (state + expand_sigma(sigma, state) * noise(state) for _ in range(draws))
             estimate = torch.stack([prior.denoise(one, sigma) for one in noisy]).mean(0)
         else:
             estimate = prior.denoise(state, sigma)

@@ -107,10 +107,3 @@ def check_levels(sigmas: Tensor, falling: bool = True) -> list[Tensor]:
     if falling and any(bool((following >= level).any()) for level, following in pairwise(levels)):
         raise ValueError("sampler: the noise levels must fall from step to step")
     return levels
-
-
-def column(value: Tensor, array: Tensor) -> Tensor:
-    """Values () or (batch,) as real numbers that broadcast against an array (batch, ...)."""
-    real = array.real.dtype if array.is_complex() else array.dtype
-    value = value.to(device=array.device, dtype=real)
-    return value if value.ndim == 0 else value.reshape(-1, *[1] * (array.ndim - 1))
