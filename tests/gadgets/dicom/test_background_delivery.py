@@ -73,13 +73,14 @@ def test_the_thread_keeps_one_association_for_a_scan_and_ends(
     scp: Scp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = threading.active_count()
-    monkeypatch.setattr(sender_module, "IDLE_CONNECTION_S", 0.5)
     folder = fill(tmp_path, scp.url, FILES[:1])
     sender = Sender(folder)
     for file in FILES:
+        # Open for a minute, however slow this machine is; after the last file the connection closes soon.
+        monkeypatch.setattr(sender_module, "IDLE_CONNECTION_S", 0.1 if file is FILES[-1] else 60.0)
         path = add_to_spool(tmp_path, Destination(scp.url, timeout_s=5), file)
         sender.start()
-        assert sender.wait([path], 10) == 0
+        assert sender.wait([path], 30) == 0
     assert scp.received == UIDS and scp.associations == 1
     while threading.active_count() > before:  # for ever if a thread is left
         time.sleep(0.02)
