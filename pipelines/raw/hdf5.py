@@ -1,0 +1,119 @@
+"""ISMRMRD HDF5 files."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import ismrmrd
+import numpy as np
+
+from gadgets.stream import ReconError, one_line
+
+BLOCK = 32  # acquisitions read at a time
+
+
+class Hdf5Scan:
+    """The header text and the acquisitions of one scan in an ISMRMRD HDF5 file, unchecked.
+
+    Raises ReconError when the file is not HDF5, truncated, or without ISMRMRD header.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._file = h5py.File(self.path, "r")
+        except OSError as error:
+            reason = one_line(error)
+            if "truncated" in reason:
+                message = "the file is truncated; copy it again from where it came"
+            elif "signature" in reason:
+                message = "not an HDF5 file; convert the raw data to ISMRMRD first"
+            else:
+                message = f"cannot be read ({reason}); check the file and its permissions"
+            raise ReconError(f"{self.path}: {message}") from None
+        try:
+            with self._readable("the file"):
+                self._group = self._find_group()
+                self.header_xml = self._read_header()
+                self.acquisition_count = self._count()
+        except BaseException:
+            self._file.close()
+            raise
+
+    @contextlib.contextmanager
+    def _readable(self, what: str) -> Iterator[None]:
+        """Raise ReconError for what h5py raises for a damaged file."""
+        try:
+            yield
+        except (OSError, RuntimeError, LookupError, ValueError, TypeError) as error:
+            raise ReconError(
+                f"{self.path}: {what} cannot be read ({one_line(error)}); copy or convert the file again"
+            ) from None
+
+    def _find_group(self) -> h5py.Group:
+        groups = [g for g in self._file.values() if isinstance(g, h5py.Group) and ("xml" in g or "data" in g)]
+        if not groups:
+            raise ReconError(f"{self.path}: no ISMRMRD header in it; give an ISMRMRD raw file")
+        named = self._file.get("dataset")
+        return named if named in groups else groups[0]
+
+    def _read_header(self) -> bytes:
+        if "xml" not in self._group:
+            raise ReconError(f"{self.path}: no ISMRMRD header (xml) in group {self._group.name}; convert it again")
+        text = np.ravel(self._group["xml"][()])[0]
+        return text.encode() if isinstance(text, str) else bytes(text)
+
+    def _count(self) -> int:
+        if "data" not in self._group:
+            return 0
+        data = self._group["data"]
+        columns = set(data.dtype.names or ()) if isinstance(data, h5py.Dataset) else set()
+        if not {"head", "traj", "data"} <= columns or data.ndim != 1:
+            raise ReconError(f"{self.path}: {data.name} is no table of ISMRMRD acquisitions; convert it again")
+        return len(data)
+
+    def acquisitions(self, chosen: Sequence[bool] | None = None) -> Iterator[tuple[int, ismrmrd.Acquisition]]:
+        """Yield the chosen acquisitions (None: all) and their places in the file, a block in memory at a time."""
+        data = self._group["data"]
+        for start in range(0, self.acquisition_count, BLOCK):
+            stop = min(start + BLOCK, self.acquisition_count)
+            indices = [index for index in range(start, stop) if chosen is None or chosen[index]]
+            if not indices:
+                continue
+            with self._readable(f"acquisition {start} and on"):
+                block = data[start:stop] if len(indices) == stop - start else data[indices]
+            for index, row in zip(indices, block, strict=True):
+                yield index, self._acquisition(index, row)
+
+    def _acquisition(self, index: int, row: Any) -> ismrmrd.Acquisition:
+        with self._readable(f"the header of acquisition {index}"):
+            head = ismrmrd.AcquisitionHeader.from_buffer_copy(row["head"].tobytes())
+        coils, samples = head.active_channels, head.number_of_samples
+        values, trajectory = row["data"], row["traj"]
+        if not values.size or values.size != 2 * coils * samples:
+            raise ReconError(
+                f"{self.path}: acquisition {index} holds {values.size / 2:g} samples, its header says {coils} coils x "
+                f"{samples}; convert the raw data again"
+            )
+        if trajectory.size not in {0, samples * head.trajectory_dimensions}:
+            raise ReconError(
+                f"{self.path}: acquisition {index} holds {trajectory.size} trajectory values, its header says "
+                f"{samples} x {head.trajectory_dimensions}; convert the raw data again"
+            )
+        return ismrmrd.Acquisition(
+            head,
+            values.astype(np.float32, copy=False).view(np.complex64).reshape(coils, samples),
+            trajectory.reshape(samples, head.trajectory_dimensions) if trajectory.size else None,
+        )
+
+    def heads(self) -> Any:
+        """All acquisition headers as one structured array (no sample is read)."""
+        with self._readable("acquisition headers"):
+            return self._group["data"].fields("head")[:]
+
+    def close(self) -> None:
+        self._file.close()

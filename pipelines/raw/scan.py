@@ -1,0 +1,85 @@
+"""One raw scan of a file, whatever the file's format, checked while it is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import ismrmrd
+
+from gadgets.stream import ReconError
+from pipelines.raw.checks import AcquisitionChecker, check_header
+from pipelines.raw.hdf5 import Hdf5Scan
+from pipelines.raw.header import parse_header
+
+
+class RawScan:
+    """One raw scan in an ISMRMRD file.
+
+    Parameters
+    ----------
+    path : file to read
+
+    Raises
+    ------
+    ReconError
+        The file is missing, of no known format, truncated, without ISMRMRD header or acquisitions, or not Cartesian.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        if self.path.is_dir():
+            raise ReconError(f"{self.path}: it is a folder; give the path of an ISMRMRD raw file (.h5)")
+        if not self.path.is_file():
+            raise ReconError(f"{self.path}: no such file; give the path of an ISMRMRD raw file (.h5)")
+        self._source = Hdf5Scan(self.path)
+        try:
+            self.header_xml = self._source.header_xml
+            self.acquisition_count = self._source.acquisition_count  # noise included
+            self.header = parse_header(self.path, self.header_xml)
+            if self.acquisition_count == 0:
+                raise ReconError(f"{self.path}: it has no acquisitions; nothing to reconstruct")
+            check_header(self.path, self.header)
+        except BaseException:
+            self._source.close()
+            raise
+
+    def acquisitions(self, chosen: Sequence[bool] | None = None) -> Iterator[ismrmrd.Acquisition]:
+        """Yield the acquisitions in file order, a block in memory at a time.
+
+        Parameters
+        ----------
+        chosen : for each, whether it is wanted; the others are not read. None: all of them
+
+        Raises
+        ------
+        ReconError
+            Data that cannot be read, samples that are NaN or infinite, data that disagree with the header, or no
+            imaging line at all.
+        """
+        check = AcquisitionChecker(self.path, self.header)
+        for index, acquisition in self._source.acquisitions(chosen):
+            check(index, acquisition)
+            yield acquisition
+        if not check.imaging_lines:
+            raise ReconError(
+                f"{self.path}: none of its {self.acquisition_count} acquisitions is an imaging line (only noise, "
+                "calibration or phase correction); give the file of the scan itself"
+            )
+
+    def heads(self) -> Any:
+        """All acquisition headers as one structured array (no sample is read)."""
+        return self._source.heads()
+
+    def close(self) -> None:
+        self._source.close()
+
+    def __enter__(self) -> RawScan:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
