@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from gadgets.errors import ReconError, one_line
@@ -59,14 +60,16 @@ def train(
     from pipelines.train import INTENDED_USE, TrainingJob, recipe_of
     from pipelines.train import train as run
     from priors.extras import EXTRAS, require
-    from priors.learning.recipe import settable, with_settings
+    from priors.learning.recipe import explanations, settable, with_settings
 
     require(*EXTRAS["train"])
     recipe = recipe_of(kind)
     if list_settings:
         table = Table(title=f"settings of {kind}, with their defaults", title_justify="left", show_header=False)
+        texts = explanations(recipe.options())
         for name, value in settable(recipe.options()):
-            table.add_row(name, ",".join(map(str, value)) if isinstance(value, tuple) else str(value))
+            shown = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            table.add_row(name, shown, escape(texts.get(name, "")))
         console.print(table)
         return
     pairs = _pairs(settings or []) | _extra_options(context.args)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import inspect
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
@@ -121,6 +123,18 @@ def settable(options: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from settable(value, f"{prefix}{entry.name}.")
         else:
             yield f"{prefix}{entry.name}", value
+
+
+def explanations(options: Any, prefix: str = "") -> dict[str, str]:
+    """What each settable name means, from the sections Parameters of the dataclasses' docstrings."""
+    text = (inspect.getdoc(type(options)) or "").partition("Parameters\n----------\n")[2].partition("\n\n")[0]
+    found = {}
+    for names, lines in re.findall(r"^(\w[\w, ]*) : .*((?:\n .*)+)", text, re.MULTILINE):
+        for name in names.split(", "):
+            found[prefix + name] = " ".join(lines.split())
+            if is_dataclass(value := getattr(options, name, None)):
+                found |= explanations(value, f"{prefix}{name}.")
+    return found
 
 
 def with_settings(options: Any, pairs: Mapping[str, str]) -> Any:

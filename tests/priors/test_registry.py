@@ -10,7 +10,7 @@ import torch
 
 from gadgets.solvers.loading import load
 from priors import registry
-from priors.learning.recipe import settable, with_settings
+from priors.learning.recipe import explanations, settable, with_settings
 from priors.prior import Prior, SigmaLevels
 from priors.registry import generative_method, method_names, prior_from_code
 from tests.paths import ROOT
@@ -27,6 +27,7 @@ def test_every_method_is_complete() -> None:
             options = method.recipe.options()
             changed = with_settings(options, {"settings.steps": "20", "base_channels": "16", "multipliers": "1,2"})
             assert dict(settable(changed))["architecture.multipliers"] == (1, 2)
+            assert set(dict(settable(changed))) <= set(explanations(changed))
             with pytest.raises(ValueError, match="setting 'stepz' is unknown"):
                 with_settings(options, {"stepz": "1"})
             with pytest.raises(ValueError, match="setting 'steps' is 'many'"):
