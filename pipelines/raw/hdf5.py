@@ -16,6 +16,30 @@ from gadgets.stream import ReconError, one_line
 BLOCK = 32  # acquisitions read at a time
 
 
+def open_hdf5(path: Path) -> h5py.File:
+    """Open a file to read. Raises ReconError when it is not HDF5, truncated, or may not be read."""
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        reason = one_line(error)
+        if "truncated" in reason:
+            message = "the file is truncated; copy it again from where it came"
+        elif "signature" in reason:
+            message = "not an HDF5 file; convert the raw data to ISMRMRD first"
+        else:
+            message = f"cannot be read ({reason}); check the file and its permissions"
+        raise ReconError(f"{path}: {message}") from None
+
+
+@contextlib.contextmanager
+def readable(path: Path, what: str) -> Iterator[None]:
+    """Raise ReconError for what h5py raises for a damaged file."""
+    try:
+        yield
+    except (OSError, RuntimeError, LookupError, ValueError, TypeError) as error:
+        raise ReconError(f"{path}: {what} cannot be read ({one_line(error)}); copy or convert the file again") from None
+
+
 class Hdf5Scan:
     """The header text and the acquisitions of one scan in an ISMRMRD HDF5 file, unchecked.
 
@@ -24,35 +48,15 @@ class Hdf5Scan:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._file = open_hdf5(path)
         try:
-            self._file = h5py.File(self.path, "r")
-        except OSError as error:
-            reason = one_line(error)
-            if "truncated" in reason:
-                message = "the file is truncated; copy it again from where it came"
-            elif "signature" in reason:
-                message = "not an HDF5 file; convert the raw data to ISMRMRD first"
-            else:
-                message = f"cannot be read ({reason}); check the file and its permissions"
-            raise ReconError(f"{self.path}: {message}") from None
-        try:
-            with self._readable("the file"):
+            with readable(self.path, "the file"):
                 self._group = self._find_group()
                 self.header_xml = self._read_header()
                 self.acquisition_count = self._count()
         except BaseException:
             self._file.close()
             raise
-
-    @contextlib.contextmanager
-    def _readable(self, what: str) -> Iterator[None]:
-        """Raise ReconError for what h5py raises for a damaged file."""
-        try:
-            yield
-        except (OSError, RuntimeError, LookupError, ValueError, TypeError) as error:
-            raise ReconError(
-                f"{self.path}: {what} cannot be read ({one_line(error)}); copy or convert the file again"
-            ) from None
 
     def _find_group(self) -> h5py.Group:
         groups = [g for g in self._file.values() if isinstance(g, h5py.Group) and ("xml" in g or "data" in g)]
@@ -84,13 +88,13 @@ class Hdf5Scan:
             indices = [index for index in range(start, stop) if chosen is None or chosen[index]]
             if not indices:
                 continue
-            with self._readable(f"acquisition {start} and on"):
+            with readable(self.path, f"acquisition {start} and on"):
                 block = data[start:stop] if len(indices) == stop - start else data[indices]
             for index, row in zip(indices, block, strict=True):
                 yield index, self._acquisition(index, row)
 
     def _acquisition(self, index: int, row: Any) -> ismrmrd.Acquisition:
-        with self._readable(f"the header of acquisition {index}"):
+        with readable(self.path, f"the header of acquisition {index}"):
             head = ismrmrd.AcquisitionHeader.from_buffer_copy(row["head"].tobytes())
         coils, samples = head.active_channels, head.number_of_samples
         values, trajectory = row["data"], row["traj"]
@@ -112,7 +116,7 @@ class Hdf5Scan:
 
     def heads(self) -> Any:
         """All acquisition headers as one structured array (no sample is read)."""
-        with self._readable("acquisition headers"):
+        with readable(self.path, "acquisition headers"):
             return self._group["data"].fields("head")[:]
 
     def close(self) -> None:
