@@ -32,7 +32,7 @@ def describe(path: str | Path) -> list[tuple[str, str]]:
 
 def describe_scan(scan: RawScan) -> list[tuple[str, str]]:
     """As `describe`, of a file that is open."""
-    return [*_header(scan.header), *_acquisitions(scan.heads(), scan.header)]
+    return [*scan.notes(), *_header(scan.header), *_acquisitions(scan.heads(), scan.header)]
 
 
 def _header(header: Any) -> list[tuple[str, str]]:

@@ -11,6 +11,7 @@ import ismrmrd
 
 from gadgets.stream import ReconError
 from pipelines.raw.checks import AcquisitionChecker, check_header
+from pipelines.raw.fastmri import FastMriScan, is_fastmri
 from pipelines.raw.hdf5 import Hdf5Scan
 from pipelines.raw.header import parse_header
 
@@ -34,7 +35,7 @@ class RawScan:
             raise ReconError(f"{self.path}: it is a folder; give the path of an ISMRMRD raw file (.h5)")
         if not self.path.is_file():
             raise ReconError(f"{self.path}: no such file; give the path of an ISMRMRD raw file (.h5)")
-        self._source = Hdf5Scan(self.path)
+        self._source: Hdf5Scan | FastMriScan = (FastMriScan if is_fastmri(self.path) else Hdf5Scan)(self.path)
         try:
             self.header_xml = self._source.header_xml
             self.acquisition_count = self._source.acquisition_count  # noise included
@@ -72,6 +73,10 @@ class RawScan:
     def heads(self) -> Any:
         """All acquisition headers as one structured array (no sample is read)."""
         return self._source.heads()
+
+    def notes(self) -> list[tuple[str, str]]:
+        """Names and texts that describe the file, where that is not all said by header and acquisitions."""
+        return self._source.describe() if isinstance(self._source, FastMriScan) else []
 
     def close(self) -> None:
         self._source.close()

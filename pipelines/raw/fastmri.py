@@ -1,0 +1,287 @@
+"""fastMRI files: the k-space of a 2D scan as one array in HDF5, with the header of the raw data it was made from.
+
+Datasets `kspace`, complex (slice, coil, readout, phase), or (slice, readout, phase) of one coil; `ismrmrd_header`;
+in undersampled files `mask`, over the phase axis. Along it the k-space centre is at n // 2, and phase encodings that
+were never measured are zero (Zbontar et al., arXiv:1811.08839).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import ismrmrd
+import numpy as np
+from ismrmrd import xsd
+from ismrmrd.hdf5 import acquisition_header_dtype
+
+from gadgets.stream import ReconError
+from pipelines.raw.hdf5 import open_hdf5, readable
+from pipelines.raw.header import parse_header
+
+log = logging.getLogger("genrecon")
+
+AXES = "(slice, coil, readout, phase) or, of one coil, (slice, readout, phase)"
+NO_POSITIONS = "a fastMRI file has no slice positions; its slices are put one thickness apart, from 0 mm on"
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def is_fastmri(path: Path) -> bool:
+    """Whether a file is HDF5 with the datasets of fastMRI."""
+    try:
+        with h5py.File(path, "r") as file:
+            return any(isinstance(file.get(name), h5py.Dataset) for name in ("kspace", "ismrmrd_header"))
+    except (OSError, RuntimeError, LookupError):
+        return False
+
+
+class FastMriScan:
+    """The header and the acquisitions of a fastMRI file, as those of an ISMRMRD file; one slice in memory at a time.
+
+    A phase encoding is an acquisition where a sample of it is not zero and the mask, if there is one, has it. The
+    header that is handed on says what the array holds; `patient_id` and `acquisition` of the file stand in for a
+    patient ID and a protocol name that it lacks. The file has no orientation: directions are zero, the first slice is
+    at 0 mm, and each is one slice thickness from the one before.
+
+    Raises ReconError when the file cannot be read, or its array, mask and header do not belong together.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = open_hdf5(path)
+        try:
+            with readable(path, "the file"):
+                self._kspace = self._find_kspace()
+                mask = self._find_mask()
+                header = parse_header(path, self._header_text())
+                attributes = {name: _text(self._file.attrs.get(name)) for name in ("patient_id", "acquisition")}
+            self.notes = self._check_axes(header)
+            self._first, self._spacing = fit_header(header, self._kspace.shape)
+            add_identity(header, attributes["patient_id"], attributes["acquisition"])
+            self.header_xml = header.toXML().encode()
+            self._lines = np.stack([self._measured(number) for number in range(len(self._kspace))])
+            if mask is not None:
+                self.notes += self._apply_mask(mask)
+            empty = np.flatnonzero(~self._lines.any(1))
+            if 0 < len(empty) < len(self._lines):
+                numbers = ", ".join(map(str, empty))
+                self.notes.append(f"slices without samples, of which there is no image: {numbers}")
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _find_kspace(self) -> h5py.Dataset:
+        kspace = self._file.get("kspace")
+        if not isinstance(kspace, h5py.Dataset):
+            raise ReconError(f"{self.path}: it has ismrmrd_header of a fastMRI file, but no kspace; copy it again")
+        if kspace.dtype.kind != "c" or kspace.ndim not in (3, 4) or 0 in kspace.shape:
+            raise ReconError(
+                f"{self.path}: kspace is {_sizes(kspace.shape)} of {kspace.dtype}; that of a fastMRI file is complex, "
+                f"{AXES}"
+            )
+        return kspace
+
+    def _find_mask(self) -> Array | None:
+        """The mask (slice or 1, phase), None without."""
+        mask = self._file.get("mask")
+        if mask is None:
+            return None
+        slices, columns = self._kspace.shape[0], self._kspace.shape[-1]
+        values = np.asarray(mask[()])
+        shape = tuple(size for size in values.shape if size > 1) or (1,)
+        if shape not in {(columns,), (slices, columns)} or values.dtype.kind not in "biuf":
+            raise ReconError(
+                f"{self.path}: mask is {_sizes(values.shape)} of {values.dtype}, kspace has {columns} phase encodings; "
+                "give a mask over the phase encodings"
+            )
+        return values.reshape(-1, columns) != 0
+
+    def _header_text(self) -> bytes:
+        if "ismrmrd_header" not in self._file:
+            raise ReconError(
+                f"{self.path}: it has kspace and no ismrmrd_header; a fastMRI file has both, other arrays are read as "
+                ".npy by benchmark and train"
+            )
+        text = np.ravel(self._file["ismrmrd_header"][()])[0]
+        return text.encode() if isinstance(text, str) else bytes(text)
+
+    def _check_axes(self, header: Any) -> list[str]:
+        """Where header and array differ. Raises ReconError when the axes are in another order than fastMRI's."""
+        if not header.encoding:
+            raise ReconError(f"{self.path}: header has no encoding section; convert the raw data again")
+        shape = self._kspace.shape
+        samples = header.encoding[0].encodedSpace.matrixSize.x
+        if shape[-2] != samples == shape[-1]:
+            raise ReconError(
+                f"{self.path}: kspace is {_sizes(shape)}, its last axis is the readout of {samples} samples that the "
+                f"header has; reorder it to {AXES}"
+            )
+        system, limits = header.acquisitionSystemInformation, header.encoding[0].encodingLimits
+        coils = system.receiverChannels if system else None
+        if len(shape) == 3 or not coils or coils == shape[1]:
+            return []
+        announced = limits.slice.maximum - limits.slice.minimum + 1 if limits and limits.slice else None
+        if (coils, announced) == shape[:2]:
+            raise ReconError(
+                f"{self.path}: kspace is {_sizes(shape)}, the header has {coils} coils and {announced} slices; reorder "
+                f"it to {AXES}"
+            )
+        return [f"the header has {coils} coils, kspace has {shape[1]}"]
+
+    def _slice(self, number: int) -> Array:
+        """k-space (coil, readout, phase) of a slice, complex64."""
+        with readable(self.path, f"slice {number} of kspace"):
+            data = np.asarray(self._kspace[number], np.complex64)
+        return data[None] if data.ndim == 2 else data
+
+    def _measured(self, number: int) -> Array:
+        """Which phase encodings of a slice are not zero."""
+        centre = self._kspace.shape[-2] // 2
+        with readable(self.path, f"slice {number} of kspace"):
+            samples = self._kspace[number, centre] if self._kspace.ndim == 3 else self._kspace[number, 0, centre]
+        found = samples != 0  # in most slices this says it all
+        return found if found.all() else np.any(self._slice(number) != 0, axis=(0, 1))
+
+    def _apply_mask(self, mask: Array) -> list[str]:
+        """Leave out lines that the mask leaves out; what is said of them."""
+        left_out = int((self._lines & ~mask).sum())
+        self._lines &= mask
+        if not self._lines.any():
+            raise ReconError(f"{self.path}: no phase encoding of its mask has samples; correct mask or kspace")
+        return [f"{left_out} lines that have samples are not in the mask and are left out"] if left_out else []
+
+    @property
+    def acquisition_count(self) -> int:
+        """How many lines it has."""
+        return int(self._lines.sum())
+
+    def acquisitions(self, chosen: Sequence[bool] | None = None) -> Iterator[tuple[int, ismrmrd.Acquisition]]:
+        """Yield the chosen acquisitions (None: all) and their places in the scan, a slice in memory at a time."""
+        for text in (
+            *self.notes,
+            "fastMRI files have no slice positions and directions; those of the images are made up",
+        ):
+            log.warning("%s: %s", self.path.name, text)
+        coils = 1 if self._kspace.ndim == 3 else self._kspace.shape[1]
+        start = 0
+        for number, lines in enumerate(self._lines):
+            columns = np.flatnonzero(lines)
+            indices = [index for index in range(start, start + len(columns)) if chosen is None or chosen[index]]
+            if indices:
+                data = self._slice(number)
+                for index in indices:
+                    column = columns[index - start]
+                    head = self._head(index, number, int(column), coils)
+                    yield index, ismrmrd.Acquisition(head, np.ascontiguousarray(data[:, :, column]))
+            start += len(columns)
+
+    def _head(self, index: int, number: int, column: int, coils: int) -> ismrmrd.AcquisitionHeader:
+        lines = self._lines
+        head = ismrmrd.AcquisitionHeader()
+        head.version = 1
+        head.scan_counter = index
+        head.available_channels = head.active_channels = coils
+        head.number_of_samples = self._kspace.shape[-2]
+        head.center_sample = self._kspace.shape[-2] // 2
+        head.idx.kspace_encode_step_1 = self._first + column
+        head.idx.slice = number
+        head.position[2] = number * self._spacing
+        if not lines[number, :column].any():
+            head.set_flag(ismrmrd.ACQ_FIRST_IN_SLICE)
+        if not lines[number, column + 1 :].any():
+            head.set_flag(ismrmrd.ACQ_LAST_IN_SLICE)
+            if not lines[number + 1 :].any():
+                head.set_flag(ismrmrd.ACQ_LAST_IN_REPETITION)
+                head.set_flag(ismrmrd.ACQ_LAST_IN_MEASUREMENT)
+        return head
+
+    def heads(self) -> Any:
+        """All acquisition headers as one structured array."""
+        coils = 1 if self._kspace.ndim == 3 else self._kspace.shape[1]
+        places = enumerate(np.argwhere(self._lines).tolist())
+        return np.frombuffer(
+            b"".join(bytes(self._head(index, number, column, coils)) for index, (number, column) in places),
+            acquisition_header_dtype,
+        )
+
+    def describe(self) -> list[tuple[str, str]]:
+        """What `genrecon info` says of the array."""
+        axes = "slice, readout, phase" if self._kspace.ndim == 3 else "slice, coil, readout, phase"
+        found = np.flatnonzero(self._lines.any(0))
+        rows = [
+            ("file", f"fastMRI, kspace {_sizes(self._kspace.shape)} ({axes}), no slice positions and directions"),
+            ("phase encodings", f"{len(found)} in columns {found[0]}..{found[-1]} of {self._lines.shape[1]}"),
+        ]
+        return rows + [("note", text) for text in self.notes]
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def fit_header(header: Any, shape: tuple[int, ...]) -> tuple[int, float]:
+    """Make a header say, in place, what an array of k-space has.
+
+    Parameters
+    ----------
+    header : ismrmrd.xsd.ismrmrdHeader with an encoding; others than the first are left out
+    shape : of the array, (slice, coil, readout, phase) or (slice, readout, phase)
+
+    Returns
+    -------
+    Phase encoding counter of the first column, and the slice thickness in mm. The steps of k-space stay those of the
+    header's field of view. An array that has just the lines of the header's limits keeps their counters; in any other
+    the k-space centre is column n // 2.
+    """
+    slices, columns, coils = shape[0], shape[-1], shape[1] if len(shape) == 4 else 1
+    encoding = header.encoding[0]
+    header.encoding = [encoding]
+    encoded, recon, limits = encoding.encodedSpace, encoding.reconSpace, encoding.encodingLimits
+    thickness = recon.fieldOfView_mm.z / max(recon.matrixSize.z, 1)
+    for space in (encoded, recon):
+        space.matrixSize.z, space.fieldOfView_mm.z = 1, thickness
+    step = limits.kspace_encoding_step_1 if limits else None
+    matrix = encoded.matrixSize.y
+    if not (
+        step
+        and columns == step.maximum - step.minimum + 1 < matrix
+        and step.minimum <= step.center <= step.maximum
+        and step.center - step.minimum <= matrix // 2
+        and step.maximum - step.center < matrix - matrix // 2
+    ):
+        step = xsd.limitType(minimum=0, maximum=columns - 1, center=columns // 2)
+        encoded.matrixSize.y = columns
+    one = xsd.limitType(minimum=0, maximum=0, center=0)
+    others = ("kspace_encoding_step_2", "average", "contrast", "phase", "repetition", "set", "segment")
+    encoding.encodingLimits = xsd.encodingLimitsType(
+        kspace_encoding_step_1=step,
+        slice=xsd.limitType(minimum=0, maximum=slices - 1, center=0),
+        **dict.fromkeys(others, one),
+    )
+    if encoding.parallelImaging:
+        encoding.parallelImaging.calibrationMode = None  # no line of the array is only for calibration
+    if header.acquisitionSystemInformation:
+        header.acquisitionSystemInformation.receiverChannels = coils
+    return int(step.minimum), float(thickness)
+
+
+def add_identity(header: Any, patient_id: str, acquisition: str) -> None:
+    """Put a patient ID and a protocol name in a header, in place, that it lacks; empty ones are left out."""
+    if patient_id and not (header.subjectInformation and header.subjectInformation.patientID):
+        header.subjectInformation = header.subjectInformation or xsd.subjectInformationType()
+        header.subjectInformation.patientID = patient_id
+    if acquisition and header.measurementInformation and not header.measurementInformation.protocolName:
+        header.measurementInformation.protocolName = acquisition
+
+
+def _text(value: Any) -> str:
+    """An attribute of a file as a text that can stand in XML, empty where it is none."""
+    text = value.decode(errors="replace") if isinstance(value, bytes) else value if isinstance(value, str) else ""
+    return "".join(letter for letter in text if letter.isprintable()).strip()
+
+
+def _sizes(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
