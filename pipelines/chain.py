@@ -15,7 +15,8 @@ from xml.etree import ElementTree
 import defusedxml.ElementTree
 from defusedxml import DefusedXmlException
 
-from gadgets.stream import Gadget, ReconError, StageTiming, one_line, run_stages
+from gadgets.scan_digest import ScanDigest
+from gadgets.stream import Gadget, ReconError, Stage, StageTiming, one_line, run_stages
 from gadgets.stream.digest import settings_digest
 from gadgets.stream.parameters import connection_properties
 from gadgets.twins import TWINS
@@ -254,23 +255,30 @@ class Chain:
         ReconError
             A property, the data or a gadget failed; one line that names it.
         """
-        stages = []
+        stages: list[tuple[str, Stage]] = []
+        digest = ScanDigest()
         header_xml = header.toXML().encode() if processes or any(n.address or n.module for n in self.nodes) else b""
         for node in self.nodes:
             kind = node.load()
             name = node.names[0]
-            if kind is not None and any(entry.name == CHAIN_PROPERTY for entry in fields(kind.Parameters)):
+            names_scan = kind is not None and any(entry.name == CHAIN_PROPERTY for entry in fields(kind.Parameters))
+            if names_scan:
                 node = replace(node, properties={**node.properties, CHAIN_PROPERTY: self.digest()})
+            own: list[tuple[str, Stage]]
             if node.address:
-                stages.append((name, external_connection(*node.address, _configuration(node), header_xml)))
+                own = [(name, external_connection(*node.address, _configuration(node), header_xml))]
             elif node.module and (processes or kind is None):
-                stages.append((name, external_process(node.module, node.target, _configuration(node), header_xml)))
+                own = [(name, external_process(node.module, node.target, _configuration(node), header_xml))]
             else:
                 assert kind is not None
                 gadget = kind()
                 gadget.configure(header, node.properties)
-                stages.extend(gadget.stages(name))
-        return run_stages(items, stages, timings)
+                own = gadget.stages(name)
+            if names_scan:
+                (first, stage), *others = own
+                own = [(first, lambda images, stage=stage: stage(digest.mark(images))), *others]  # type: ignore[misc]
+            stages += own
+        return digest.mark(run_stages(digest.watch(items), stages, timings))
 
 
 def _properties(element: ElementTree.Element) -> dict[str, str]:

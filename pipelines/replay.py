@@ -16,6 +16,7 @@ import numpy as np
 
 from gadgets.dicom_output import DicomOutput
 from gadgets.images import SCALE_RATIO, meta_of, meta_values
+from gadgets.scan_digest import ScanDigest
 from gadgets.stream import ReconError, StageTiming
 from gadgets.stream.logs import collected_warnings
 from pipelines.chain import CHAIN_PROPERTY, Chain, read_chain
@@ -111,10 +112,12 @@ def replay(
     result = ReplayResult(Path(raw), folder)
     chain = configured_chain(config, settings)
     with RawScan(raw) as scan, collected_warnings(result.warnings), staged_folder(folder) as staging:
-        lines = _counted(scan.acquisitions(), result, progress)
+        digest = ScanDigest()
+        lines = _counted(digest.watch(scan.acquisitions()), result, progress)
         remaining = chain.without(DICOM_MODULE)  # DICOM is written here, from the images, wherever the chain runs
         if dask:
             items: Any = dask.images(result.timings)
+            next((None for _ in digest.watch(scan.acquisitions()) if digest.text), None)
         elif gadgetron:
             items = reconstruct_remotely(gadgetron, remaining.to_xml(), scan.header_xml, lines, timeout)
         else:
@@ -124,7 +127,7 @@ def replay(
         properties = {**(node.properties if node else {}), "folder": str(staging / "dicom")}
         dicom.configure(scan.header, {**properties, CHAIN_PROPERTY: chain.digest()})
         with contextlib.closing(items):
-            _store(dicom.process(_images(items)), staging, result, start, progress)
+            _store(dicom.process(digest.mark(_images(items))), staging, result, start, progress)
         if result.images == 0:
             raise ReconError(
                 f"{raw}: no image came back; "

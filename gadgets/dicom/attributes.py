@@ -5,7 +5,7 @@ from __future__ import annotations
 import ismrmrd
 
 from gadgets.dicom.values import finite
-from gadgets.stream.digest import CHAIN_DIGEST
+from gadgets.stream.digest import CHAIN_DIGEST, SCAN_DIGEST
 
 # ISMRMRD image type -> (third value of ImageType, ComplexImageComponent, word for the series description)
 IMAGE_TYPES = {
@@ -25,6 +25,7 @@ HISTORY_KEYS = ("GADGETRON_ImageProcessingHistory", "ImageProcessingHistory")
 METHOD_KEYS = ("GenreconMethod",)
 SETTINGS_KEYS = ("GenreconSettings",)
 CHAIN_KEYS = (CHAIN_DIGEST,)
+SCAN_KEYS = (SCAN_DIGEST,)
 WARNING_KEYS = ("GenreconWarning",)
 ECHO_TIME_KEYS = ("GADGETRON_TE",)
 INVERSION_TIME_KEYS = ("GADGETRON_TI",)
@@ -45,3 +46,8 @@ def attribute_number(image: ismrmrd.Image, keys: tuple[str, ...]) -> float | Non
     """The first of those values as a finite float, or None."""
     values = attribute(image, keys)
     return finite(values[0]) if values else None
+
+
+def scan_of(image: ismrmrd.Image) -> str:
+    """Digest of the data of the image's scan; empty when the image brings none."""
+    return "".join(attribute(image, SCAN_KEYS)[:1])

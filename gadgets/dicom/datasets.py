@@ -10,7 +10,7 @@ from ismrmrd.xsd import ismrmrdHeader
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 
-from gadgets.dicom.attributes import COMMENT_KEYS, WARNING_KEYS, attribute
+from gadgets.dicom.attributes import COMMENT_KEYS, WARNING_KEYS, attribute, scan_of
 from gadgets.dicom.equipment import add_equipment, software_version
 from gadgets.dicom.geometry import ImageGeometry, image_geometry
 from gadgets.dicom.identity import identity_of, stable_uid, without_identity
@@ -30,15 +30,17 @@ def dicom_datasets(
     header: ismrmrdHeader,
     parameters: DicomParameters | None = None,
     warn: Warn = log.warning,
+    scan: str | None = None,
 ) -> list[FileDataset]:
     """MR Image Storage datasets of one ISMRMRD image: one a partition and channel, partitions innermost.
 
-    Patient, study, series and frame of reference come from the header; UIDs it does not give are derived from
-    it, so that a replay of a scan gives the same UIDs, another method or prior another series, and other pixels
-    another SOP Instance UID. Pixels are uint16: integers from 0 to 65535 as they are, everything else scaled,
-    with RescaleSlope and RescaleIntercept back to the image's values. When the meta attributes hold an image scale
-    r and offset o (pixel = value r + o) the rescaled values are the true ones, value = (pixel - o) / r; the window
-    is in rescaled values (DICOM PS3.3 C.11.2) and LINEAR_EXACT when narrower than 1, which LINEAR does not allow.
+    Patient, study, series and frame of reference come from the header; UIDs it does not give are derived from it and
+    from the scan's data, so that a replay of a scan gives the same UIDs, another scan with an equal header or another
+    method or prior another series, and other pixels another SOP Instance UID. Pixels are uint16: integers from 0 to
+    65535 as they are, everything else scaled, with RescaleSlope and RescaleIntercept back to the image's values. When
+    the meta attributes hold an image scale r and offset o (pixel = value r + o) the rescaled values are the true
+    ones, value = (pixel - o) / r; the window is in rescaled values (DICOM PS3.3 C.11.2) and LINEAR_EXACT when
+    narrower than 1, which LINEAR does not allow.
 
     Parameters
     ----------
@@ -50,6 +52,8 @@ def dicom_datasets(
         Settings; `folder` is not used.
     warn : callable, optional
         Takes one line for each thing the file cannot say as the header does.
+    scan : str, optional
+        Digest of the scan's data, the same for all of its images; None: the one among the image's meta attributes.
 
     Returns
     -------
@@ -64,7 +68,7 @@ def dicom_datasets(
     parameters = parameters or DicomParameters()
     pixels = stored_pixels(image, warn)
     geometry = image_geometry(image, header, warn)
-    identity = identity_of(header, parameters, warn)
+    identity = identity_of(header, parameters, warn, scan_of(image) if scan is None else scan)
     if parameters.anonymize:
         header = without_identity(header, identity.patient_id)
 

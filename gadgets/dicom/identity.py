@@ -27,8 +27,8 @@ def stable_uid(*parts: str) -> UID:
 class Identity:
     """Who and what an image belongs to.
 
-    `scan` is a digest of the whole header, the entropy of all derived UIDs. `patient_id` stands in for one
-    that is missing or hidden: archives merge all patients that have an empty one.
+    `scan` is a digest of the whole header and of the data, the entropy of all derived UIDs. `patient_id` stands in for
+    one that is missing or hidden: archives merge all patients that have an empty one.
     """
 
     salt: str
@@ -43,7 +43,7 @@ def _study_key(header: ismrmrdHeader, scan: str) -> str:
 
     Siemens' converter writes measurementID as device_patient_study_measurement; without that or a study ID of
     a known patient each scan is a study of its own: two studies of one examination are better than one of two
-    patients.
+    patients. Some converters write one measurementID into every file: the patient counts with it.
     """
     study, subject, measurement = (
         header.studyInformation,
@@ -53,11 +53,19 @@ def _study_key(header: ismrmrdHeader, scan: str) -> str:
     if study and study.studyID and subject and subject.patientID:
         return f"study {subject.patientID}|{study.studyID}|{study.studyDate}|{study.accessionNumber}"
     match = re.fullmatch(r"(\d+_\d+_\d+)_\d+", (measurement and measurement.measurementID) or "")
-    return f"measurement {match[1]}" if match else f"scan {scan}"
+    if not match:
+        return f"scan {scan}"
+    patient = (subject.patientID, subject.patientName, subject.patientBirthdate) if subject else ()
+    return "|".join([f"measurement {match[1]}", *(str(part) for part in patient if part)])
 
 
-def identity_of(header: ismrmrdHeader, parameters: DicomParameters, warn: Warn) -> Identity:
-    """UIDs and patient ID of a scan: the header's own, derived where they are missing or to be anonymized."""
+def identity_of(header: ismrmrdHeader, parameters: DicomParameters, warn: Warn, data: str = "") -> Identity:
+    """UIDs and patient ID of a scan: the header's own, derived where they are missing or to be anonymized.
+
+    Parameters
+    ----------
+    data : digest of the scan's raw data; without it scans with equal headers have the same UIDs
+    """
     study, subject, measurement = (
         header.studyInformation,
         header.subjectInformation,
@@ -66,7 +74,7 @@ def identity_of(header: ismrmrdHeader, parameters: DicomParameters, warn: Warn) 
     salt = f"anonymized {parameters.salt}" if parameters.anonymize else ""
     # A real Gadgetron rounds the header's numbers to single precision: with six digits the UIDs are the same.
     text = re.sub(r"(?<=>)-?\d+\.\d+(?=<)", lambda number: f"{float(number[0]):.6g}", header.toXML("utf-8"))
-    scan = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
+    scan = hashlib.sha256(f"{text}{data}".encode("utf-8", "replace")).hexdigest()
 
     def given(name: str, value: str | None) -> str:
         value = (value or "").strip()

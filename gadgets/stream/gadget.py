@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from gadgetron.external import constants
 
 from gadgets.errors import ReconError, one_line
-from gadgets.stream.digest import Settings, settings_digest, with_digest
+from gadgets.stream.digest import CHAIN_DIGEST, SCAN_DIGEST, BufferDigest, Settings, settings_digest, with_digests
 from gadgets.stream.parameters import NoParameters, connection_properties, image_parameters, read_parameters
 from gadgets.stream.source import SocketSource
 from gadgets.stream.stages import Stage
@@ -30,7 +30,7 @@ class Gadget:
     """
 
     Parameters: ClassVar[type] = NoParameters
-    makes_images: ClassVar[bool] = False  # if so, its image arrays carry a digest of its settings over the wire
+    makes_images: ClassVar[bool] = False  # if so, its image arrays carry digests of settings and data over the wire
     parameters: Any
     header: Any
 
@@ -66,8 +66,11 @@ class Gadget:
             properties = connection_properties(connection.config)
             self.configure(connection.header, properties)
             digest = settings_digest(self.image_settings(properties)) if self.makes_images else ""
-            for item in self.process(iter(source)):
-                connection.send(for_wire(with_digest(item, digest) if digest else item))
+            buffers = BufferDigest()
+            for item in self.process(buffers.watch(iter(source)) if digest else iter(source)):
+                if digest:
+                    item = with_digests(item, {CHAIN_DIGEST: digest, SCAN_DIGEST: buffers.text})
+                connection.send(for_wire(item))
             source.drain()  # unread input would reset the connection
         except Exception as error:
             message = f"{self.name}: {one_line(error)}" if not isinstance(error, ReconError) else one_line(error)
