@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import h5py
 import ismrmrd
 import numpy as np
 import pydicom
@@ -183,11 +184,12 @@ def lines(data: Any, steps: Iterable[int] | None = None, **fields: Any) -> list[
 def write(path: str | Path, *measurements: tuple[Any, ...]) -> Path:
     """Write measurements (header, acquisitions[, group]) to one new file; the default group is `dataset`."""
     Path(path).unlink(missing_ok=True)
-    for text, acquisitions, *group in measurements:
-        with ismrmrd.Dataset(str(path), *(group or ["dataset"]), create_if_needed=True) as dataset:
-            dataset.write_xml_header(text.encode())
-            for acquisition in acquisitions:
-                dataset.append_acquisition(acquisition)
+    for text, acquisitions, *names in measurements:
+        group = names[0] if names else "dataset"
+        with ismrmrd.File(str(path), "a") as file:
+            file[group].acquisitions = acquisitions
+        with h5py.File(path, "a") as file:
+            file.create_dataset(f"{group}/xml", (1,), dtype=h5py.special_dtype(vlen=bytes))[0] = text.encode()
     return Path(path)
 
 
