@@ -72,7 +72,11 @@ def test_averages_and_repetitions_at_once(reconstruct, data):
 
 def test_averages_of_different_lines(reconstruct, data):
     """fastMRI_prostate#8: the averages sample different lines; together they cover all."""
-    made = [*lines(data, range(0, 64, 2)), *lines(data, range(1, 64, 2), average=1), *lines(data, range(0, 64, 2), average=2)]
+    made = [
+        *lines(data, range(0, 64, 2)),
+        *lines(data, range(1, 64, 2), average=1),
+        *lines(data, range(0, 64, 2), average=2),
+    ]
     _, images = reconstruct(header(limits={"average": (0, 2, 0)}), made)
     assert len(images) == 1
     assert is_right(images[0])
@@ -126,7 +130,7 @@ def test_symmetric_lines_of_a_larger_matrix(reconstruct):
 
 @pytest.mark.parametrize("first", [16, 24])
 def test_partial_fourier_centre_that_the_header_gets_wrong(reconstruct, data, first):
-    """MRIReco.jl#240, siemens_to_ismrmrd#142, #119, #133: the limits say half of the matrix; the lines say otherwise."""
+    """MRIReco.jl#240, siemens_to_ismrmrd#142, #119, #133: the limits say half of the matrix, the lines do not."""
     made = [line(data[:, y], y - first) for y in range(first, 64)]
     head = header(limits={"kspace_encoding_step_1": (0, 63 - first, 32)})
     _, (image,) = reconstruct(head, made)

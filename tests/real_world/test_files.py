@@ -100,7 +100,9 @@ def test_acquisitions_as_another_writer_lays_them_out(scan, tmp_path, dtype):
     assert is_right(image)
 
 
-@pytest.mark.parametrize("options", [{"chunks": (1,)}, {"compression": "gzip"}, {"compression": "lzf", "shuffle": True}])
+@pytest.mark.parametrize(
+    "options", [{"chunks": (1,)}, {"compression": "gzip"}, {"compression": "lzf", "shuffle": True}]
+)
 def test_storage_of_the_table(scan, tmp_path, options):
     """MRIReco.jl#291, ismrmrd#223"""
     rewrite(scan, acquisition_dtype, **options)
@@ -125,7 +127,9 @@ def test_channels_and_samples_left_at_zero(scan, tmp_path):
         for name in ("active_channels", "number_of_samples", "available_channels", "center_sample"):
             rows["head"][name] = 0
         file["dataset/data"][:] = rows
-        text = header(after="<acquisitionSystemInformation><receiverChannels>4</receiverChannels></acquisitionSystemInformation>")
+        text = header(
+            after="<acquisitionSystemInformation><receiverChannels>4</receiverChannels></acquisitionSystemInformation>"
+        )
         file["dataset/xml"][0] = text
     _, (image,) = replay(scan, tmp_path / "out")
     assert is_right(image)

@@ -48,7 +48,9 @@ UNUSUAL = {
         after=SYSTEM.format(4, "<systemModel>DISCOVERY MR750</systemModel>").replace("SIEMENS", "GE MEDICAL SYSTEMS")
     ),
     "siemens_to_ismrmrd#130 coil labels without names": header(
-        after=SYSTEM.format(4, "".join(f"<coilLabel><coilNumber>{n}</coilNumber><coilName>:</coilName></coilLabel>" for n in range(4)))
+        after=SYSTEM.format(
+            4, "".join(f"<coilLabel><coilNumber>{n}</coilNumber><coilName>:</coilName></coilLabel>" for n in range(4))
+        )
     ),
     "siemens_to_ismrmrd#51 study time after midnight": changed("10:00:00", "25:10:00"),
     "siemens_to_ismrmrd#33 patient name crossed out": changed("TEST^CASE", "xxxxxxxx"),

@@ -51,7 +51,9 @@ def test_phase_stabilization_readouts_among_the_lines(reconstruct, data, flag):
 def test_readouts_of_other_lengths_and_centres_before_a_turbo_spin_echo(reconstruct, data):
     """siemens_to_ismrmrd#32: adjustment readouts repeat phase encodings with another centre, noise has 1024 samples."""
     before = [
-        line(junk(seed=y), y, center_sample=48, flags=[ismrmrd.ACQ_IS_RTFEEDBACK_DATA]) for _ in range(5) for y in range(9)
+        line(junk(seed=y), y, center_sample=48, flags=[ismrmrd.ACQ_IS_RTFEEDBACK_DATA])
+        for _ in range(5)
+        for y in range(9)
     ]
     long_noise = [line(noise((4, 256), seed=9), 0, center_sample=0, flags=[NOISE]) for _ in range(22)]
     corrections = [line(data[:, 32], 32, flags=[ismrmrd.ACQ_IS_PHASECORR_DATA]) for _ in range(9)]
@@ -75,7 +77,9 @@ def test_body_coil_lines_among_those_of_the_array(reconstruct, data):
 def test_no_flag_marks_first_and_last_of_a_slice(reconstruct):
     """SIRF#513"""
     slices = [[line(k[:, y], y, slice=number, position=(0, 0, 6 * number)) for y in range(64)] for number, k in two()]
-    _, images = reconstruct(header(limits={"slice": (0, 1, 0)}), [one for pair in zip(*slices, strict=True) for one in pair])
+    _, images = reconstruct(
+        header(limits={"slice": (0, 1, 0)}), [one for pair in zip(*slices, strict=True) for one in pair]
+    )
     assert len(images) == 2
     assert [bool(pixels(image).max() > 0) for image in images] == [True, True]
     assert is_right(images[0])
@@ -91,12 +95,14 @@ def test_calibration_flags_without_a_parallel_imaging_section(reconstruct, data)
         line(
             data[:, y],
             y,
-            flags=[ismrmrd.ACQ_IS_PARALLEL_CALIBRATION_AND_IMAGING if y % 2 == 0 else CALIBRATION] if 20 <= y < 44 else (),
+            flags=[ismrmrd.ACQ_IS_PARALLEL_CALIBRATION_AND_IMAGING if y % 2 == 0 else CALIBRATION]
+            if 20 <= y < 44
+            else (),
         )
         for y in range(64)
         if y % 2 == 0 or 20 <= y < 44
     ]
-    result, (image,) = reconstruct(header(), made)
+    _, (image,) = reconstruct(header(), made)
     assert is_right(image)
 
 

@@ -25,9 +25,9 @@ def test_sixfold_oversampling(reconstruct):
 
 
 def test_encoded_matrix_of_another_scan(reconstruct, data):
-    """philips_to_ismrmrd#4: the header says 448 x 156 x 35.9996, the samples are 240 x 84 x 36: here 239 x 119, no integer."""
+    """philips_to_ismrmrd#4: a header of 448 x 156 x 35.9996, samples of 240 x 84 x 36; here 239 x 119, no integers."""
     head = header(encoded=("238.933", "118.857", "0.99996"), encoded_extent=(300, 150, 5))
-    result, (image,) = reconstruct(head, lines(data))
+    _, (image,) = reconstruct(head, lines(data))
     assert is_right(image)
 
 
@@ -181,7 +181,7 @@ def test_two_echoes_of_a_slab_with_partial_echo(reconstruct):
 
 
 def test_field_of_view_of_the_slice_is_zero(reconstruct, data):
-    """mrpro#144 and exporters of 2D scans: z of the field of view is 0: the image is made, and the header's fault told."""
+    """Exporters of 2D scans write 0 for z of the field of view: the image is made, and the fault told."""
     head = header(encoded_extent=(300, 150, 0), recon_extent=(150, 150, 0))
     result, (image,) = reconstruct(head, lines(data))
     assert is_right(image)
