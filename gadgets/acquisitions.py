@@ -1,4 +1,4 @@
-"""The purpose, the counters and the encoding of an acquisition, from its header."""
+"""The counters and the encoding of an acquisition, from its header."""
 
 from __future__ import annotations
 
@@ -22,28 +22,6 @@ COUNTERS = (
     "set",
     "segment",
 )
-
-_NOT_FOR_IMAGES = (
-    ismrmrd.ACQ_IS_NAVIGATION_DATA,
-    ismrmrd.ACQ_IS_HPFEEDBACK_DATA,
-    ismrmrd.ACQ_IS_DUMMYSCAN_DATA,
-    ismrmrd.ACQ_IS_RTFEEDBACK_DATA,
-    ismrmrd.ACQ_IS_SURFACECOILCORRECTIONSCAN_DATA,
-)
-
-
-def is_for_images(acquisition: ismrmrd.Acquisition | ismrmrd.AcquisitionHeader) -> bool:
-    """Whether a line is imaging or calibration data: not noise, navigator, phase correction, dummy or feedback."""
-    if acquisition.is_flag_set(ismrmrd.ACQ_IS_NOISE_MEASUREMENT) or any(map(acquisition.is_flag_set, _NOT_FOR_IMAGES)):
-        return False
-    return not acquisition.is_flag_set(ismrmrd.ACQ_IS_PHASECORR_DATA) or is_calibration(acquisition)
-
-
-def is_calibration(acquisition: ismrmrd.Acquisition | ismrmrd.AcquisitionHeader) -> bool:
-    """Whether a line is a calibration line, for imaging too or not."""
-    return acquisition.is_flag_set(ismrmrd.ACQ_IS_PARALLEL_CALIBRATION) or acquisition.is_flag_set(
-        ismrmrd.ACQ_IS_PARALLEL_CALIBRATION_AND_IMAGING
-    )
 
 
 def calibration_mode(encoding: Any) -> str:

@@ -5,19 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import ismrmrd
 import numpy as np
 
+from gadgets.acquisition_flags import is_calibration_only, is_for_images, kinds
 from pipelines.raw import RawScan
 
-FLAGS = {
-    "noise": ismrmrd.ACQ_IS_NOISE_MEASUREMENT,
-    "calibration": ismrmrd.ACQ_IS_PARALLEL_CALIBRATION,
-    "calibration and imaging": ismrmrd.ACQ_IS_PARALLEL_CALIBRATION_AND_IMAGING,
-    "navigator": ismrmrd.ACQ_IS_NAVIGATION_DATA,
-    "phase correction": ismrmrd.ACQ_IS_PHASECORR_DATA,
-    "reversed": ismrmrd.ACQ_IS_REVERSE,
-}
 COUNTERS = ("slice", "contrast", "phase", "set", "average", "repetition")
 
 
@@ -90,13 +82,12 @@ def _header(header: Any) -> list[tuple[str, str]]:
 def _acquisitions(heads: Any, header: Any) -> list[tuple[str, str]]:
     flags = heads["flags"]
 
-    def flagged(bit: int) -> Any:
-        return (flags >> np.uint64(bit - 1)) & np.uint64(1) > 0
+    def flagged(bits: int) -> Any:
+        return flags & np.uint64(bits) > 0
 
-    noise = flagged(ismrmrd.ACQ_IS_NOISE_MEASUREMENT)
-    counts = [f"{int(flagged(bit).sum())} {name}" for name, bit in FLAGS.items() if flagged(bit).any()]
+    counts = [f"{int(flagged(bits).sum())} {kind}" for kind, bits in kinds().items() if flagged(bits).any()]
     rows = [("acquisitions", ", ".join([str(len(heads)), *counts]))]
-    imaging = heads[~noise & ~flagged(ismrmrd.ACQ_IS_PARALLEL_CALIBRATION)]
+    imaging = heads[[is_for_images(bits) and not is_calibration_only(bits) for bits in flags.tolist()]]
     if not len(imaging):
         return [*rows, ("imaging", "none")]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +12,15 @@ import ismrmrd
 from gadgetron.types import AcquisitionBucket
 from gadgetron.types.acquisition_bucket import AcquisitionBucketStats
 
-from gadgets.acquisitions import COUNTERS, calibration_mode, counter_of, encoding_of, is_calibration, is_for_images
+from gadgets.acquisition_flags import (
+    counts_text,
+    is_calibration,
+    is_calibration_only,
+    is_for_images,
+    is_noise,
+    kind_left_out,
+)
+from gadgets.acquisitions import COUNTERS, calibration_mode, counter_of, encoding_of
 from gadgets.stream import Gadget, ReconError, parameter
 
 log = logging.getLogger("genrecon")
@@ -28,8 +36,9 @@ class AcquisitionAccumulateTriggerGadget(Gadget):
     and memory does not grow with the number of slices. A slice is complete at a line flagged ACQ_LAST_IN_SLICE whose
     average, contrast, phase and set are the header's last ones, in a 2D encoding sorted by slice; with separate or
     external calibration, calibration lines of that slice must have come before in the same repetition. Calibration
-    lines that come after that are left out. So are navigator, dummy, feedback and surface coil lines, which the C++
-    gadget takes for imaging lines.
+    lines that come after that are left out. So are all readouts that are no line of an image
+    (`gadgets.acquisition_flags`), of which the C++ gadget takes many for imaging or calibration lines. Lines with both
+    calibration flags serve for both; in the C++ gadget they are for calibration only.
     """
 
     @dataclass(frozen=True)
@@ -49,7 +58,8 @@ class AcquisitionAccumulateTriggerGadget(Gadget):
         waveforms: list[Any] = []
         released: set[int] = set()
         calibrated: set[int] = set()
-        left_out = late = 0
+        left_out: Counter[str] = Counter()
+        late = 0
         ends = _SliceEnds()
         previous: int | None = None
         count, target = 0, self.parameters.n_acquisitions_before_trigger
@@ -69,7 +79,9 @@ class AcquisitionAccumulateTriggerGadget(Gadget):
                 yield item
                 continue
             if not is_for_images(item):
-                left_out += not item.is_flag_set(ismrmrd.ACQ_IS_NOISE_MEASUREMENT)
+                if not is_noise(item):
+                    left_out[kind_left_out(item)] += 1
+                    ends.add_end(item)
                 continue
             ends.add(item)
             value = counter_of(item, trigger)
@@ -77,7 +89,7 @@ class AcquisitionAccumulateTriggerGadget(Gadget):
                 yield from send()
             previous = value
             index = counter_of(item, sorting)
-            if index in released and item.is_flag_set(ismrmrd.ACQ_IS_PARALLEL_CALIBRATION):
+            if index in released and is_calibration_only(item):
                 late += 1
                 continue
             if index in released:
@@ -100,7 +112,7 @@ class AcquisitionAccumulateTriggerGadget(Gadget):
         for text in ends.doubts(self.header):
             log.warning("%s: %s; the scan may be incomplete", self.name, text)
         if left_out:
-            log.warning("%s: %d navigator, phase correction or feedback lines are left out", self.name, left_out)
+            log.warning("%s: %s are left out", self.name, counts_text(left_out))
         if late:
             log.warning(
                 "%s: %d calibration lines came after their slice was complete and are left out; set its property "
@@ -110,7 +122,7 @@ class AcquisitionAccumulateTriggerGadget(Gadget):
             )
 
     def _completes_slice(self, item: ismrmrd.Acquisition, calibrated: bool) -> bool:
-        if not item.is_flag_set(ismrmrd.ACQ_LAST_IN_SLICE) or item.is_flag_set(ismrmrd.ACQ_IS_PARALLEL_CALIBRATION):
+        if not item.is_flag_set(ismrmrd.ACQ_LAST_IN_SLICE) or is_calibration_only(item):
             return False
         encoding = encoding_of(self.header, item)
         limits = encoding.encodingLimits
@@ -136,12 +148,18 @@ class _SliceEnds:
 
     def add(self, item: ismrmrd.Acquisition) -> None:
         """Take a line into account."""
-        if item.is_flag_set(ismrmrd.ACQ_IS_PARALLEL_CALIBRATION):
+        if is_calibration_only(item):
             return  # it may come after the end of its slice
         key = (item.encoding_space_ref, item.idx.slice, item.idx.repetition)
         last = item.is_flag_set(ismrmrd.ACQ_LAST_IN_SLICE)
         self._flagged = self._flagged or last or item.is_flag_set(ismrmrd.ACQ_FIRST_IN_SLICE)
         self._slices[key] = self._slices.get(key, False) or last
+
+    def add_end(self, item: ismrmrd.Acquisition) -> None:
+        """Take a readout into account that is no line, but may have the flag of its slice's end."""
+        key = (item.encoding_space_ref, item.idx.slice, item.idx.repetition)
+        if key in self._slices and item.is_flag_set(ismrmrd.ACQ_LAST_IN_SLICE):
+            self._slices[key] = True
 
     def doubts(self, header: Any) -> Iterator[str]:
         """One text for each thing that seems to be missing."""
@@ -160,8 +178,7 @@ def _bucket(acquisitions: list[ismrmrd.Acquisition], waveforms: list[Any]) -> Ac
     for item in acquisitions:
         if is_calibration(item):
             ref.append(item)
-        skipped = (ismrmrd.ACQ_IS_PARALLEL_CALIBRATION, ismrmrd.ACQ_IS_PHASECORR_DATA)
-        if not any(map(item.is_flag_set, skipped)):
+        if not is_calibration_only(item):
             data.append(item)
     return AcquisitionBucket(data, _stats(data), ref, _stats(ref), list(waveforms))
 

@@ -13,7 +13,7 @@ from typing import Any
 import ismrmrd
 import numpy as np
 
-from gadgets.acquisitions import is_for_images
+from gadgets.acquisition_flags import is_calibration_only, is_for_images
 from gadgets.images import SCALE_RATIO, make_image, meta_of, meta_values
 from gadgets.stream import ReconError, StageTiming, one_line
 from gadgets.stream.logs import collected_warnings
@@ -180,4 +180,4 @@ def _heads(scan: RawScan) -> list[ismrmrd.AcquisitionHeader]:
 
 
 def _is_imaging(head: ismrmrd.AcquisitionHeader) -> bool:
-    return is_for_images(head) and not head.is_flag_set(ismrmrd.ACQ_IS_PARALLEL_CALIBRATION)
+    return is_for_images(head) and not is_calibration_only(head)

@@ -9,8 +9,11 @@ from typing import Any
 import ismrmrd
 import numpy as np
 
-from gadgets.acquisitions import calibration_mode, encoding_of, is_for_images
+from gadgets.acquisition_flags import COMPRESSED, is_calibration_only, is_compressed, is_noise, is_reversed, kind_left_out
+from gadgets.acquisitions import calibration_mode, encoding_of
 from gadgets.stream import ReconError
+
+EPI = "lines read on both ramps of an oscillating gradient need regridding and ghost correction first"
 
 
 def check_header(path: Path | str, header: Any) -> None:
@@ -22,7 +25,8 @@ def check_header(path: Path | str, header: Any) -> None:
         trajectory = getattr(encoding.trajectory, "value", "unknown")
         if trajectory != "cartesian":
             raise ReconError(
-                f"{path}: the trajectory of encoding {number} is {trajectory}; only cartesian ones can be reconstructed"
+                f"{path}: the trajectory of encoding {number} is {trajectory}"
+                f"{f' ({EPI})' if trajectory == 'epi' else ''}; only cartesian ones can be reconstructed"
             )
         for name, space in (("encodedSpace", encoding.encodedSpace), ("reconSpace", encoding.reconSpace)):
             sizes = [space.matrixSize.x, space.matrixSize.y, space.matrixSize.z]
@@ -59,9 +63,13 @@ class AcquisitionChecker:
         raise ReconError(f"{self._path}: acquisition {index} {text}")
 
     def __call__(self, index: int, acquisition: ismrmrd.Acquisition) -> None:
+        if kind_left_out(acquisition):
+            return
+        if is_compressed(acquisition):
+            self._fail(index, COMPRESSED)
         if not np.isfinite(acquisition.data.view(np.float32)).all():
             self._fail(index, "has NaN or infinite samples; correct or leave out that line")
-        if acquisition.is_flag_set(ismrmrd.ACQ_IS_NOISE_MEASUREMENT):
+        if is_noise(acquisition):
             if acquisition.active_channels != (self._noise_coils or acquisition.active_channels):
                 self._fail(
                     index,
@@ -70,9 +78,7 @@ class AcquisitionChecker:
                 )
             self._noise_coils = acquisition.active_channels
             return
-        if not is_for_images(acquisition):
-            return
-        if acquisition.is_flag_set(ismrmrd.ACQ_IS_REVERSE):
+        if is_reversed(acquisition):
             self._fail(index, "is read backwards; scans with reversed lines (EPI) cannot be reconstructed")
         if self._coils and acquisition.active_channels != self._coils:
             self._fail(
@@ -81,7 +87,7 @@ class AcquisitionChecker:
                 "header and data disagree",
             )
         self._coils = acquisition.active_channels
-        calibration = acquisition.is_flag_set(ismrmrd.ACQ_IS_PARALLEL_CALIBRATION)
+        calibration = is_calibration_only(acquisition)
         self.imaging_lines += not calibration
         spaces = len(self._header.encoding)
         if acquisition.encoding_space_ref >= spaces:

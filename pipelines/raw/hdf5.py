@@ -11,6 +11,7 @@ import h5py
 import ismrmrd
 import numpy as np
 
+from gadgets.acquisition_flags import COMPRESSED, is_compressed
 from gadgets.stream import ReconError, one_line
 
 BLOCK = 32  # acquisitions read at a time
@@ -96,6 +97,8 @@ class Hdf5Scan:
     def _acquisition(self, index: int, row: Any) -> ismrmrd.Acquisition:
         with readable(self.path, f"the header of acquisition {index}"):
             head = ismrmrd.AcquisitionHeader.from_buffer_copy(row["head"].tobytes())
+        if is_compressed(head):
+            raise ReconError(f"{self.path}: acquisition {index} {COMPRESSED}")
         coils, samples = head.active_channels, head.number_of_samples
         values, trajectory = row["data"], row["traj"]
         if not values.size or values.size != 2 * coils * samples:

@@ -17,6 +17,7 @@ import ismrmrd
 import numpy as np
 from gadgetron.external import constants
 
+from gadgets.acquisition_flags import COMPRESSED, is_compressed
 from gadgets.errors import Aborted
 from gadgets.stream import PeerGone, ReconError, one_line, reason_of
 from gadgets.stream.queues import BoundedQueue
@@ -195,6 +196,8 @@ class ScanReader:
 
     def _acquisition(self) -> ismrmrd.Acquisition:
         head = ismrmrd.AcquisitionHeader.from_buffer_copy(self._read(ctypes.sizeof(ismrmrd.AcquisitionHeader)))
+        if is_compressed(head):  # what follows has another layout
+            raise ReconError(f"acquisition {head.scan_counter} {COMPRESSED}")
         samples, coils, dimensions = head.number_of_samples, head.active_channels, head.trajectory_dimensions
         self._check_size(8 * samples * coils + 4 * samples * dimensions, "an acquisition")
         trajectory = np.frombuffer(self._read(4 * samples * dimensions), np.float32).reshape(samples, dimensions)

@@ -12,7 +12,8 @@ from typing import Any
 
 import ismrmrd
 
-from gadgets.acquisitions import calibration_mode, is_for_images
+from gadgets.acquisition_flags import is_for_images, is_noise
+from gadgets.acquisitions import calibration_mode
 from gadgets.buffers import slices_come_again
 from gadgets.stream import ReconError, read_parameters
 from gadgets.stream.queues import item_bytes
@@ -127,7 +128,7 @@ class MemoryEstimate:
         before = self._extent()
         if isinstance(item, ismrmrd.Acquisition):
             self._channels = max(self._channels, item.active_channels)
-            if item.is_flag_set(ismrmrd.ACQ_IS_NOISE_MEASUREMENT):
+            if is_noise(item):
                 self._waiting += NOISE_COPIES * item.data.nbytes
         if isinstance(item, ismrmrd.Acquisition) and is_for_images(item):
             self._coils = max(self._coils, item.active_channels)

@@ -22,7 +22,7 @@ SLICES = "the C++ gadget puts all slices in one place"
 # Where the twin differs on purpose, as its docstring says.
 DIFFERENT = {
     "noise/scale_only_second": "the C++ gadget takes the place in the list for the coil's number",
-    "buckets/flags": "the C++ gadget takes navigator, dummy and feedback lines for imaging lines",
+    "buckets/flags": "the C++ gadget takes readouts that are no lines for imaging or calibration lines",
     "buffers/n_slice": SLICES,
     "buffers/s_slice_segments_ignored": SLICES,
     "buffers/split_n_slice": SLICES,
