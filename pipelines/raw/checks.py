@@ -9,7 +9,14 @@ from typing import Any
 import ismrmrd
 import numpy as np
 
-from gadgets.acquisition_flags import COMPRESSED, is_calibration_only, is_compressed, is_noise, is_reversed, kind_left_out
+from gadgets.acquisition_flags import (
+    COMPRESSED,
+    is_calibration_only,
+    is_compressed,
+    is_noise,
+    is_reversed,
+    kind_left_out,
+)
 from gadgets.acquisitions import calibration_mode, encoding_of
 from gadgets.stream import ReconError
 
