@@ -9,7 +9,7 @@ from typing import Any
 
 import ismrmrd
 
-from gadgets.acquisitions import is_for_images
+from gadgets.acquisition_flags import is_for_images
 from gadgets.images import meta_of
 from gadgets.stream.digest import SCAN_DIGEST
 
