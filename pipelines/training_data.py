@@ -14,7 +14,7 @@ from gadgets.buffers import filled, kspace_problems, maps_of, maps_problems, sam
 from gadgets.coil_compression import CoilCompression
 from gadgets.espirit import Espirit
 from gadgets.stream import ReconError
-from pipelines.evaluation.arrays import check_fully_sampled, read_npy, scan_bits
+from pipelines.evaluation.arrays import check_fully_sampled, read_npy, scan_bits, without_zero_filling
 from priors.signal.espirit import calibration_region, espirit_maps
 from priors.signal.fourier import ifft2c
 
@@ -150,9 +150,13 @@ def _bit_slices(path: Path, bit: Any, purpose: str, calibration: bool) -> Iterat
             kspace = _centre(str(path), kspace, mask)
             images = _combined(kspace)
         else:
-            check_fully_sampled(str(path), mask, purpose)
-            maps = maps_problems(maps_of(bit.coil_maps, s, loc))
-            images = (maps[:, 0].conj() * ifft2c(kspace)).sum(1)
+            kspace, cut = without_zero_filling(kspace, mask)
+            check_fully_sampled(str(path), cut, purpose)
+            if cut.shape == mask.shape:
+                maps = maps_problems(maps_of(bit.coil_maps, s, loc))
+                images = (maps[:, 0].conj() * ifft2c(kspace)).sum(1)
+            else:
+                images = _combined(kspace)
         peaks = images.abs().amax((1, 2))
         seen = peaks > EMPTY * peaks.max()  # a volume's readout positions beside the object are empty
         yield from zip(images[seen], kspace[seen], strict=True)

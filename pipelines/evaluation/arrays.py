@@ -24,6 +24,7 @@ from pipelines.raw import RawScan
 from priors.signal.espirit import calibration_region
 
 RECONSTRUCTION = "gadgets.reconstruction"
+LEAST_OF_MEASURED = 0.95  # of the samples of a zero-filled scan, in the block about its centre: a line may be odd
 
 
 @dataclass
@@ -156,6 +157,26 @@ def check_fully_sampled(where: str, mask: Tensor, purpose: str) -> None:
             f"{where}: {float(mask.float().mean()):.0%} of its k-space is sampled, of the centre "
             f"{rows.stop - rows.start} x {columns.stop - columns.start} samples fully; {purpose}"
         )
+
+
+def without_zero_filling(kspace: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """k-space without the lines around it that were never measured, as of a lower resolution along the phase encoding.
+
+    Parameters
+    ----------
+    kspace, mask : complex (..., y, x), and which samples were measured, bool (y, x)
+
+    Returns
+    -------
+    Both cut to the fully sampled block about the k-space centre, where that has half the matrix or more along each axis
+    and nearly all that was measured; else as they are.
+    """
+    block = calibration_region(mask)
+    cut = mask[block]
+    enough = all(2 * size >= full for size, full in zip(cut.shape, mask.shape, strict=True))
+    if enough and cut.sum() >= LEAST_OF_MEASURED * mask.sum():
+        return kspace[..., block[0], block[1]], cut
+    return kspace, mask
 
 
 def scan_bits(path: Path, gadgets: Sequence[Gadget]) -> Iterator[ReconBit]:

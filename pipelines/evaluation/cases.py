@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from gadgets.buffers import kspace_problems, sampled
+from gadgets.buffers import filled, kspace_problems, sampled
 from gadgets.coil_compression import CoilCompression
 from gadgets.stream import ReconError, one_line
-from pipelines.evaluation.arrays import check_fully_sampled, read_npy, scan_bits
+from pipelines.evaluation.arrays import check_fully_sampled, read_npy, scan_bits, without_zero_filling
 from pipelines.simulation.coils import birdcage_maps
 from pipelines.simulation.sampling import PATTERNS
 from priors.signal.fourier import fft2c, ifft2c
@@ -114,11 +115,9 @@ class BenchmarkCases:
             raise ReconError("benchmark: --noise must be 0 or more, in units of the image's maximum")
         cases = []
         for path in self.data:
-            slices = self._array(path) if path.suffix == ".npy" else _scan(path)
+            slices = self._chosen(path)
             masks: dict[tuple[int, ...], list[tuple[str, Array]]] = {}
-            for number in self.slices or range(len(slices)):
-                if not 0 <= number < len(slices):
-                    raise ReconError(f"{path}: there is no slice {number}; it has {len(slices)}, counted from 0")
+            for number in self.slices or slices:
                 kspace = _normalised(f"{path}, slice {number}", slices[number])
                 shape = kspace.shape[-2:]
                 if shape not in masks:
@@ -129,7 +128,22 @@ class BenchmarkCases:
             raise ReconError("benchmark: there is no case; give data, and masks or patterns")
         return cases
 
-    def _array(self, path: Path) -> list[Array]:
+    def _chosen(self, path: Path) -> dict[int, Array]:
+        """K-space (coil, y, x) of the chosen slices by number; the others are not kept in memory."""
+        chosen, count = {}, 0
+        for number, (kspace, mask) in enumerate(self._array(path) if path.suffix == ".npy" else _scan(path)):
+            count = number + 1
+            if self.slices and number not in self.slices:
+                continue
+            check_fully_sampled(f"{path}, slice {number}", mask, "a benchmark needs fully sampled scans")
+            chosen[number] = kspace.numpy()
+        for number in self.slices:
+            if number not in chosen:
+                raise ReconError(f"{path}: there is no slice {number}; it has {count}, counted from 0")
+        return chosen
+
+    def _array(self, path: Path) -> Iterator[tuple[Tensor, Tensor]]:
+        """K-space (coil, y, x) of every slice of an array, and which of its samples are not zero (y, x)."""
         array = read_npy(path)
         if array.ndim not in ((3, 4) if self.kspace else (2, 3)) or array.dtype.kind not in "cfiu":
             shapes = "k-space (slice, coil, y, x) or (coil, y, x)" if self.kspace else "images (slice, y, x)"
@@ -137,11 +151,14 @@ class BenchmarkCases:
             raise ReconError(f"{path}: shape {array.shape} of {array.dtype} is not {shapes}{other}")
         array = array.astype(np.complex64)
         if self.kspace:
-            return list(array if array.ndim == 4 else array[None])
+            for one in torch.from_numpy(array if array.ndim == 4 else array[None]):
+                yield one, (one != 0).any(0)
+            return
         images = array if array.ndim == 3 else array[None]
         shape = images.shape[1:]
         maps = birdcage_maps(self.coils, shape) if self.coils > 1 else np.ones((1, *shape), np.complex64)
-        return [received_kspace(image, maps) for image in images]
+        for image in images:
+            yield torch.from_numpy(received_kspace(image, maps)), torch.ones(shape, dtype=torch.bool)
 
     def _masks(self, shape: tuple[int, int]) -> Iterator[tuple[str, Array]]:
         for text in self.masks:
@@ -174,16 +191,14 @@ def _normalised(name: str, kspace: Array) -> Array:
     return (kspace / top).astype(np.complex64)
 
 
-def _scan(path: Path) -> list[Array]:
-    """K-space (coil, y, x) of the slices, or readout positions, of a fully sampled raw file."""
-    found = []
+def _scan(path: Path) -> Iterator[tuple[Tensor, Tensor]]:
+    """K-space (coil, y, x) of the slices, or readout positions, of a raw file, and what was measured of it (y, x)."""
     for bit in scan_bits(path, (CoilCompression(),)):
-        data = bit.data.data
+        data = bit.data.data if bit.ref is None else filled(bit.data.data, bit.ref.data)
         for n, s, loc in np.ndindex(*data.shape[4:]):
             part = data[..., n, s, loc]
-            check_fully_sampled(str(path), sampled(part)[0], "a benchmark needs fully sampled scans")
-            found += list(kspace_problems(part).numpy())
-    return found
+            kspace, mask = without_zero_filling(kspace_problems(part), sampled(part)[0])
+            yield from ((one, mask) for one in kspace)
 
 
 def received_kspace(image: Array, maps: Array) -> Array:

@@ -9,6 +9,7 @@ import pytest
 
 from gadgets.stream import ReconError
 from pipelines.evaluation.cases import BenchmarkCases
+from tests.raw_files import kspace as case_kspace
 
 SIZE = 48
 
@@ -29,7 +30,7 @@ def test_cases_are_scaled_named_and_reproducible(cases, images):
     [
         ({"data": (Path("/nowhere.npy"),)}, r"/nowhere\.npy: cannot be read as \.npy"),
         ({"slices": (7,)}, r"there is no slice 7; it has 2"),
-        ({"kspace": True}, None),
+        ({"kspace": True}, "51% of its k-space is sampled"),  # two images are no k-space of two coils
         ({"patterns": ("poisson",)}, "--pattern is 'poisson'; give PATTERN:ACCELERATION"),
         ({"patterns": ("spiral:4",)}, "--pattern is 'spiral:4'"),
         ({"patterns": ("poisson:0.5",)}, "1 to 64"),
@@ -39,12 +40,24 @@ def test_cases_are_scaled_named_and_reproducible(cases, images):
 )
 def test_wrong_input(images, changes, message):
     chosen = BenchmarkCases(**{"data": (images,), **changes})
-    if message is None:  # two images are also k-space of two coils
-        assert len(chosen.cases()) == 1
-        return
     with pytest.raises(ReconError, match=message) as caught:
         chosen.cases()
     assert "\n" not in str(caught.value)
+
+
+def test_kspace_arrays(tmp_path):
+    kspace = np.stack([case_kspace(), case_kspace()[:, ::-1]])
+    np.save(tmp_path / "slices.npy", kspace)
+    np.save(tmp_path / "one.npy", kspace[1])
+    (case,) = BenchmarkCases((tmp_path / "one.npy",), kspace=True).cases()
+    first, second = BenchmarkCases((tmp_path / "slices.npy",), kspace=True).cases()
+    np.testing.assert_array_equal(case.kspace, second.kspace)
+    assert first.kspace.shape == (4, 64, 128) and (first.kspace != second.kspace).any()
+    kspace[1, :, ::2] = 0
+    np.save(tmp_path / "slices.npy", kspace)
+    with pytest.raises(ReconError, match=r"slice 1: 50% of its k-space is sampled, .* a benchmark needs fully sampled"):
+        BenchmarkCases((tmp_path / "slices.npy",), kspace=True).cases()
+    assert len(BenchmarkCases((tmp_path / "slices.npy",), kspace=True, slices=(0,)).cases()) == 1
 
 
 def test_masks_of_files(images, tmp_path):
