@@ -137,7 +137,7 @@ def outcome(content: bytes) -> str:
                 return "query"
             chain = requested_chain(request, ServeSettings())
             header = checked_header(request.header_text)
-            memory = MemoryEstimate(header, LIMITS.memory_gib, chain)
+            memory = MemoryEstimate(header.fields, LIMITS.memory_gib, chain)
             reader.start()
             for _ in checked_items(header, reader, memory, lambda: 0):
                 pass

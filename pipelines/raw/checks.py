@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -22,45 +24,89 @@ from gadgets.stream import ReconError
 
 EPI = "lines read on both ramps of an oscillating gradient need regridding and ghost correction first"
 
+log = logging.getLogger("genrecon")
+
+# Fields of view outside of these are of another unit than mm (an object of 0.3 m), or belong to no scanner.
+SMALLEST_FIELD_OF_VIEW_MM = 2.0
+LARGEST_FIELD_OF_VIEW_MM = 3000.0
+
 
 def check_header(path: Path | str, header: Any) -> None:
-    """Raise ReconError, which begins with `path`, for a header that no chain can run with."""
+    """Raise ReconError, which begins with `path`, for a header that no chain can run with.
+
+    An encoding that cannot be reconstructed is no error as long as another one can: its lines are left out.
+    """
     if not header.encoding:
         raise ReconError(f"{path}: header has no encoding section; convert the raw data again")
+    problems = [trajectory_problem(header, number) for number in range(len(header.encoding))]
+    if all(problems):
+        raise ReconError(f"{path}: {problems[0]}")
+    for number, problem in enumerate(problems):
+        if not problem:
+            _check_sizes(path, header.encoding[number], number)
+
+
+def trajectory_problem(header: Any, number: int) -> str:
+    """Why lines of an encoding cannot be reconstructed whatever their sizes; "" when they can."""
+    # A text that is not in the standard is not quoted: it may hold anything.
+    trajectory = getattr(header.encoding[number].trajectory, "value", "unknown")
+    if trajectory == "cartesian":
+        return ""
+    reason = f" ({EPI})" if trajectory == "epi" else ""
+    return f"the trajectory of encoding {number} is {trajectory}{reason}; only cartesian ones can be reconstructed"
+
+
+def field_of_view_doubts(header: Any) -> list[str]:
+    """A warning for each encoding whose field of view cannot be in millimetres."""
+    doubts = []
     for number, encoding in enumerate(header.encoding):
-        # A text that is not in the standard is not quoted: it may hold anything.
-        trajectory = getattr(encoding.trajectory, "value", "unknown")
-        if trajectory != "cartesian":
-            raise ReconError(
-                f"{path}: the trajectory of encoding {number} is {trajectory}"
-                f"{f' ({EPI})' if trajectory == 'epi' else ''}; only cartesian ones can be reconstructed"
+        extent = encoding.reconSpace.fieldOfView_mm
+        found = [value for value in (extent.x, extent.y) if isinstance(value, int | float)]
+        if trajectory_problem(header, number) or not found:
+            continue
+        if min(found) < SMALLEST_FIELD_OF_VIEW_MM or max(found) > LARGEST_FIELD_OF_VIEW_MM:
+            doubts.append(
+                f"header: the field of view of encoding {number} is {' x '.join(f'{value:g}' for value in found)} mm; "
+                "it seems to be in another unit, and so are distances in the images: correct the header"
             )
-        for name, space in (("encodedSpace", encoding.encodedSpace), ("reconSpace", encoding.reconSpace)):
-            sizes = [space.matrixSize.x, space.matrixSize.y, space.matrixSize.z]
-            extents = [space.fieldOfView_mm.x, space.fieldOfView_mm.y, space.fieldOfView_mm.z]
-            if min(sizes) < 1 or not all(0 < extent < math.inf for extent in extents):
-                raise ReconError(
-                    f"{path}: {name} of encoding {number} has matrix {sizes} and field of view {extents} mm; "
-                    "all must be positive"
-                )
-        matrix = encoding.encodedSpace.matrixSize
-        for name, size in (("kspace_encoding_step_1", matrix.y), ("kspace_encoding_step_2", matrix.z)):
-            limit = getattr(encoding.encodingLimits, name)
-            if limit is None:
-                continue
-            if not limit.minimum <= limit.center <= limit.maximum or limit.maximum - limit.minimum >= size:
-                raise ReconError(
-                    f"{path}: {name} limits {limit.minimum}..{limit.maximum} (centre {limit.center}) do not fit the "
-                    f"encoded matrix of {size}; correct the header"
-                )
+    return doubts
+
+
+def _check_sizes(path: Path | str, encoding: Any, number: int) -> None:
+    for name, space in (("encodedSpace", encoding.encodedSpace), ("reconSpace", encoding.reconSpace)):
+        sizes = [space.matrixSize.x, space.matrixSize.y, space.matrixSize.z]
+        extents = [space.fieldOfView_mm.x, space.fieldOfView_mm.y, space.fieldOfView_mm.z]
+        if min(sizes) < 1 or not all(0 < extent < math.inf for extent in extents):
+            raise ReconError(
+                f"{path}: {name} of encoding {number} has matrix {sizes} and field of view {extents} mm; "
+                "all must be positive"
+            )
+    matrix = encoding.encodedSpace.matrixSize
+    for name, size in (("kspace_encoding_step_1", matrix.y), ("kspace_encoding_step_2", matrix.z)):
+        limit = getattr(encoding.encodingLimits, name)
+        if limit is None:
+            continue
+        if not limit.minimum <= limit.center <= limit.maximum or limit.maximum - limit.minimum >= size:
+            raise ReconError(
+                f"{path}: {name} limits {limit.minimum}..{limit.maximum} (centre {limit.center}) do not fit the "
+                f"encoded matrix of {size}; correct the header"
+            )
 
 
 class AcquisitionChecker:
-    """Compares each acquisition with the header; raises ReconError, which begins with `path`, where they disagree."""
+    """Compares each acquisition with the header; raises ReconError, which begins with `path`, where they disagree.
 
-    def __init__(self, path: Path | str, header: Any) -> None:
+    Parameters
+    ----------
+    path, header : of the scan
+    assumed_cartesian : encodings whose trajectory the header does not name
+    """
+
+    def __init__(self, path: Path | str, header: Any, assumed_cartesian: Collection[int] = ()) -> None:
         self._path = path
         self._header = header
+        self._assumed_cartesian = assumed_cartesian
+        self._left_out: set[int] = set()  # encodings
         system = header.acquisitionSystemInformation
         self._coils: int | None = system.receiverChannels if system else None
         self._noise_coils = 0
@@ -69,9 +115,12 @@ class AcquisitionChecker:
     def _fail(self, index: int, text: str) -> None:
         raise ReconError(f"{self._path}: acquisition {index} {text}")
 
-    def __call__(self, index: int, acquisition: ismrmrd.Acquisition) -> None:
+    def __call__(self, index: int, acquisition: ismrmrd.Acquisition) -> bool:
+        """Whether a line is to be used: not when its encoding cannot be reconstructed."""
+        if not self._encoding_is_usable(index, acquisition):
+            return False
         if kind_left_out(acquisition):
-            return
+            return True
         if is_compressed(acquisition):
             self._fail(index, COMPRESSED)
         if not np.isfinite(acquisition.data.view(np.float32)).all():
@@ -84,7 +133,7 @@ class AcquisitionChecker:
                     "correct or leave out that line",
                 )
             self._noise_coils = acquisition.active_channels
-            return
+            return True
         if is_reversed(acquisition):
             self._fail(index, "is read backwards; scans with reversed lines (EPI) cannot be reconstructed")
         if self._coils and acquisition.active_channels != self._coils:
@@ -96,16 +145,9 @@ class AcquisitionChecker:
         self._coils = acquisition.active_channels
         calibration = is_calibration_only(acquisition)
         self.imaging_lines += not calibration
-        spaces = len(self._header.encoding)
-        if acquisition.encoding_space_ref >= spaces:
-            self._fail(
-                index,
-                f"refers to encoding {acquisition.encoding_space_ref}, the header has {spaces}; "
-                "header and data disagree",
-            )
         encoding = encoding_of(self._header, acquisition)
         if calibration and calibration_mode(encoding) in {"separate", "external"}:
-            return  # a block of its own
+            return True  # a block of its own
         samples, centre = acquisition.number_of_samples, acquisition.center_sample
         full = encoding.encodedSpace.matrixSize.x
         if samples > full or (samples < full and 2 * centre == samples):
@@ -128,3 +170,21 @@ class AcquisitionChecker:
                 self._fail(
                     index, f"has {counter} {value}, the header's limits are {low}..{high}; header and data disagree"
                 )
+        return True
+
+    def _encoding_is_usable(self, index: int, acquisition: ismrmrd.Acquisition) -> bool:
+        """Whether the encoding of a line can be reconstructed; a warning tells of the first image line of one that
+        cannot."""
+        number, spaces = acquisition.encoding_space_ref, len(self._header.encoding)
+        for_images = not is_noise(acquisition) and not kind_left_out(acquisition)
+        if number >= spaces:
+            if for_images:
+                self._fail(index, f"refers to encoding {number}, the header has {spaces}; header and data disagree")
+            return True
+        problem = trajectory_problem(self._header, number)
+        if problem and for_images and number not in self._left_out:
+            self._left_out.add(number)
+            log.warning("%s; the lines of this encoding are left out", problem)
+        if for_images and number in self._assumed_cartesian and acquisition.trajectory_dimensions:
+            self._fail(index, f"has a trajectory, and encoding {number} in the header does not name it; add its name")
+        return not problem or is_noise(acquisition)

@@ -20,7 +20,7 @@ from ismrmrd.hdf5 import acquisition_header_dtype
 
 from gadgets.stream import ReconError
 from pipelines.raw.hdf5 import open_hdf5, readable
-from pipelines.raw.header import parse_header
+from pipelines.raw.header import read_header
 
 log = logging.getLogger("genrecon")
 
@@ -57,9 +57,10 @@ class FastMriScan:
             with readable(path, "the file"):
                 self._kspace = self._find_kspace()
                 mask = self._find_mask()
-                header = parse_header(path, self._header_text())
+                read = read_header(path, self._header_text())
+                header = read.fields
                 attributes = {name: _text(self._file.attrs.get(name)) for name in ("patient_id", "acquisition")}
-            self.notes = self._check_axes(header)
+            self.notes = [*read.warnings, *self._check_axes(header)]
             self._first, self._spacing = fit_header(header, self._kspace.shape)
             add_identity(header, attributes["patient_id"], attributes["acquisition"])
             self.header_xml = header.toXML().encode()

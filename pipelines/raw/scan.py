@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -10,10 +11,12 @@ from typing import Any
 import ismrmrd
 
 from gadgets.stream import ReconError
-from pipelines.raw.checks import AcquisitionChecker, check_header
+from pipelines.raw.checks import AcquisitionChecker, check_header, field_of_view_doubts
 from pipelines.raw.fastmri import FastMriScan, is_fastmri
 from pipelines.raw.hdf5 import Hdf5Scan
-from pipelines.raw.header import parse_header
+from pipelines.raw.header import read_header
+
+log = logging.getLogger("genrecon")
 
 
 class RawScan:
@@ -37,18 +40,19 @@ class RawScan:
             raise ReconError(f"{self.path}: no such file; give the path of an ISMRMRD raw file (.h5)")
         self._source: Hdf5Scan | FastMriScan = (FastMriScan if is_fastmri(self.path) else Hdf5Scan)(self.path)
         try:
-            self.header_xml = self._source.header_xml
             self.acquisition_count = self._source.acquisition_count  # noise included
-            self.header = parse_header(self.path, self.header_xml)
+            self._header = read_header(self.path, self._source.header_xml)
+            self.header, self.header_xml = self._header.fields, self._header.text
             if self.acquisition_count == 0:
                 raise ReconError(f"{self.path}: it has no acquisitions; nothing to reconstruct")
             check_header(self.path, self.header)
+            self.warnings = [*self._header.warnings, *field_of_view_doubts(self.header)]
         except BaseException:
             self._source.close()
             raise
 
     def acquisitions(self, chosen: Sequence[bool] | None = None) -> Iterator[ismrmrd.Acquisition]:
-        """Yield the acquisitions in file order, a block in memory at a time.
+        """Yield the acquisitions in file order, a block in memory at a time; `warnings` go to the log first.
 
         Parameters
         ----------
@@ -60,10 +64,12 @@ class RawScan:
             Data that cannot be read, samples that are NaN or infinite, data that disagree with the header, or no
             imaging line at all.
         """
-        check = AcquisitionChecker(self.path, self.header)
+        for text in self.warnings:
+            log.warning("%s", text)
+        check = AcquisitionChecker(self.path, self.header, self._header.assumed_cartesian)
         for index, acquisition in self._source.acquisitions(chosen):
-            check(index, acquisition)
-            yield acquisition
+            if check(index, acquisition):
+                yield acquisition
         if not check.imaging_lines:
             raise ReconError(
                 f"{self.path}: none of its {self.acquisition_count} acquisitions is an imaging line (only noise, "

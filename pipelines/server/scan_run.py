@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import socket
 import threading
 import time
@@ -19,7 +20,7 @@ from gadgets.stream.logs import collected_warnings
 from gadgets.stream.queues import BoundedQueue
 from gadgets.stream.stages import StageThread
 from pipelines.chain import Chain
-from pipelines.raw import AcquisitionChecker, check_header, parse_header
+from pipelines.raw import AcquisitionChecker, Header, check_header, field_of_view_doubts, read_header
 from pipelines.replay import DICOM_MODULE
 from pipelines.server.error_texts import printable, where_raised
 from pipelines.server.intake import ScanReader
@@ -31,24 +32,23 @@ from pipelines.server.scan import ScanResult
 from pipelines.server.served_images import thumbnail, with_fire_meta
 from pipelines.server.settings import ServeSettings
 
+log = logging.getLogger("genrecon")
+
 QUEUED_IMAGES = 64
 THREADS_TIMEOUT_S = 3.0  # for the threads of a chain to end; if they do not, their process is replaced
 
 Report = Callable[[str, Any], None]
 
 
-def checked_header(text: bytes) -> Any:
-    """The header, parsed and checked. Raises ReconError, whose text is logged and so quotes nothing of the header."""
-    try:
-        header = parse_header("the scan", text)
-    except ReconError:
-        raise ReconError("the ISMRMRD header cannot be read; look at it with an XML validator") from None
-    check_header("the scan", header)
+def checked_header(text: bytes) -> Header:
+    """The header, read and checked. Raises ReconError, whose text is logged: it quotes nothing of a patient."""
+    header = read_header("the scan", text)
+    check_header("the scan", header.fields)
     return header
 
 
 def checked_items(
-    header: Any, items: Iterable[Any], memory: MemoryEstimate, images_sent: Callable[[], int]
+    header: Header, items: Iterable[Any], memory: MemoryEstimate, images_sent: Callable[[], int]
 ) -> Iterator[Any]:
     """Acquisitions and waveforms of a scan.
 
@@ -57,12 +57,15 @@ def checked_items(
     ReconError
         One disagrees with the header, or the scan would need too much memory.
     """
-    check = AcquisitionChecker("the scan", header)
+    check = AcquisitionChecker("the scan", header.fields, header.assumed_cartesian)
+    for text in (*header.warnings, *field_of_view_doubts(header.fields)):
+        log.warning("%s", text)
     lines = 0
     for item in items:
         if isinstance(item, ismrmrd.Acquisition):
-            check(lines, item)
             lines += 1
+            if not check(lines - 1, item):
+                continue
         memory.add(item, images_sent())
         yield item
 
@@ -105,9 +108,9 @@ class ScanRun:
             self._report("chain", chain.name)  # from here on the server enforces the memory limit
             self._reader.start()
             header = checked_header(self._request.header_text)
-            memory = MemoryEstimate(header, self._settings.limits.memory_gib, chain)
+            memory = MemoryEstimate(header.fields, self._settings.limits.memory_gib, chain)
             items = self._counted(checked_items(header, self._reader, memory, lambda: self._images))
-            worker = threading.Thread(target=self._run_chain, args=(chain, header, items), daemon=True)
+            worker = threading.Thread(target=self._run_chain, args=(chain, header.fields, items), daemon=True)
             with collected_warnings(self._warnings, leave_out=DELIVERY):
                 worker.start()
                 self._send_images()

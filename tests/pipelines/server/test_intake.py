@@ -68,8 +68,8 @@ ENTITIES = b'<!DOCTYPE a [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;">]><a>&b;</a>'
         (lambda raw: with_header(raw, lambda xml: xml)[:-2] + message(4242), "a message of kind 4242 came among"),
         (lambda raw: with_header(raw, lambda xml: xml)[:-2] + message(1022), "a message of kind 1022 came among"),
         (lambda raw: named("cg_sense") + message(1008), "where the ISMRMRD header (3) is due"),
-        (lambda raw: with_header(raw, lambda xml: b"<x/>"), "the ISMRMRD header cannot be read"),
-        (lambda raw: with_header(raw, lambda xml: ENTITIES), "the ISMRMRD header cannot be read"),
+        (lambda raw: with_header(raw, lambda xml: b"<x/>"), "the scan: its ISMRMRD header cannot be read"),
+        (lambda raw: with_header(raw, lambda xml: ENTITIES), "the scan: its ISMRMRD header cannot be read"),
         (
             lambda raw: with_header(raw, lambda xml: xml.replace(b"<x>32</x>", b"<x>65535</x>").replace(
                 b"<y>32</y>", b"<y>65535</y>")),
