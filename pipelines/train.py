@@ -36,7 +36,7 @@ class TrainingJob:
     Parameters
     ----------
     kind : name of a generative method that can be trained
-    data : raw ISMRMRD files (.h5), or arrays (.npy) of complex images (slice, y, x) or of k-space; one file for kinds
+    data : raw files (.h5), or arrays (.npy, .cfl) of complex images (slice, y, x) or of k-space; one file for kinds
         that learn from one scan
     options : what can be set for the kind, see its recipe; its defaults if not given
     out : weights to write (.safetensors), the card (.json) and the loss curve (.png) beside them

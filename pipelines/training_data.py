@@ -14,7 +14,8 @@ from gadgets.buffers import filled, kspace_problems, maps_of, maps_problems, sam
 from gadgets.coil_compression import CoilCompression
 from gadgets.espirit import Espirit
 from gadgets.stream import ReconError
-from pipelines.evaluation.arrays import check_fully_sampled, read_npy, scan_bits, without_zero_filling
+from pipelines.evaluation.array_files import is_array, kspace_slices, read_images
+from pipelines.evaluation.arrays import check_fully_sampled, scan_bits, without_zero_filling
 from priors.signal.espirit import calibration_region, espirit_maps
 from priors.signal.fourier import ifft2c
 
@@ -29,7 +30,7 @@ def training_images(paths: tuple[Path, ...], kspace: bool = False) -> Tensor:
 
     Parameters
     ----------
-    paths : raw ISMRMRD files (.h5), which go through the gadgets up to the coil maps, or arrays (.npy)
+    paths : raw files (.h5), which go through the gadgets up to the coil maps, or arrays (.npy, or BART's .cfl)
     kspace : arrays are k-space (slice, coil, y, x) or (coil, y, x) instead of images (slice, y, x)
 
     Returns
@@ -42,10 +43,10 @@ def training_images(paths: tuple[Path, ...], kspace: bool = False) -> Tensor:
         A file cannot be read, is not fully sampled, or has images of another size than the first.
     """
     if not paths:
-        raise ReconError("training: no data; give raw files (.h5) or arrays (.npy)")
+        raise ReconError("training: no data; give raw files (.h5) or arrays (.npy, .cfl)")
     parts: list[Tensor] = []
     for path in paths:
-        images = _array_images(path, kspace) if path.suffix == ".npy" else _scan_images(path)
+        images = _array_images(path, kspace) if is_array(path) else _scan_images(path)
         if not len(images):
             raise ReconError(f"{path}: there is no image in it; give another file")
         if parts and images.shape[1:] != parts[0].shape[1:]:
@@ -59,16 +60,11 @@ def training_images(paths: tuple[Path, ...], kspace: bool = False) -> Tensor:
 
 def _array_images(path: Path, kspace: bool) -> Tensor:
     if kspace:
-        return torch.stack([image for image, _ in _array_slices(path, FULLY)])
-    tensor = _complex_array(path)
-    if tensor.ndim != 3:
-        raise ReconError(f"{path}: shape {tuple(tensor.shape)} is not images (slice, y, x); k-space needs --kspace")
-    return tensor
-
-
-def _complex_array(path: Path) -> Tensor:
-    array = read_npy(path)
-    if not np.iscomplexobj(array) or not np.isfinite(array).all():
+        return _stacked(path, list(_array_slices(path, FULLY)))
+    array = read_images(path)
+    if array.ndim != 3:
+        raise ReconError(f"{path}: shape {array.shape} is not images (slice, y, x); k-space needs --kspace")
+    if array.dtype.kind != "c" or not np.isfinite(array).all():
         raise ReconError(f"{path}: it holds {array.dtype} values, not finite complex ones; phases are needed")
     return torch.from_numpy(array.astype(np.complex64))
 
@@ -78,7 +74,7 @@ def scan_slices(path: Path, calibration: bool = False) -> tuple[Tensor, Tensor]:
 
     Parameters
     ----------
-    path : raw ISMRMRD file (.h5), which goes through the gadgets up to the coil maps, or k-space (.npy)
+    path : raw file (.h5), which goes through the gadgets up to the coil maps, or k-space (.npy, or BART's .cfl)
     calibration : take the fully sampled centre of every slice, as square as its encoding is, instead of all of it
 
     Returns
@@ -90,27 +86,31 @@ def scan_slices(path: Path, calibration: bool = False) -> tuple[Tensor, Tensor]:
     ReconError
         It cannot be read, is not fully sampled, has slices of several sizes, or too small a centre.
     """
-    read = _array_slices if path.suffix == ".npy" else _scan_slices
+    read = _array_slices if is_array(path) else _scan_slices
     slices = list(read(path, OR_CENTRE, calibration))
-    if not slices:
-        raise ReconError(f"{path}: there is no image in it; give another file")
+    images = _stacked(path, slices)
     coils = min(len(kspace) for _, kspace in slices)
-    images, kspaces = _stacked(path, slices), torch.stack([kspace[:coils] for _, kspace in slices])
-    return images, kspaces
+    return images, torch.stack([kspace[:coils] for _, kspace in slices])
 
 
 def _array_slices(path: Path, purpose: str, calibration: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
     """Image (y, x) and k-space (coil, y, x) of every slice of an array of k-space."""
-    tensor = _complex_array(path)
-    if tensor.ndim not in (3, 4):
-        raise ReconError(f"{path}: shape {tuple(tensor.shape)} is not k-space (slice, coil, y, x) or (coil, y, x)")
-    for number, one in enumerate(tensor if tensor.ndim == 4 else tensor[None]):
-        where, mask = f"{path}, slice {number}", (one != 0).any(0)
+    for number, (kspace, mask) in enumerate(kspace_slices(path)):
+        where = f"{path}, slice {number}"
+        if not torch.isfinite(torch.view_as_real(kspace)).all():
+            raise ReconError(f"{where}: it has NaN or infinite samples; correct the data")
         if calibration:
-            one = _centre(where, one, mask)
+            kspace = _centre(where, kspace, mask)
         else:
             check_fully_sampled(where, mask, purpose)
-        yield _combined(one[None])[0], one
+        yield from _seen(_combined(kspace), kspace)
+
+
+def _seen(images: Tensor, kspace: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Images and their k-space, one by one, without the readout positions of a volume that are beside the object."""
+    peaks = images.abs().amax((1, 2))
+    seen = peaks > EMPTY * peaks.max()
+    yield from zip(images[seen], kspace[seen], strict=True)
 
 
 def _combined(kspace: Tensor) -> Tensor:
@@ -122,11 +122,12 @@ def _combined(kspace: Tensor) -> Tensor:
 
 def _scan_images(path: Path) -> Tensor:
     """Coil-combined images of a raw scan: what the shipped chains' gadgets hand to the reconstruction."""
-    slices = list(_scan_slices(path, FULLY))
-    return _stacked(path, slices) if slices else torch.empty(0, 0, 0)
+    return _stacked(path, list(_scan_slices(path, FULLY)))
 
 
 def _stacked(path: Path, slices: list[tuple[Tensor, Tensor]]) -> Tensor:
+    if not slices:
+        raise ReconError(f"{path}: there is no image in it; give another file")
     sizes = {tuple(image.shape) for image, _ in slices}
     if len(sizes) > 1:
         raise ReconError(
@@ -157,9 +158,7 @@ def _bit_slices(path: Path, bit: Any, purpose: str, calibration: bool) -> Iterat
                 images = (maps[:, 0].conj() * ifft2c(kspace)).sum(1)
             else:
                 images = _combined(kspace)
-        peaks = images.abs().amax((1, 2))
-        seen = peaks > EMPTY * peaks.max()  # a volume's readout positions beside the object are empty
-        yield from zip(images[seen], kspace[seen], strict=True)
+        yield from _seen(images, kspace)
 
 
 def _centre(where: str, kspace: Tensor, mask: Tensor) -> Tensor:

@@ -18,11 +18,16 @@ RawFile = Annotated[Path, typer.Argument(help="Raw ISMRMRD file (.h5).", show_de
 Data = Annotated[
     list[Path],
     typer.Argument(
-        help="Fully sampled scans: raw files (.h5), or arrays (.npy) of images (slice, y, x).", show_default=False
+        help="Fully sampled scans: raw files (.h5; ISMRMRD or fastMRI), or arrays (.npy, or BART's .cfl) of images "
+        "(slice, y, x).",
+        show_default=False,
     ),
 ]
 ArraysAreKspace = Annotated[
-    bool, typer.Option("--kspace", help="The arrays are k-space, (coil, y, x) or (slice, coil, y, x).")
+    bool,
+    typer.Option(
+        "--kspace", help="The arrays are k-space, (coil, y, x) or (slice, coil, y, x); in .cfl BART's dimensions."
+    ),
 ]
 Coils = Annotated[int, typer.Option(min=1, max=64, help="Number of simulated coils that receive images of arrays.")]
 Slices = Annotated[

@@ -25,8 +25,8 @@ def train(
         typer.Option(
             "--data",
             "--scan",
-            help="Fully sampled raw file (.h5), or complex images (.npy; slice, y, x); may be repeated. HKGM: one "
-            "multi-coil scan, or k-space (.npy; coil, y, x).",
+            help="Fully sampled raw file (.h5; ISMRMRD or fastMRI), or complex images (.npy: slice, y, x; or BART's "
+            ".cfl); may be repeated. HKGM: one multi-coil scan, or k-space (.npy: coil, y, x; or .cfl).",
         ),
     ] = None,
     out: Annotated[

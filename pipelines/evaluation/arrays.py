@@ -18,7 +18,7 @@ from torch import Tensor
 from gadgets.espirit import Espirit
 from gadgets.generative_recon import GenerativeRecon
 from gadgets.images import DEVIATION, SCALE_RATIO, meta_of, meta_values
-from gadgets.stream import Gadget, ReconError, one_line
+from gadgets.stream import Gadget, ReconError
 from pipelines.chain import read_chain
 from pipelines.raw import RawScan
 from priors.signal.espirit import calibration_region
@@ -139,14 +139,6 @@ def _header() -> Any:
             )
         ],
     )
-
-
-def read_npy(path: Path) -> np.ndarray:
-    """The array of an .npy file. Raises ReconError when it cannot be read."""
-    try:
-        return np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise ReconError(f"{path}: cannot be read as .npy ({one_line(error)}); give an array of numbers") from None
 
 
 def check_fully_sampled(where: str, mask: Tensor, purpose: str) -> None:

@@ -17,7 +17,8 @@ from torch import Tensor
 from gadgets.buffers import filled, kspace_problems, sampled
 from gadgets.coil_compression import CoilCompression
 from gadgets.stream import ReconError, one_line
-from pipelines.evaluation.arrays import check_fully_sampled, read_npy, scan_bits, without_zero_filling
+from pipelines.evaluation.array_files import is_array, kspace_slices, read_images
+from pipelines.evaluation.arrays import check_fully_sampled, scan_bits, without_zero_filling
 from pipelines.simulation.coils import birdcage_maps
 from pipelines.simulation.sampling import PATTERNS
 from priors.signal.fourier import fft2c, ifft2c
@@ -85,8 +86,8 @@ class BenchmarkCases:
 
     Parameters
     ----------
-    data : fully sampled raw files (.h5), or arrays (.npy): complex images (slice, y, x), or k-space (coil, y, x) or
-        (slice, coil, y, x)
+    data : fully sampled raw files (.h5), or arrays (.npy, or BART's .cfl): complex images (slice, y, x), or k-space
+        (coil, y, x) or (slice, coil, y, x)
     kspace : the arrays are k-space
     coils : simulated birdcage coils that receive the images of an array; 1: none
     slices : slice numbers; empty: all
@@ -131,7 +132,7 @@ class BenchmarkCases:
     def _chosen(self, path: Path) -> dict[int, Array]:
         """K-space (coil, y, x) of the chosen slices by number; the others are not kept in memory."""
         chosen, count = {}, 0
-        for number, (kspace, mask) in enumerate(self._array(path) if path.suffix == ".npy" else _scan(path)):
+        for number, (kspace, mask) in enumerate(self._array(path) if is_array(path) else _scan(path)):
             count = number + 1
             if self.slices and number not in self.slices:
                 continue
@@ -144,16 +145,16 @@ class BenchmarkCases:
 
     def _array(self, path: Path) -> Iterator[tuple[Tensor, Tensor]]:
         """K-space (coil, y, x) of every slice of an array, and which of its samples are not zero (y, x)."""
-        array = read_npy(path)
-        if array.ndim not in ((3, 4) if self.kspace else (2, 3)) or array.dtype.kind not in "cfiu":
-            shapes = "k-space (slice, coil, y, x) or (coil, y, x)" if self.kspace else "images (slice, y, x)"
-            other = "" if self.kspace else "; k-space needs --kspace"
-            raise ReconError(f"{path}: shape {array.shape} of {array.dtype} is not {shapes}{other}")
-        array = array.astype(np.complex64)
         if self.kspace:
-            for one in torch.from_numpy(array if array.ndim == 4 else array[None]):
-                yield one, (one != 0).any(0)
+            for part, mask in kspace_slices(path):
+                yield from ((one, mask) for one in part)
             return
+        array = read_images(path)
+        if array.ndim not in (2, 3) or array.dtype.kind not in "cfiu":
+            raise ReconError(
+                f"{path}: shape {array.shape} of {array.dtype} is not images (slice, y, x); k-space needs --kspace"
+            )
+        array = array.astype(np.complex64)
         images = array if array.ndim == 3 else array[None]
         shape = images.shape[1:]
         maps = birdcage_maps(self.coils, shape) if self.coils > 1 else np.ones((1, *shape), np.complex64)

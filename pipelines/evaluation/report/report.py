@@ -20,7 +20,7 @@ PAGES = {RESULTS_FILE: benchmark_page, ACCOUNT_FILE: replay_page}
 # Folders can hold names of patients: of a path, only the file's name is shown.
 _FOLDERS = re.compile(
     r"(?:(?<=[\s'\"=(`:])|^)(?:~|\.{1,2})?/(?:[^/:;,'\"()`]+/)+"
-    r"|(?:[^\s/'\"=(`]+/)+(?=[^\s/]+\.(?:h5|xml|npy|npz|json|dcm|safetensors)\b)"
+    r"|(?:[^\s/'\"=(`]+/)+(?=[^\s/]+\.(?:h5|xml|npy|npz|cfl|hdr|json|dcm|safetensors)\b)"
 )
 
 
