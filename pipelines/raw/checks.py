@@ -30,6 +30,8 @@ log = logging.getLogger("genrecon")
 SMALLEST_FIELD_OF_VIEW_MM = 2.0
 LARGEST_FIELD_OF_VIEW_MM = 3000.0
 
+log = logging.getLogger("genrecon")
+
 
 def check_header(path: Path | str, header: Any) -> None:
     """Raise ReconError, which begins with `path`, for a header that no chain can run with.
@@ -108,7 +110,8 @@ class AcquisitionChecker:
         self._assumed_cartesian = assumed_cartesian
         self._left_out: set[int] = set()  # encodings
         system = header.acquisitionSystemInformation
-        self._coils: int | None = system.receiverChannels if system else None
+        self._announced_coils = (system.receiverChannels if system else None) or 0
+        self._coils = 0
         self._noise_coils = 0
         self.imaging_lines = 0
 
@@ -139,8 +142,15 @@ class AcquisitionChecker:
         if self._coils and acquisition.active_channels != self._coils:
             self._fail(
                 index,
-                f"has {acquisition.active_channels} coils, the header or the lines before it say {self._coils}; "
-                "header and data disagree",
+                f"has {acquisition.active_channels} coils, the lines before it {self._coils}; correct or leave out "
+                "that line",
+            )
+        if not self._coils and self._announced_coils not in {0, acquisition.active_channels}:
+            log.warning(
+                "%s: its header announces %d receiver channels, the lines have %d; those of the lines are used",
+                self._path,
+                self._announced_coils,
+                acquisition.active_channels,
             )
         self._coils = acquisition.active_channels
         calibration = is_calibration_only(acquisition)

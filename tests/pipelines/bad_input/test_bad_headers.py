@@ -100,10 +100,6 @@ ENCODED = f"{ENCODING}.encodedSpace"
             {f"{LIMITS}_2": ismrmrd.xsd.limitType(minimum=0, maximum=7, center=4)},
             "kspace_encoding_step_2 limits 0..7 (centre 4) do not fit the encoded matrix of 1",
         ),
-        (
-            {"acquisitionSystemInformation.receiverChannels": 6},
-            "acquisition 7 has 4 coils, the header or the lines before it say 6",
-        ),
         ({f"{ENCODED}.matrixSize.x": 96}, "acquisition 7 has 64 samples, the header's encoded matrix is 96"),
         ({f"{ENCODED}.matrixSize.x": 48}, "acquisition 7 has 64 samples, the header's encoded matrix is 48"),
         ({f"{LIMITS}_1.maximum": 20}, "has kspace_encode_step_1 21, the header's limits are 0..20"),
