@@ -31,6 +31,7 @@ IMAGES_FILE = "images.h5"
 IMAGES_GROUP = "images"
 ACCOUNT_FILE = "replay.json"
 MONTAGE_TILES = 36
+HEADER_TEXTS = {"scanner", "protocol", "sequence"}  # rows of the summary that hold free text
 
 Progress = Callable[[int, int], None]
 
@@ -136,7 +137,9 @@ def replay(
         _montages(staging, result)
         result.dicom_files = sum(1 for _ in (staging / "dicom").rglob("*.dcm"))
         result.seconds = time.perf_counter() - start
-        _write_account(staging / ACCOUNT_FILE, result, chain.name, dict(describe_scan(scan)))
+        anonymize = dicom.parameters.anonymize
+        header = {name: text for name, text in describe_scan(scan) if not (anonymize and name in HEADER_TEXTS)}
+        _write_account(staging / ACCOUNT_FILE, "scan" if anonymize else result.raw.name, result, chain.name, header)
     for series in result.series.values():
         series.montage = folder / f"series_{series.number:03d}.png"
     result.seconds = time.perf_counter() - start
@@ -150,10 +153,10 @@ def configured_chain(config: str, settings: list[str] | None) -> Chain:
     return chain
 
 
-def _write_account(path: Path, result: ReplayResult, chain: str, header: dict[str, str]) -> None:
+def _write_account(path: Path, raw: str, result: ReplayResult, chain: str, header: dict[str, str]) -> None:
     """Write what `genrecon report` shows of the run beside the images; no patient data."""
     account = {
-        "raw": result.raw.name,
+        "raw": raw,
         "chain": Path(chain).name,
         "seconds": result.seconds,
         "first_image_seconds": result.first_image_seconds,

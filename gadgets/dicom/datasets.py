@@ -79,7 +79,7 @@ def dicom_datasets(
     add_equipment(common, header, warn)
     add_series(common, image, header, identity, parameters, warn)
     add_mr_image(common, image, header, warn)
-    add_times(common, image, header, parameters)
+    add_times(common, image, header, parameters, warn)
     common.ContentQualification = "RESEARCH"
     common.BurnedInAnnotation = "NO"
     common.LossyImageCompression = "00"

@@ -8,11 +8,18 @@ import re
 import uuid
 from dataclasses import dataclass, replace
 
-from ismrmrd.xsd import ismrmrdHeader, measurementInformationType, studyInformationType, subjectInformationType
+from ismrmrd.xsd import (
+    acquisitionSystemInformationType,
+    ismrmrdHeader,
+    measurementInformationType,
+    studyInformationType,
+    subjectInformationType,
+)
 from pydicom.config import IGNORE
 from pydicom.uid import UID
 
 from gadgets.dicom.parameters import DicomParameters
+from gadgets.dicom.terms import vendor
 from gadgets.dicom.values import Warn
 
 log = logging.getLogger("genrecon")
@@ -20,7 +27,8 @@ log = logging.getLogger("genrecon")
 
 def stable_uid(*parts: str) -> UID:
     """UID below 2.25 (ITU-T X.667: a UUID as a number) that depends on nothing but `parts`."""
-    return UID(f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, chr(31).join(('gadgetron-genrecon', *parts))).int}")
+    name = chr(31).join(("gadgetron-genrecon", *parts)).encode("utf-8", "replace").decode()
+    return UID(f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, name).int}")
 
 
 @dataclass(frozen=True)
@@ -97,7 +105,10 @@ def identity_of(header: ismrmrdHeader, parameters: DicomParameters, warn: Warn, 
 
 
 def without_identity(header: ismrmrdHeader, patient_id: str) -> ismrmrdHeader:
-    """A copy of the header without anything about who, where and when."""
+    """A copy of the header without anything about who, where and when, and without any free text.
+
+    What is left is how the scan was measured: numbers, texts that DICOM has terms for, and the scanner's maker.
+    """
     study, measurement, system = (
         header.studyInformation,
         header.measurementInformation,
@@ -113,7 +124,7 @@ def without_identity(header: ismrmrdHeader, patient_id: str) -> ismrmrdHeader:
             initialSeriesNumber=measurement.initialSeriesNumber,
         ),
         acquisitionSystemInformation=system
-        and replace(
-            system, institutionName=None, stationName=None, deviceID=None, deviceSerialNumber=None, coilLabel=[]
+        and acquisitionSystemInformationType(
+            systemVendor=vendor(system.systemVendor), systemFieldStrength_T=system.systemFieldStrength_T
         ),
     )

@@ -39,7 +39,7 @@ def user_codes(header: ismrmrdHeader, name: str, allowed: frozenset[str]) -> lis
 def _receive_coil(header: ismrmrdHeader) -> str:
     """Names of the coils, each once; elements of one array differ only after the first colon."""
     labels = header.acquisitionSystemInformation.coilLabel if header.acquisitionSystemInformation else []
-    names = (str(label.coilName).split(":")[0].strip() for label in labels)
+    names = (str(label.coilName or "").split(":")[0].strip() for label in labels)
     return ";".join(dict.fromkeys(filter(None, names)))
 
 
@@ -76,9 +76,11 @@ def add_mr_image(ds: Dataset, image: ismrmrd.Image, header: ismrmrdHeader, warn:
     if "IR" in ds.ScanningSequence:  # Siemens headers hold a default TI where nothing is inverted
         timed("InversionTime", INVERSION_TIME_KEYS, timing.TI if timing else [], True)
     timed("FlipAngle", (), timing.flipAngle_deg if timing else [], False)
-    ds.EchoTrainLength = (encoding.echoTrainLength if encoding else None) or None
+    length = positive(encoding.echoTrainLength if encoding else None)
+    ds.EchoTrainLength = int(length) if length and 1 <= length < 2**31 else None
     ds.EchoNumbers = image.contrast + 1
-    if frequency := positive(header.experimentalConditions.H1resonanceFrequency_Hz):
+    conditions = header.experimentalConditions
+    if conditions and (frequency := positive(conditions.H1resonanceFrequency_Hz)):
         ds.ImagingFrequency = decimal(frequency / 1e6)
     ds.ImagedNucleus = "1H"
     if system and (field := positive(system.systemFieldStrength_T)):
@@ -97,7 +99,7 @@ def add_mr_image(ds: Dataset, image: ismrmrd.Image, header: ismrmrdHeader, warn:
     if encoding is None:
         return
     encoded, recon = encoding.encodedSpace, encoding.reconSpace
-    if encoded.fieldOfView_mm.x > 0 and recon.fieldOfView_mm.x > 0 and recon.fieldOfView_mm.y > 0:
+    if positive(encoded.fieldOfView_mm.x) and positive(recon.fieldOfView_mm.x) and positive(recon.fieldOfView_mm.y):
         samples = round(encoded.matrixSize.x * recon.fieldOfView_mm.x / encoded.fieldOfView_mm.x)
         lines = encoded.matrixSize.y
         if 0 < samples <= 65535 and 0 < lines <= 65535:

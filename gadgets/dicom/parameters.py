@@ -21,7 +21,7 @@ class DicomParameters:
     )
     anonymize: bool = parameter(
         False,
-        "write no patient, study, institution or device identity, no dates and no free text of the header; "
+        "write no patient, study, institution or device identity, no dates and no free text of header or images; "
         "UIDs are replaced, by the same ones at every replay",
         local=True,
     )

@@ -6,6 +6,7 @@ from ismrmrd.xsd import ismrmrdHeader, studyInformationType, subjectInformationT
 from pydicom.dataset import Dataset
 
 from gadgets.dicom.identity import Identity
+from gadgets.dicom.terms import SEX_TERMS, defined_term
 from gadgets.dicom.values import Warn, date_of, date_text, decimal, positive, text_value, time_of, time_text
 
 
@@ -13,23 +14,25 @@ def add_patient_and_study(ds: Dataset, header: ismrmrdHeader, identity: Identity
     """Add patient, study and frame of reference (PS3.3 C.7.1 to C.7.4)."""
     subject = header.subjectInformation or subjectInformationType()
     study = header.studyInformation or studyInformationType()
-    birth, day = date_of(subject.patientBirthdate), date_of(study.studyDate)
+    birth = date_of(subject.patientBirthdate, "patientBirthdate", warn)
+    day = date_of(study.studyDate, "studyDate", warn)
     ds.PatientName = text_value(subject.patientName, "PN", warn)
     ds.PatientID = text_value(subject.patientID, "LO", warn) or identity.patient_id
     ds.PatientBirthDate = date_text(birth)
-    ds.PatientSex = subject.patientGender if subject.patientGender in ("M", "F", "O") else ""
+    ds.PatientSex = defined_term(subject.patientGender, SEX_TERMS, "patientGender", warn)
     if birth and day and birth <= day:
         years = day.year - birth.year - ((day.month, day.day) < (birth.month, birth.day))
         months = (day.year - birth.year) * 12 + day.month - birth.month - (day.day < birth.day)
         days = (day - birth).days
-        ds.PatientAge = f"{years:03d}Y" if years >= 2 else f"{months:03d}M" if months else f"{days:03d}D"
+        if years < 1000:  # else there is no room for it
+            ds.PatientAge = f"{years:03d}Y" if years >= 2 else f"{months:03d}M" if months else f"{days:03d}D"
     if height := positive(subject.patientHeight_m):
         ds.PatientSize = decimal(height)
     if weight := positive(subject.patientWeight_kg):
         ds.PatientWeight = decimal(weight)
     ds.StudyInstanceUID = identity.study
     ds.StudyDate = date_text(day)
-    ds.StudyTime = time_text(time_of(study.studyTime))
+    ds.StudyTime = time_text(time_of(study.studyTime, "studyTime", warn))
     ds.StudyID = text_value(study.studyID, "SH", warn)
     ds.AccessionNumber = text_value(study.accessionNumber, "SH", warn)
     ds.ReferringPhysicianName = text_value(study.referringPhysicianName, "PN", warn)

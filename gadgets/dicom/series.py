@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import ismrmrd
 from ismrmrd.xsd import ismrmrdHeader
 from pydicom.dataset import Dataset
@@ -9,19 +11,16 @@ from pydicom.dataset import Dataset
 from gadgets.dicom.attributes import CHAIN_KEYS, HISTORY_KEYS, IMAGE_TYPES, METHOD_KEYS, SETTINGS_KEYS, attribute
 from gadgets.dicom.identity import Identity, stable_uid
 from gadgets.dicom.parameters import DicomParameters
+from gadgets.dicom.terms import BODY_PART_TERMS, PAIRED_BODY_PARTS, POSITION_TERMS, defined_term
 from gadgets.dicom.values import Warn, cut, text_value
-
-# fmt: off
-PAIRED_BODY_PARTS = frozenset((
-    "ANKLE", "ARM", "BREAST", "CALF", "CLAVICLE", "EAR", "ELBOW", "EYE", "FEMUR", "FINGER", "FOOT",
-    "FOREARM", "HAND", "HIP", "HUMERUS", "KIDNEY", "KNEE", "LEG", "ORBIT", "OVARY", "PATELLA", "RADIUS",
-    "SCAPULA", "SHOULDER", "TESTIS", "THIGH", "THUMB", "TIBIA", "TOE", "ULNA", "WRIST",
-))
-# fmt: on
 
 # SeriesNumbers of one scan: image_series_index is 1 + the encoding space, + 100 for standard deviations, so that both
 # fit below this with room for `image_series`.
 SERIES_OF_A_SCAN = 1000
+
+# Forms of GenreconMethod and of the entries of GenreconSettings; nothing else of them goes into an anonymized file.
+METHOD_FORM = re.compile(r"[a-z0-9_-]{1,24}( standard deviation)?")
+SETTING_FORM = re.compile(r"(?<!\S)[a-z_]+=[\w.:+-]+(?=[\s,]|$)")
 
 
 def series_number(image: ismrmrd.Image, header: ismrmrdHeader, offset: int, warn: Warn) -> int:
@@ -69,7 +68,11 @@ def add_series(
     value, component, word = IMAGE_TYPES[image.image_type]
     method = ", ".join(attribute(image, METHOD_KEYS))
     settings = ", ".join(attribute(image, SETTINGS_KEYS))
-    history = [] if parameters.anonymize else attribute(image, HISTORY_KEYS)
+    history = attribute(image, HISTORY_KEYS)
+    if parameters.anonymize:
+        method = method if METHOD_FORM.fullmatch(method) else ""
+        settings = " ".join(SETTING_FORM.findall(settings))
+        history = []
     parts = ["Reconstructed from k-space"]
     parts += [f"method: {method}"] if method else []
     parts += [f"settings: {settings}"] if settings else []
@@ -99,8 +102,9 @@ def add_series(
         parameters.chain_digest or ", ".join(attribute(image, CHAIN_KEYS)),
     )
     position = measurement.patientPosition if measurement else None
-    ds.PatientPosition = getattr(position, "value", position) or ""
-    body_part = text_value(study.bodyPartExamined if study else None, "CS", warn)
+    ds.PatientPosition = defined_term(position, POSITION_TERMS, "patientPosition", warn)
+    examined = study.bodyPartExamined if study else None
+    body_part = defined_term(examined, BODY_PART_TERMS, "bodyPartExamined", warn)
     if body_part:
         ds.BodyPartExamined = body_part
     if not body_part or body_part in PAIRED_BODY_PARTS:

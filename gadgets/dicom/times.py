@@ -9,7 +9,7 @@ from ismrmrd.xsd import ismrmrdHeader, studyInformationType
 from pydicom.dataset import Dataset
 
 from gadgets.dicom.parameters import DicomParameters
-from gadgets.dicom.values import date_of, date_text, time_of, time_text
+from gadgets.dicom.values import Warn, date_of, date_text, time_of, time_text
 
 TICK_S = 2.5e-3  # one tick of acquisition_time_stamp and physiology_time_stamp
 DAY_S = 86400.0
@@ -40,15 +40,17 @@ def _acquired(image: ismrmrd.Image, header: ismrmrdHeader) -> tuple[datetime.dat
     return day, (datetime.datetime.min + datetime.timedelta(seconds=seconds)).time()
 
 
-def add_times(ds: Dataset, image: ismrmrd.Image, header: ismrmrdHeader, parameters: DicomParameters) -> None:
+def add_times(
+    ds: Dataset, image: ismrmrd.Image, header: ismrmrdHeader, parameters: DicomParameters, warn: Warn
+) -> None:
     """Add dates and times of series, acquisition, content and file; empty content times when anonymized."""
     if parameters.anonymize:
         ds.ContentDate = ds.ContentTime = ""
         return
     measurement = header.measurementInformation
-    if measurement and (day := date_of(measurement.seriesDate)):
+    if measurement and (day := date_of(measurement.seriesDate, "seriesDate", warn)):
         ds.SeriesDate = date_text(day)
-    if measurement and (begin := time_of(measurement.seriesTime)):
+    if measurement and (begin := time_of(measurement.seriesTime, "seriesTime", warn)):
         ds.SeriesTime = time_text(begin)
     acquired_day, acquired_time = _acquired(image, header)
     if acquired_day:

@@ -21,7 +21,7 @@ TEXT_LIMITS = {"CS": 16, "SH": 16, "LO": 64, "PN": 64, "ST": 1024, "LT": 10240}
 
 def cut(text: str, size: int) -> str:
     """The text in at most `size` bytes of UTF-8: DICOM counts characters, but not all of its readers do."""
-    return text.encode()[:size].decode(errors="ignore").rstrip()
+    return text.encode(errors="replace")[:size].decode(errors="ignore").rstrip()
 
 
 def text_value(value: Any, vr: str, warn: Warn) -> str:
@@ -62,8 +62,9 @@ def positive(value: Any) -> float | None:
 
 
 def decimal(value: float) -> DSfloat:
-    """A float as a decimal string: ten digits, which is at most 16 characters, and no negative zero."""
-    return DSfloat(f"{float(value) + 0.0:.10g}")
+    """A float as a decimal string: ten digits, fewer where they are more than 16 characters, and no negative zero."""
+    texts = (f"{float(value) + 0.0:.{digits}g}" for digits in (10, 9, 8))
+    return DSfloat(next(text for text in texts if len(text) <= 16))
 
 
 def of_contrast(values: list[float], contrast: int) -> float | None:
@@ -73,25 +74,46 @@ def of_contrast(values: list[float], contrast: int) -> float | None:
     return positive(values[0]) if len(values) == 1 else None
 
 
-def date_of(value: Any) -> datetime.date | None:
-    """A date of the header (xsdata's type) as Python's, or None."""
+def quiet(_: str) -> None:
+    """Takes warnings that another place gives."""
+
+
+def date_of(value: Any, name: str = "", warn: Warn = quiet) -> datetime.date | None:
+    """A date of the header as Python's, or None, with a warning that has the element's name.
+
+    The reader of headers leaves a date that is not of the schema's form as a text: YYYYMMDD and what begins with
+    YYYY-MM-DD are taken all the same.
+    """
+    if value is None or not str(value).strip():
+        return None
+    parts = [getattr(value, part, None) for part in ("year", "month", "day")]
+    if isinstance(value, str) and (match := re.match(r"\s*(\d{4})(-?)(\d\d)\2(\d\d)(?!\d)", value)):
+        parts = [int(match[group]) for group in (1, 3, 4)]
     try:
-        return datetime.date(value.year, value.month, value.day)
-    except (AttributeError, TypeError, ValueError):
+        return datetime.date(*parts)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        warn(f"the header's {name} is not a date; it is left out")
         return None
 
 
-def time_of(value: Any) -> datetime.time | None:
-    """A time of the header (xsdata's type) as Python's, or None."""
+def time_of(value: Any, name: str = "", warn: Warn = quiet) -> datetime.time | None:
+    """A time of the header as Python's, or None, with a warning that has the element's name; texts as in `date_of`."""
+    if value is None or not str(value).strip():
+        return None
+    parts = [getattr(value, part, None) for part in ("hour", "minute", "second")]
+    fraction = f"{getattr(value, 'fractional_second', 0) or 0:09d}"
+    if isinstance(value, str) and (match := re.match(r"\s*(\d\d)(:?)(\d\d)\2(\d\d)(?:\.(\d+))?(?!\d)", value)):
+        parts, fraction = [int(match[group]) for group in (1, 3, 4)], match[5] or ""
     try:
-        return datetime.time(value.hour, value.minute, value.second, value.fractional_second // 1000)
-    except (AttributeError, TypeError, ValueError):
+        return datetime.time(*[*parts, int(fraction[:6].ljust(6, "0"))])  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        warn(f"the header's {name} is not a time; it is left out")
         return None
 
 
 def date_text(value: datetime.date | None) -> str:
     """A date as DICOM's DA, empty for None."""
-    return "" if value is None else value.strftime("%Y%m%d").zfill(8)
+    return "" if value is None else value.isoformat().replace("-", "")
 
 
 def time_text(value: datetime.time | None) -> str:
