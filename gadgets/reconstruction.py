@@ -29,6 +29,7 @@ class Reconstruction(Gadget):
         of_member = self._of_members(properties)
         self._gadgets = {name: kind() for name, kind in self.members.items()}
         for name, gadget in self._gadgets.items():
+            gadget.survey = self.survey
             gadget.configure(header, of_member[name])
 
     @classmethod

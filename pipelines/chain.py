@@ -19,6 +19,7 @@ from gadgets.scan_digest import ScanDigest
 from gadgets.stream import Gadget, ReconError, Stage, StageTiming, one_line, run_stages
 from gadgets.stream.digest import settings_digest
 from gadgets.stream.parameters import connection_properties
+from gadgets.survey import Survey
 from gadgets.twins import TWINS
 from pipelines.wire import external_connection, external_process
 
@@ -240,6 +241,7 @@ class Chain:
         *,
         processes: bool = False,
         timings: list[StageTiming] | None = None,
+        survey: Survey | None = None,
     ) -> Iterator[Any]:
         """Run the chain over a stream of acquisitions; yield what its last gadget yields.
 
@@ -249,6 +251,7 @@ class Chain:
         items : acquisitions and waveforms, in the order they were measured
         processes : run each `<external>` in a process of its own, as a Gadgetron server does
         timings : filled with one entry a gadget
+        survey : of the acquisitions, where they are known beforehand; external processes do without
 
         Raises
         ------
@@ -272,6 +275,7 @@ class Chain:
             else:
                 assert kind is not None
                 gadget = kind()
+                gadget.survey = survey
                 gadget.configure(header, node.properties)
                 own = gadget.stages(name)
             if names_scan:

@@ -122,7 +122,7 @@ def replay(
         elif gadgetron:
             items = reconstruct_remotely(gadgetron, remaining.to_xml(), scan.header_xml, lines, timeout)
         else:
-            items = remaining.run(scan.header, lines, processes=processes, timings=result.timings)
+            items = remaining.run(scan.header, lines, processes=processes, timings=result.timings, survey=scan.survey())
         node = chain.external(DICOM_MODULE)
         dicom = DicomOutput()
         properties = {**(node.properties if node else {}), "folder": str(staging / "dicom")}

@@ -33,6 +33,7 @@ class Gadget:
     makes_images: ClassVar[bool] = False  # if so, its image arrays carry digests of settings and data over the wire
     parameters: Any
     header: Any
+    survey: Any = None  # gadgets.survey.Survey of the scan where its acquisition headers are known beforehand
 
     def __init__(self) -> None:
         self.name = type(self).__name__

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -20,8 +20,9 @@ from gadgets.acquisition_flags import (
     is_noise,
     kind_left_out,
 )
-from gadgets.acquisitions import COUNTERS, calibration_mode, counter_of, encoding_of
-from gadgets.stream import Gadget, ReconError, parameter
+from gadgets.acquisitions import COUNTERS, counter_of
+from gadgets.stream import Gadget, parameter
+from gadgets.twins.completeness import WITHIN_IMAGES, Bucket, ChangeEnds, StreamedEnds, SurveyedEnds, place_of
 
 log = logging.getLogger("genrecon")
 
@@ -31,14 +32,21 @@ _DIMENSIONS = (*COUNTERS, *(f"user_{index}" for index in range(8)), "n_acquisiti
 class AcquisitionAccumulateTriggerGadget(Gadget):
     """Collects acquisitions into buckets, by `sorting_dimension`, until `trigger_dimension` changes.
 
-    Unlike the C++ gadget it can send a slice's bucket as soon as that slice is complete
-    (`release_complete_slices`; a real Gadgetron ignores the property): the first image is out before the scan ends,
-    and memory does not grow with the number of slices. A slice is complete at a line flagged ACQ_LAST_IN_SLICE whose
-    average, contrast, phase and set are the header's last ones, in a 2D encoding sorted by slice; with separate or
-    external calibration, calibration lines of that slice must have come before in the same repetition. Calibration
-    lines that come after that are left out. So are all readouts that are no line of an image
-    (`gadgets.acquisition_flags`), of which the C++ gadget takes many for imaging or calibration lines. Lines with both
-    calibration flags serve for both; in the C++ gadget they are for calibration only.
+    Where it differs from the C++ gadget:
+
+    - A change of `trigger_dimension` sends what is complete. The rest is held for lines that come later, so that a
+      repetition that is an inner loop has all of its lines; the C++ gadget makes a bucket of each line. What is
+      complete is known exactly in a replay (`survey`), in a stream from what came so far (`StreamedEnds`). Only
+      counters that change within an image (phase encodings and segments) send all, as in the C++ gadget.
+    - A slice's bucket goes out as soon as the slice is complete (`release_complete_slices`; a real Gadgetron ignores
+      the property): the first image is out before the scan ends, and memory does not grow with the number of slices. In
+      a stream it is complete at a line flagged ACQ_LAST_IN_SLICE, whose average, contrast, phase, set and segment are
+      the header's last ones, when it has about as many lines as the header lets expect, in a 2D encoding sorted by
+      slice; with separate or external calibration, calibration lines of that slice must have come before in the same
+      repetition. Calibration lines that come after that are left out. After any other line the slice is sent again.
+    - All readouts that are no line of an image (`gadgets.acquisition_flags`) are left out, of which the C++ gadget
+      takes many for imaging or calibration lines. Lines with both calibration flags serve for both; in the C++ gadget
+      they are for calibration only.
     """
 
     @dataclass(frozen=True)
@@ -52,24 +60,32 @@ class AcquisitionAccumulateTriggerGadget(Gadget):
 
     def process(self, items: Iterator[Any]) -> Iterator[Any]:
         trigger, sorting = self.parameters.trigger_dimension, self.parameters.sorting_dimension
+        by_count = trigger == "n_acquisitions"
         early = self.parameters.release_complete_slices and sorting == "slice"
         early = early and trigger in {"repetition", "none", ""}
-        buckets: dict[int, list[ismrmrd.Acquisition]] = defaultdict(list)
+        if by_count or trigger in WITHIN_IMAGES:
+            ends = ChangeEnds()
+        elif self.survey is not None:
+            ends = SurveyedEnds(self.survey, trigger, sorting)
+        else:
+            ends = StreamedEnds(self.header, trigger)
+        held: dict[int, dict[int, Bucket]] = {}  # by values of the trigger's counter and of the sorting one
         waveforms: list[Any] = []
-        released: set[int] = set()
-        calibrated: set[int] = set()
+        released: set[tuple[int, int]] = set()  # slices that were sent early
+        slice_ends = _SliceEnds()
         left_out: Counter[str] = Counter()
-        late = 0
-        ends = _SliceEnds()
+        late = run = count = 0
+        target = self.parameters.n_acquisitions_before_trigger
         previous: int | None = None
-        count, target = 0, self.parameters.n_acquisitions_before_trigger
 
-        def send() -> Iterator[AcquisitionBucket]:
-            for index in sorted(buckets):
-                yield _bucket(buckets.pop(index), waveforms)
+        def send(value: int, *indices: int) -> Iterator[AcquisitionBucket]:
+            for index in indices or sorted(held[value]):
+                bucket = held[value].pop(index)
+                ends.sent((value, index), bucket)
+                yield _bucket(bucket.lines, waveforms)
                 waveforms.clear()
-            released.clear()
-            calibrated.clear()
+            if not held[value]:
+                del held[value]
 
         for item in items:
             if isinstance(item, ismrmrd.Waveform):
@@ -81,36 +97,43 @@ class AcquisitionAccumulateTriggerGadget(Gadget):
             if not is_for_images(item):
                 if not is_noise(item):
                     left_out[kind_left_out(item)] += 1
-                    ends.add_end(item)
+                    slice_ends.add_end(item)
                 continue
-            ends.add(item)
-            value = counter_of(item, trigger)
-            if trigger != "n_acquisitions" and previous is not None and value != previous:
-                yield from send()
+            slice_ends.add(item)
+            value, index = key = counter_of(item, trigger), counter_of(item, sorting)
+            place = place_of(item, trigger)
+            if previous is not None and value != previous:
+                run += 1
+                released.clear()
+                for ended in ends.values_ended(previous, held):
+                    yield from send(ended)
             previous = value
-            index = counter_of(item, sorting)
-            if index in released and is_calibration_only(item):
-                late += 1
-                continue
-            if index in released:
-                raise ReconError(
-                    f"gadget AcquisitionAccumulateTriggerGadget: a line of slice {index} came after its "
-                    "ACQ_LAST_IN_SLICE; set its property release_complete_slices to false"
-                )
-            buckets[index].append(item)
-            if is_calibration(item):
-                calibrated.add(index)
-            if early and self._completes_slice(item, index in calibrated):
-                yield _bucket(buckets.pop(index), waveforms)
-                waveforms.clear()
-                released.add(index)
+            if any(bucket.run < run for bucket in held.get(value, {}).values()):
+                ends.came_again()
+            found = held.get(value, {}).get(index)
+            if found and found.run < run and place in found.places and ends.whole(key, found):
+                yield from send(value, index)  # this line begins another image of the same counters
+                found = None
+            if found is None:
+                if self.survey is None and key in released and is_calibration_only(item):
+                    late += 1
+                    continue
+                found = held.setdefault(value, {})[index] = ends.earlier(key, place)
+            found.add(item, place, run)
+            ends.seen(key, place)
+            if early and ends.slice_ended(item, key, found):
+                yield from send(value, index)
+                released.add(key)
             count += 1
-            if trigger == "n_acquisitions" and count >= target:
-                yield from send()
+            if by_count and count >= target:
+                yield from send(value)
                 count, target = 0, self.parameters.n_acquisitions_before_ongoing_trigger
-        yield from send()
-        for text in ends.doubts(self.header):
+        for value in list(held):
+            yield from send(value)
+        for text in slice_ends.doubts(self.header):
             log.warning("%s: %s; the scan may be incomplete", self.name, text)
+        for text in ends.doubts():
+            log.warning("%s: %s", self.name, text)
         if left_out:
             log.warning("%s: %s are left out", self.name, counts_text(left_out))
         if late:
@@ -120,23 +143,6 @@ class AcquisitionAccumulateTriggerGadget(Gadget):
                 self.name,
                 late,
             )
-
-    def _completes_slice(self, item: ismrmrd.Acquisition, calibrated: bool) -> bool:
-        if not item.is_flag_set(ismrmrd.ACQ_LAST_IN_SLICE) or is_calibration_only(item):
-            return False
-        encoding = encoding_of(self.header, item)
-        limits = encoding.encodingLimits
-        if calibration_mode(encoding) in {"separate", "external"} and not calibrated:
-            return False
-
-        def last(name: str) -> bool:
-            limit = getattr(limits, name)
-            return int(getattr(item.idx, name)) == (limit.maximum if limit else 0)
-
-        names = ["average", "contrast", "phase", "set"]
-        if self.parameters.trigger_dimension != "repetition":
-            names.append("repetition")
-        return len(self.header.encoding) == 1 and encoding.encodedSpace.matrixSize.z == 1 and all(map(last, names))
 
 
 class _SliceEnds:

@@ -167,7 +167,8 @@ def reconstruct_slice(raw: str, xml: bytes, name: str, number: int, scale: float
     result = SliceResult()
     with _one_at_a_time, RawScan(raw) as scan, collected_warnings(result.warnings):
         chosen = [not is_for_images(head) or head.idx.slice == number for head in _heads(scan)]
-        for item in chain.run(scan.header, scan.acquisitions(chosen), timings=result.timings):
+        survey = scan.survey(chosen)
+        for item in chain.run(scan.header, scan.acquisitions(chosen), timings=result.timings, survey=survey):
             if isinstance(item, ismrmrd.Image):
                 result.images.append((bytes(item.getHead()), item.data, item.attribute_string))
             elif isinstance(item, str):

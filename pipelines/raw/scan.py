@@ -9,8 +9,10 @@ from types import TracebackType
 from typing import Any
 
 import ismrmrd
+import numpy as np
 
 from gadgets.stream import ReconError
+from gadgets.survey import Survey
 from pipelines.raw.checks import AcquisitionChecker, check_header, field_of_view_doubts
 from pipelines.raw.fastmri import FastMriScan, is_fastmri
 from pipelines.raw.hdf5 import Hdf5Scan
@@ -83,6 +85,11 @@ class RawScan:
     def notes(self) -> list[tuple[str, str]]:
         """Names and texts that describe the file, where that is not all said by header and acquisitions."""
         return self._source.describe() if isinstance(self._source, FastMriScan) else []
+
+    def survey(self, chosen: Sequence[bool] | None = None) -> Survey:
+        """What its acquisitions are, or those that are `chosen` as for `acquisitions`."""
+        heads = self.heads()
+        return Survey(heads if chosen is None else heads[np.asarray(chosen, dtype=bool)])
 
     def close(self) -> None:
         self._source.close()

@@ -39,8 +39,6 @@ def is_right(dataset: Any, within: float = TENTH_OF_A_PIXEL) -> bool:
 FAULTS = {
     "test_all_imaging_lines_flagged_surface_coil_correction": "point 1",
     "test_echoes_read_backwards": "point 8",
-    "test_more_or_fewer_phases_than_announced[2]": "point 2",
-    "test_other_counter_changes_with_every_line[repetition]": "point 6",
     "test_limits_beyond_the_encoded_matrix": "point 3",
     "test_lines_beyond_the_limits": "point 2",
     "test_partial_fourier_centre_that_the_header_gets_wrong[24]": "point 3",

@@ -18,11 +18,15 @@ sys.path.insert(0, str(ROOT / "tests" / "golden"))
 from cases import GOLDEN, as_arrays, cases
 
 ODD = "the C++ FFT shuffles lines of an odd E1 or E2"
+CHANGES = "the C++ gadget sends a bucket at each change, whether its images have all of their lines or not"
 SLICES = "the C++ gadget puts all slices in one place"
 # Where the twin differs on purpose, as its docstring says.
 DIFFERENT = {
     "noise/scale_only_second": "the C++ gadget takes the place in the list for the coil's number",
     "buckets/flags": "the C++ gadget takes readouts that are no lines for imaging or calibration lines",
+    "buckets/trigger_contrast": CHANGES,
+    "buckets/trigger_phase": CHANGES,
+    "buckets/trigger_set": CHANGES,
     "buffers/n_slice": SLICES,
     "buffers/s_slice_segments_ignored": SLICES,
     "buffers/split_n_slice": SLICES,
