@@ -15,8 +15,8 @@ TICK_S = 2.5e-3  # one tick of acquisition_time_stamp and physiology_time_stamp
 DAY_S = 86400.0
 
 
-def _acquired(image: ismrmrd.Image, header: ismrmrdHeader) -> tuple[datetime.date | None, datetime.time | None]:
-    """Moment of acquisition: the time stamp in ticks since midnight where plausible, else the series' time.
+def acquired(ticks: int, header: ismrmrdHeader) -> tuple[datetime.date | None, datetime.time | None]:
+    """Moment of acquisition: its time stamp in ticks since midnight where plausible, else the series' time.
 
     Siemens stamps are taken as they are; any other vendor's only when they lie between a minute before and
     six hours after the series or study began. A stamp far before the study's time is past midnight: the next
@@ -26,7 +26,7 @@ def _acquired(image: ismrmrd.Image, header: ismrmrdHeader) -> tuple[datetime.dat
     measurement, system = header.measurementInformation, header.acquisitionSystemInformation
     day = date_of(measurement.seriesDate if measurement else None) or date_of(study.studyDate)
     begin = time_of(measurement.seriesTime if measurement else None) or time_of(study.studyTime)
-    seconds = image.acquisition_time_stamp * TICK_S
+    seconds = ticks * TICK_S
     begin_s = None if begin is None else begin.hour * 3600 + begin.minute * 60 + begin.second
     wraps = begin_s is not None and seconds < begin_s - DAY_S / 2
     plausible = 0 < seconds < DAY_S
@@ -52,7 +52,7 @@ def add_times(
         ds.SeriesDate = date_text(day)
     if measurement and (begin := time_of(measurement.seriesTime, "seriesTime", warn)):
         ds.SeriesTime = time_text(begin)
-    acquired_day, acquired_time = _acquired(image, header)
+    acquired_day, acquired_time = acquired(image.acquisition_time_stamp, header)
     if acquired_day:
         ds.AcquisitionDate = date_text(acquired_day)
     if acquired_time:

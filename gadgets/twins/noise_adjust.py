@@ -11,6 +11,9 @@ import ismrmrd
 import numpy as np
 
 from gadgets.acquisitions import with_data
+from gadgets.noise.covariance import SAMPLES_A_COIL, prewhitening_matrix, without_correlation
+from gadgets.noise.lines import NoiseLines
+from gadgets.noise.scan import NoiseScan, measurement_id, noise_dependencies
 from gadgets.stream import Gadget, ReconError, parameter
 
 log = logging.getLogger("genrecon")
@@ -40,68 +43,39 @@ def is_prewhitened(headers: Array) -> bool:
     return bool(measured) and all(head.is_flag_set(PREWHITENED) for head in measured)
 
 
-def noise_covariance(noise: list[Array]) -> Array:
-    """Covariance C = N N^H / (n - 1) of noise readouts.
-
-    Parameters
-    ----------
-    noise : list of complex arrays (coil, sample)
-
-    Returns
-    -------
-    complex128 array (coil, coil)
-    """
-    samples = np.concatenate(noise, axis=1).astype(np.complex128)
-    return samples @ samples.conj().T / max(samples.shape[1] - 1, 1)
-
-
-def prewhitening_matrix(covariance: Array, scale: float) -> Array:
-    """Matrix scale * L^-1 with C = L L^H, which makes noise white and of variance scale^2.
-
-    Parameters
-    ----------
-    covariance : complex array (coil, coil)
-    scale : factor of the whitened data
-
-    A covariance that has no Cholesky factor (a silent coil, fewer samples than coils) is loaded on its diagonal first.
-
-    Returns complex64 (coil, coil).
-    """
-    if not np.any(covariance):
-        return np.eye(len(covariance), dtype=np.complex64) * np.float32(scale)
-    try:
-        factor = np.linalg.cholesky(covariance)
-    except np.linalg.LinAlgError:
-        log.warning("NoiseAdjustGadget: the noise covariance is singular (a silent coil?); its diagonal is loaded")
-        loading = 1e-3 * np.trace(covariance).real / len(covariance)
-        factor = np.linalg.cholesky(covariance + loading * np.eye(len(covariance)))
-    inverse = np.linalg.solve(factor, np.eye(len(covariance)))
-    return (scale * inverse).astype(np.complex64)
-
-
 class NoiseAdjustGadget(Gadget):
-    """Prewhitens with the noise scan in the stream: data <- sqrt(2 dwell / noise dwell * bandwidth) L^-1 data.
+    """Prewhitens with a noise scan: data <- sqrt(2 dwell / noise dwell * bandwidth) L^-1 data.
 
-    Lines before the noise scan pass unchanged. Unlike the C++ gadget it marks the lines that it prewhitened with the
-    flag ACQ_USER8 (`is_prewhitened`) and clears it on all others. It has no storage server: a noise scan in another
-    file is not looked up, and a warning says so. `scale_only_channels_by_name` means the coils of these names (the C++
-    one takes their place in the list for the coil's number).
+    The noise is that of another measurement where `noise` has one (replay and serve look it up), else that of the noise
+    lines in the stream, of which those after the first other line do not count; lines before the noise pass unchanged.
+
+    Unlike the C++ gadget it marks the lines that it prewhitened with the flag ACQ_USER8 (`is_prewhitened`) and clears
+    it on all others. It leaves out discarded samples of noise lines, and noise lines of another coil count or dwell
+    time; takes each coil by itself where there are few noise samples; uses `noise_dwell_time_us_preset` (which the C++
+    one of version 4.7 does not) where the noise lines have no dwell time; and passes data whose coil count differs from
+    the noise's. `scale_only_channels_by_name` means the coils of these names (the C++ one takes their place in the list
+    for the coil's number).
+
+    Attributes
+    ----------
+    noise : of another measurement, its coils in the order of the data's; None: that of the stream
     """
+
+    noise: NoiseScan | None = None
 
     @dataclass(frozen=True)
     class Parameters:
         perform_noise_adjust: bool = parameter(True, "prewhiten; false passes the data as they are")
         pass_nonconformant_data: bool = parameter(True, "pass data whose coil count differs from the noise's")
         noise_dwell_time_us_preset: float = parameter(
-            0.0, "accepted for Gadgetron; not used", minimum=0.0, same_image=True
+            0.0, "dwell time of a noise scan that gives none, in microseconds; 0: not known", minimum=0.0
         )
         scale_only_channels_by_name: str = parameter("", "coil names, by commas, that are scaled but not mixed")
         noise_dependency_prefix: str = parameter("", "accepted for Gadgetron; not used", same_image=True)
         noise_dependency_folder: str = parameter("", "accepted for Gadgetron; not used", same_image=True)
 
     def process(self, items: Iterator[Any]) -> Iterator[Any]:
-        noise: list[Array] = []
-        noise_dwell = 0.0
+        noise = NoiseLines()
         matrix: Array | None = None
         adjust = self.parameters.perform_noise_adjust
         warned = False
@@ -111,13 +85,12 @@ class NoiseAdjustGadget(Gadget):
                 yield item
                 continue
             if item.is_flag_set(ismrmrd.ACQ_IS_NOISE_MEASUREMENT):
-                if adjust and matrix is None:
-                    noise.append(item.data)
-                    noise_dwell = noise_dwell or item.sample_time_us
+                if adjust and matrix is None and self.noise is None:
+                    noise.add(item)
                 continue
-            if adjust and matrix is None and noise:
-                matrix = self._matrix(noise, noise_dwell, item.sample_time_us)
-                noise.clear()
+            if adjust and matrix is None and (self.noise or noise):
+                scan = self.noise or noise.noise(self.header, item.active_channels)
+                matrix = self._matrix(scan, item.sample_time_us)
                 if unwhitened:
                     log.warning(
                         "NoiseAdjustGadget: %d lines came before the noise scan: only the others are prewhitened",
@@ -144,35 +117,37 @@ class NoiseAdjustGadget(Gadget):
                     f"gadget NoiseAdjustGadget: acquisition {item.scan_counter} has {item.active_channels} coils, the "
                     f"noise scan {len(matrix)}; set pass_nonconformant_data or check the raw data"
                 )
-        if adjust and matrix is None:
+        if adjust and matrix is None and unwhitened:
             self._warn_of_no_noise()
 
     def _warn_of_no_noise(self) -> None:
-        information = self.header.measurementInformation
-        dependencies = information.measurementDependency if information else []
-        elsewhere = any(dependency.dependencyType.lower() == "noise" for dependency in dependencies)
+        elsewhere = noise_dependencies(self.header)
         where = "; the header names a measurement of it, which is not in this stream" if elsewhere else ""
         log.warning("NoiseAdjustGadget: no noise scan in the stream%s; the data are not prewhitened", where)
 
-    def _matrix(self, noise: list[Array], noise_dwell: float, dwell: float) -> Array:
-        information = self.header.measurementInformation
-        if information is None or not information.measurementID:
+    def _matrix(self, noise: NoiseScan, dwell: float) -> Array:
+        if not measurement_id(self.header) and self.noise is None:
             log.warning(
                 "NoiseAdjustGadget: measurementInformation/measurementID is missing in the header; "
                 "a real Gadgetron stops here, this twin goes on"
             )
         system = self.header.acquisitionSystemInformation
         bandwidth = (system.relativeReceiverNoiseBandwidth if system else None) or 0.793
+        noise_dwell = noise.dwell_us or self.parameters.noise_dwell_time_us_preset
         scale = np.sqrt(2 * dwell / noise_dwell * bandwidth) if dwell and noise_dwell else 1.0
-        covariance = noise_covariance(noise)
+        if noise.too_few_samples:
+            log.warning(
+                "NoiseAdjustGadget: the noise scan has %d samples of %d coils; each coil is scaled by itself, with "
+                "%d samples a coil their correlation is removed, too",
+                noise.samples,
+                len(noise.covariance),
+                SAMPLES_A_COIL,
+            )
+        covariance = without_correlation(noise.covariance) if noise.too_few_samples else noise.covariance
         names = [name.strip() for name in self.parameters.scale_only_channels_by_name.split(",")]
         labels = [label.coilName for label in system.coilLabel] if system else []
-        for channel, label in enumerate(labels[: len(covariance)]):
-            if label in names:
-                variance = covariance[channel, channel]
-                covariance[channel, :] = covariance[:, channel] = 0
-                covariance[channel, channel] = variance
-        return prewhitening_matrix(covariance, float(scale))
+        alone = [channel for channel, label in enumerate(labels[: len(covariance)]) if label in names]
+        return prewhitening_matrix(without_correlation(covariance, alone), float(scale))
 
 
 def _unmarked(item: ismrmrd.Acquisition) -> ismrmrd.Acquisition:
