@@ -29,7 +29,7 @@ from gadgets.buffers import (
     sampled,
 )
 from gadgets.image_headers import image_header, recon_steps
-from gadgets.images import DEVIATION, DEVIATION_SERIES, SCALE_RATIO
+from gadgets.images import DEVIATION, DEVIATION_SERIES, NOISE, NOISE_NAME, SCALE_RATIO
 from gadgets.solvers.classical import METHODS
 from gadgets.solvers.generative import CONSISTENCY, GenerativeSolver
 from gadgets.solvers.methods import PROBLEM_MEGABYTES, all_methods, foreign_option, solve_in_parts
@@ -178,6 +178,11 @@ class GenerativeRecon(Gadget):
             "what images are multiplied by instead, for slices that are reconstructed apart; 0: by intensity",
             minimum=0.0,
         )
+
+        noise: str = parameter(
+            "", "which noise the data were prewhitened with, for the images' metadata", local=True, same_image=True
+        )
+        noise_name: str = parameter("", "file or measurement of that noise", local=True, same_image=True)
 
     def configure(self, header: Any, properties: Mapping[str, str]) -> None:
         """Take header and properties; load the prior. Raises ReconError for what is wrong with any of them."""
@@ -358,6 +363,8 @@ class GenerativeRecon(Gadget):
                 # The same for all images of a scan: another text is another DICOM series.
                 "GenreconSettings": f"{self._settings} map_sets={work.sets}",
                 **image.notes(),
+                **({NOISE: self.parameters.noise} if self.parameters.noise else {}),
+                **({NOISE_NAME: self.parameters.noise_name} if self.parameters.noise_name else {}),
             }
         )
         warnings = image.warnings()

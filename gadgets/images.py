@@ -14,6 +14,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 WINDOW_CENTER = "GADGETRON_WindowCenter"
 DEVIATION = "standard deviation"  # ends the GenreconMethod of images of standard deviations
 DEVIATION_SERIES = 100  # added to their series index
+NOISE = "GenreconNoise"  # which noise the data were prewhitened with, and its age
+NOISE_NAME = "GenreconNoiseName"  # file or measurement of that noise
 SCALE_RATIO = "GADGETRON_ScaleRatio"  # what pixel values were multiplied by
 
 

@@ -15,16 +15,18 @@ from xml.etree import ElementTree
 import defusedxml.ElementTree
 from defusedxml import DefusedXmlException
 
+from gadgets.noise.scan import ChosenNoise
 from gadgets.scan_digest import ScanDigest
 from gadgets.stream import Gadget, ReconError, Stage, StageTiming, one_line, run_stages
 from gadgets.stream.digest import settings_digest
 from gadgets.stream.parameters import connection_properties
 from gadgets.survey import Survey
-from gadgets.twins import TWINS
+from gadgets.twins import TWINS, NoiseAdjustGadget
 from pipelines.wire import external_connection, external_process
 
 log = logging.getLogger("genrecon")
 
+NOISE_GADGET = NoiseAdjustGadget.__name__
 CHAIN_PROPERTY = "chain_digest"  # of gadgets that want to know the chain they are in
 INSTALLED_PREFIX = "genrecon_"  # that shipped chains have before their names in a Gadgetron installation
 
@@ -76,6 +78,10 @@ class Chain:
     text : the XML
     name : for messages
 
+    Attributes
+    ----------
+    noise : that the scan is prewhitened with; None: not known, or none
+
     Raises
     ------
     ReconError
@@ -84,6 +90,7 @@ class Chain:
 
     def __init__(self, text: bytes | str, name: str) -> None:
         self.name = name
+        self.noise: ChosenNoise | None = None
         try:
             self._root = defusedxml.ElementTree.fromstring(text)
         except (ElementTree.ParseError, DefusedXmlException, ValueError, LookupError) as error:
@@ -197,6 +204,29 @@ class Chain:
         """The first external node of one module."""
         return next((node for node in self.nodes if node.module == module), None)
 
+    @property
+    def prewhitens(self) -> bool:
+        """Whether it has a gadget that prewhitens with a noise scan."""
+        return any(
+            node.classname == NOISE_GADGET and node.properties.get("perform_noise_adjust", "true").lower() != "false"
+            for node in self.nodes
+        )
+
+    def noise_properties(self, node: Node) -> dict[str, str]:
+        """Properties of a gadget that tell it which noise the scan is prewhitened with."""
+        if self.noise is None or not self.prewhitens:
+            return {}
+        kind = node.load() if node.module.startswith("gadgets.") else None
+        found = {"": kind} if kind is not None else {}
+        found |= {f"{name}.": member for name, member in getattr(kind, "members", {}).items()}
+        texts = {"noise": self.noise.text, "noise_name": self.noise.name}
+        return {
+            f"{prefix}{entry.name}": texts[entry.name]
+            for prefix, owner in found.items()
+            for entry in fields(owner.Parameters)
+            if entry.name in texts
+        }
+
     def to_xml(self) -> bytes:
         """The chain as XML, properties as they are now; legacy property elements are kept in their dialect."""
         for node in self.nodes:
@@ -232,6 +262,8 @@ class Chain:
                 settings += kind.image_settings(node.properties) if kind else [as_written]
             except ReconError:  # a gadget or property that only a real Gadgetron knows
                 settings.append(as_written)
+        if self.noise and self.noise.scan and self.prewhitens:
+            settings.append(("noise", {"digest": self.noise.scan.digest()}))
         return settings_digest(settings)
 
     def run(
@@ -264,6 +296,8 @@ class Chain:
         for node in self.nodes:
             kind = node.load()
             name = node.names[0]
+            if told := self.noise_properties(node):
+                node = replace(node, properties={**node.properties, **told})
             names_scan = kind is not None and any(entry.name == CHAIN_PROPERTY for entry in fields(kind.Parameters))
             if names_scan:
                 node = replace(node, properties={**node.properties, CHAIN_PROPERTY: self.digest()})
@@ -277,6 +311,8 @@ class Chain:
                 gadget = kind()
                 gadget.survey = survey
                 gadget.configure(header, node.properties)
+                if isinstance(gadget, NoiseAdjustGadget) and self.noise:
+                    gadget.noise = self.noise.scan
                 own = gadget.stages(name)
             if names_scan:
                 (first, stage), *others = own

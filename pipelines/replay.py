@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import logging
 import time
@@ -22,6 +23,7 @@ from gadgets.stream.logs import collected_warnings
 from pipelines.chain import CHAIN_PROPERTY, Chain, read_chain
 from pipelines.evaluation.distribute import DaskReplay
 from pipelines.info import describe_scan
+from pipelines.noise.sources import choose_noise
 from pipelines.raw import RawScan
 from pipelines.staging import staged_folder
 from pipelines.wire import reconstruct_remotely
@@ -59,6 +61,7 @@ class ReplayResult:
     first_image_seconds: float = 0.0
     timings: list[StageTiming] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    noise: str = ""  # that the data were prewhitened with
 
     @property
     def images(self) -> int:
@@ -88,6 +91,7 @@ def replay(
     timeout: float = 600.0,
     dask: DaskReplay | None = None,
     progress: Progress | None = None,
+    noise: str = "",
 ) -> ReplayResult:
     """Reconstruct one raw file and leave DICOM, PNG montages, images as ISMRMRD HDF5, and replay.json about the run.
 
@@ -102,6 +106,9 @@ def replay(
     timeout : seconds without data from the server after which the replay fails
     dask : the same file and chain, already submitted to the workers of a cluster
     progress : called with (acquisitions read, images back)
+    noise : file of a noise scan, or address of a storage server, instead of the noise lines of the raw file
+
+    A noise measurement, whose lines are all noise, has no image; only replay.json is left.
 
     Raises
     ------
@@ -113,6 +120,14 @@ def replay(
     result = ReplayResult(Path(raw), folder)
     chain = configured_chain(config, settings)
     with RawScan(raw) as scan, collected_warnings(result.warnings), staged_folder(folder) as staging:
+        if scan.noise_only:
+            result.noise = f"a noise measurement of {scan.heads()['active_channels'].max()} coils: it has no image"
+            result.seconds = time.perf_counter() - start
+            _write_account(staging / ACCOUNT_FILE, result, chain.name, dict(describe_scan(scan)))
+            return result
+        chain.noise = choose_noise(scan, noise) if chain.prewhitens else None
+        if chain.noise:
+            result.noise = ", ".join(filter(None, (chain.noise.text, chain.noise.name)))
         digest = ScanDigest()
         lines = _counted(digest.watch(scan.acquisitions()), result, progress)
         remaining = chain.without(DICOM_MODULE)  # DICOM is written here, from the images, wherever the chain runs
@@ -120,6 +135,7 @@ def replay(
             items: Any = dask.images(result.timings)
             next((None for _ in digest.watch(scan.acquisitions()) if digest.text), None)
         elif gadgetron:
+            remaining, lines = _with_noise_line(remaining, lines)
             items = reconstruct_remotely(gadgetron, remaining.to_xml(), scan.header_xml, lines, timeout)
         else:
             items = remaining.run(scan.header, lines, processes=processes, timings=result.timings, survey=scan.survey())
@@ -162,9 +178,20 @@ def _write_account(path: Path, raw: str, result: ReplayResult, chain: str, heade
         "first_image_seconds": result.first_image_seconds,
         "timings": [asdict(timing) for timing in result.timings],
         "warnings": result.warnings,
+        "noise": result.noise,
         "header": header,
     }
     path.write_text(json.dumps(account, indent=1))
+
+
+def _with_noise_line(chain: Chain, lines: Iterator[Any]) -> tuple[Chain, Iterator[Any]]:
+    """Chain and lines for a server that knows no noise but that of the stream."""
+    if chain.noise is None or chain.noise.scan is None:
+        return chain, lines
+    for node in chain.nodes:
+        node.properties |= chain.noise_properties(node)
+    others = (line for line in lines if not line.is_flag_set(ismrmrd.ACQ_IS_NOISE_MEASUREMENT))
+    return chain, itertools.chain([chain.noise.scan.as_line()], others)
 
 
 def _counted(lines: Iterator[Any], result: ReplayResult, progress: Progress | None) -> Iterator[Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ismrmrd
 
 from gadgets.dicom.values import finite
+from gadgets.images import NOISE, NOISE_NAME
 from gadgets.stream.digest import CHAIN_DIGEST, SCAN_DIGEST
 
 # ISMRMRD image type -> (third value of ImageType, ComplexImageComponent, word for the series description)
@@ -26,6 +27,8 @@ METHOD_KEYS = ("GenreconMethod",)
 SETTINGS_KEYS = ("GenreconSettings",)
 CHAIN_KEYS = (CHAIN_DIGEST,)
 SCAN_KEYS = (SCAN_DIGEST,)
+NOISE_KEYS = (NOISE,)
+NOISE_NAME_KEYS = (NOISE_NAME,)
 WARNING_KEYS = ("GenreconWarning",)
 ECHO_TIME_KEYS = ("GADGETRON_TE",)
 INVERSION_TIME_KEYS = ("GADGETRON_TI",)

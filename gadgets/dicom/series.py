@@ -8,7 +8,16 @@ import ismrmrd
 from ismrmrd.xsd import ismrmrdHeader
 from pydicom.dataset import Dataset
 
-from gadgets.dicom.attributes import CHAIN_KEYS, HISTORY_KEYS, IMAGE_TYPES, METHOD_KEYS, SETTINGS_KEYS, attribute
+from gadgets.dicom.attributes import (
+    CHAIN_KEYS,
+    HISTORY_KEYS,
+    IMAGE_TYPES,
+    METHOD_KEYS,
+    NOISE_KEYS,
+    NOISE_NAME_KEYS,
+    SETTINGS_KEYS,
+    attribute,
+)
 from gadgets.dicom.identity import Identity, stable_uid
 from gadgets.dicom.parameters import DicomParameters
 from gadgets.dicom.terms import BODY_PART_TERMS, PAIRED_BODY_PARTS, POSITION_TERMS, defined_term
@@ -55,6 +64,12 @@ def instance_number(image: ismrmrd.Image, header: ismrmrdHeader, channel: int, p
     return int(min(number, 2**31 - 1))
 
 
+def _noise(image: ismrmrd.Image, parameters: DicomParameters) -> list[str]:
+    """Which noise the data were prewhitened with."""
+    names = [] if parameters.anonymize else attribute(image, NOISE_NAME_KEYS)
+    return [f"noise: {', '.join([text, *names])}" for text in attribute(image, NOISE_KEYS)]
+
+
 def add_series(
     ds: Dataset,
     image: ismrmrd.Image,
@@ -82,7 +97,7 @@ def add_series(
     ds.Modality = "MR"
     ds.ImageType = ["DERIVED", "PRIMARY", value]
     ds.ComplexImageComponent = component
-    ds.DerivationDescription = text_value(derivation, "ST", warn)
+    ds.DerivationDescription = text_value("; ".join([derivation, *_noise(image, parameters)]), "ST", warn)
     ds.SeriesNumber = series_number(image, header, parameters.series_number_offset, warn)
     if parameters.series_description:
         ds.SeriesDescription = text_value(parameters.series_description, "LO", warn)

@@ -49,6 +49,6 @@ class NoiseLines:
                 len(self._lines) - len(chosen),
                 len(self._lines),
             )
-        data = [line[0] for line in chosen]
-        count = sum(values.shape[1] for values in data)
-        return noise_of_covariance(header, noise_covariance(data), count, dwell_us, chosen[0][2])
+        readouts = [line[0] for line in chosen]
+        count = sum(readout.shape[1] for readout in readouts)
+        return noise_of_covariance(header, noise_covariance(readouts), count, dwell_us, chosen[0][2])

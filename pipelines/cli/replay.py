@@ -31,6 +31,13 @@ def replay(
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="gadget.property=value, overrides the chain; repeatable.")
     ] = None,
+    noise: Annotated[
+        str,
+        typer.Option(
+            help="Noise scan to prewhiten with: a raw file, a covariance that Gadgetron wrote, or http://HOST:PORT of "
+            "its storage server.  [default: the noise lines of the raw file]"
+        ),
+    ] = "",
     gadgetron: Annotated[
         str | None, typer.Option(help="HOST:PORT of a Gadgetron server that runs the chain, instead of this process.")
     ] = None,
@@ -57,7 +64,7 @@ def replay(
         raise ReconError("replay: two files have the same name and would share a folder; replay them one by one")
     if dask and (gadgetron or processes):
         raise ReconError("replay: --dask runs the chain on its own workers; leave out --gadgetron and --processes")
-    on_dask = _start_on_dask(dask, raw, config, settings) if dask else {}
+    on_dask = _start_on_dask(dask, raw, config, settings, noise) if dask else {}
     failed = 0
     for path, folder in zip(raw, folders, strict=True):
         try:
@@ -81,6 +88,7 @@ def replay(
                     timeout=timeout,
                     dask=on_dask.get(path),
                     progress=progress,
+                    noise=noise,
                 )
         except Exception as error:
             if path in on_dask:
@@ -101,7 +109,9 @@ def _output_folder(raw: Path, out: Path | None, several: bool) -> Path:
     return out / raw.stem if several else out
 
 
-def _start_on_dask(address: str, raw: list[Path], config: str, settings: list[str] | None) -> dict[Path, Any]:
+def _start_on_dask(
+    address: str, raw: list[Path], config: str, settings: list[str] | None, noise: str
+) -> dict[Path, Any]:
     """Submit the slices of all files before the first one is waited for."""
     from pipelines.evaluation.distribute import DaskReplay, dask_client
     from pipelines.replay import DICOM_MODULE, configured_chain
@@ -110,12 +120,15 @@ def _start_on_dask(address: str, raw: list[Path], config: str, settings: list[st
     started = {}
     for path in raw:
         with contextlib.suppress(ReconError):  # the replay of this file raises it again
-            started[path] = DaskReplay(client, path, configured_chain(config, settings).without(DICOM_MODULE))
+            started[path] = DaskReplay(client, path, configured_chain(config, settings).without(DICOM_MODULE), noise)
     return started
 
 
 def print_result(result: Any) -> None:
     """Print the series, warnings and times of a replay."""
+    if result.noise and not result.images:
+        print_line(f"{result.raw.name}: {result.noise}; give it to other scans with --noise")
+        return
     table = Table(title=escape(f"{result.raw.name}: {result.folder}"), title_justify="left")
     for column in ("series", "images", "matrix", "method", "montage"):
         table.add_column(column, overflow="fold")
@@ -124,6 +137,8 @@ def print_result(result: Any) -> None:
         montage = series.montage.name if series.montage else ""
         table.add_row(str(series.number), str(series.images), matrix, escape(series.method or "-"), montage)
     console.print(table)
+    if result.noise:
+        print_line(f"noise: {result.noise}")
     for text in result.warnings:
         print_warning(f"warning: {text}")
     busy = ", ".join(

@@ -15,9 +15,11 @@ import numpy as np
 
 from gadgets.acquisition_flags import is_calibration_only, is_for_images
 from gadgets.images import SCALE_RATIO, make_image, meta_of, meta_values
+from gadgets.noise.scan import ChosenNoise
 from gadgets.stream import ReconError, StageTiming, one_line
 from gadgets.stream.logs import collected_warnings
 from pipelines.chain import Chain
+from pipelines.noise.sources import choose_noise
 from pipelines.raw import RawScan
 
 CONNECT_TIMEOUT_S = 10.0  # for the scheduler's answer
@@ -76,6 +78,7 @@ class DaskReplay:
     client : see `dask_client`
     raw : raw file; the workers must see it under the same path
     chain : run by the workers; it must reconstruct slices independently, as the shipped ones do
+    noise : as `pipelines.replay.replay`
 
     Raises
     ------
@@ -83,7 +86,7 @@ class DaskReplay:
         The file cannot be read, or the chain trains a prior on the scan.
     """
 
-    def __init__(self, client: Any, raw: Path, chain: Chain) -> None:
+    def __init__(self, client: Any, raw: Path, chain: Chain, noise: str = "") -> None:
         self._raw = raw.absolute()
         for node in chain.nodes:
             if "self" in (node.properties.get("training"), node.properties.get("generative_recon.training")):
@@ -92,6 +95,7 @@ class DaskReplay:
                 if node.properties.get(name):
                     node.properties[name] = str(Path(node.properties[name]).expanduser().absolute())
         with RawScan(raw) as scan:
+            chosen_noise = choose_noise(scan, noise) if chain.prewhitens else None
             heads = _heads(scan)
             last = {head.idx.slice: index for index, head in enumerate(heads) if _is_imaging(head)}
             # In the order in which a replay finishes them: that of their last lines.
@@ -105,7 +109,9 @@ class DaskReplay:
         xml = chain.to_xml()
 
         def submit(number: int, scale: Any) -> Any:
-            return client.submit(reconstruct_slice, str(self._raw), xml, chain.name, number, scale, pure=False)
+            return client.submit(
+                reconstruct_slice, str(self._raw), xml, chain.name, number, scale, chosen_noise, pure=False
+            )
 
         first = submit(leading, 0.0)
         scale = client.submit(pixel_scale, first, pure=False)
@@ -143,7 +149,9 @@ class DaskReplay:
 _one_at_a_time = threading.Lock()  # warnings are collected from all of the process
 
 
-def reconstruct_slice(raw: str, xml: bytes, name: str, number: int, scale: float) -> SliceResult:
+def reconstruct_slice(
+    raw: str, xml: bytes, name: str, number: int, scale: float, noise: ChosenNoise | None = None
+) -> SliceResult:
     """Run a chain over the lines of one slice, and those that are not for images.
 
     Parameters
@@ -152,6 +160,7 @@ def reconstruct_slice(raw: str, xml: bytes, name: str, number: int, scale: float
     xml, name : chain
     number : slice
     scale : pixel scale; 0: by the slice itself
+    noise : that the scan is prewhitened with
 
     Raises
     ------
@@ -161,6 +170,7 @@ def reconstruct_slice(raw: str, xml: bytes, name: str, number: int, scale: float
     if not Path(raw).exists():
         raise ReconError(f"{raw}: a dask worker does not see it; start workers where the files have the same path")
     chain = Chain(xml, name)
+    chain.noise = noise
     if scale:
         with contextlib.suppress(ReconError):  # a chain without our reconstruction
             chain.set("generative_recon", "pixel_scale", repr(scale))

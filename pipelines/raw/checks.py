@@ -112,7 +112,6 @@ class AcquisitionChecker:
         system = header.acquisitionSystemInformation
         self._announced_coils = (system.receiverChannels if system else None) or 0
         self._coils = 0
-        self._noise_coils = 0
         self.imaging_lines = 0
 
     def _fail(self, index: int, text: str) -> None:
@@ -129,13 +128,6 @@ class AcquisitionChecker:
         if not np.isfinite(acquisition.data.view(np.float32)).all():
             self._fail(index, "has NaN or infinite samples; correct or leave out that line")
         if is_noise(acquisition):
-            if acquisition.active_channels != (self._noise_coils or acquisition.active_channels):
-                self._fail(
-                    index,
-                    f"has {acquisition.active_channels} coils, the noise lines before it {self._noise_coils}; "
-                    "correct or leave out that line",
-                )
-            self._noise_coils = acquisition.active_channels
             return True
         if is_reversed(acquisition):
             self._fail(index, "is read backwards; scans with reversed lines (EPI) cannot be reconstructed")

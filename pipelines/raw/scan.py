@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,6 +20,11 @@ from pipelines.raw.hdf5 import Hdf5Scan
 from pipelines.raw.header import read_header
 
 log = logging.getLogger("genrecon")
+
+
+def noise_flags(heads: Any) -> Any:
+    """Which of a structured array of acquisition headers are flagged as noise, bool."""
+    return (heads["flags"] >> np.uint64(ismrmrd.ACQ_IS_NOISE_MEASUREMENT - 1)) & np.uint64(1) > 0
 
 
 class RawScan:
@@ -77,6 +83,22 @@ class RawScan:
                 f"{self.path}: none of its {self.acquisition_count} acquisitions is an imaging line (only noise, "
                 "calibration or phase correction); give the file of the scan itself"
             )
+
+    def noise_lines(self, chosen: Sequence[bool] | None = None) -> Iterator[ismrmrd.Acquisition]:
+        """Yield the acquisitions that are flagged as noise, or those of them that are chosen, unchecked."""
+        wanted = self.noise_flags if chosen is None else self.noise_flags & np.asarray(chosen)
+        for _, acquisition in self._source.acquisitions(wanted.tolist()):
+            yield acquisition
+
+    @functools.cached_property
+    def noise_flags(self) -> Any:
+        """Which acquisitions are flagged as noise, bool (acquisition,)."""
+        return noise_flags(self.heads())
+
+    @property
+    def noise_only(self) -> bool:
+        """Whether this is a noise measurement, which has no image."""
+        return bool(self.noise_flags.all())
 
     def heads(self) -> Any:
         """All acquisition headers as one structured array (no sample is read)."""

@@ -121,13 +121,16 @@ def test_coil_counts_that_change_when_the_header_gives_none(refused: Any, raw: P
     assert f"acquisition {LINE} has 3 coils, the lines before it 4" in refused(raw)
 
 
-def test_noise_lines_that_disagree(refused: Any, raw: Path) -> None:
+def test_noise_lines_that_disagree_are_left_out(genrecon: Any, raw: Path, tmp_path: Path) -> None:
     def fewer_coils_in_the_second(rows: Any) -> None:
         rows[1]["data"] = rows[1]["data"][: 2 * 3 * rows["head"]["number_of_samples"][1]]
         rows["head"]["active_channels"][1] = 3
 
     change_rows(raw, fewer_coils_in_the_second)
-    assert f"{raw}: acquisition 1 has 3 coils, the noise lines before it 4" in refused(raw)
+    code, stdout, stderr = genrecon("replay", raw, "-c", "cg_sense", "-o", tmp_path / "out")
+    assert code == 0, stderr
+    assert "1 of 7 noise lines have other coils or another dwell time; they are left out" in stdout
+    assert "noise: own scan" in stdout
 
 
 def test_trajectory_announced_but_empty_is_left_alone(genrecon: Any, raw: Path, tmp_path: Path) -> None:
@@ -142,10 +145,12 @@ def test_trajectory_announced_but_empty_is_left_alone(genrecon: Any, raw: Path, 
     assert "2 images" in stdout
 
 
-def test_scan_of_noise_only(refused: Any, raw: Path) -> None:
+def test_scan_of_noise_only(genrecon: Any, raw: Path, tmp_path: Path) -> None:
     change_rows(raw, lambda rows: rows[flagged(rows, NOISE)])
-    line = refused(raw)
-    assert f"{raw}: none of its 7 acquisitions is an imaging line (only noise, calibration or phase" in line
+    code, stdout, stderr = genrecon("replay", raw, "-c", "cg_sense", "-o", tmp_path / "out")
+    assert code == 0, stderr
+    assert "a noise measurement of 4 coils: it has no image; give it to other scans with --noise" in stdout
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["replay.json"]
 
 
 def test_scan_of_calibration_lines_only(refused: Any, tmp_path: Path) -> None:
