@@ -123,7 +123,7 @@ def replay(
         if scan.noise_only:
             result.noise = f"a noise measurement of {scan.heads()['active_channels'].max()} coils: it has no image"
             result.seconds = time.perf_counter() - start
-            _write_account(staging / ACCOUNT_FILE, result, chain.name, dict(describe_scan(scan)))
+            _write_account(staging / ACCOUNT_FILE, "noise measurement", result, chain.name, {})
             return result
         chain.noise = choose_noise(scan, noise) if chain.prewhitens else None
         if chain.noise:
@@ -155,6 +155,8 @@ def replay(
         result.seconds = time.perf_counter() - start
         anonymize = dicom.parameters.anonymize
         header = {name: text for name, text in describe_scan(scan) if not (anonymize and name in HEADER_TEXTS)}
+        if anonymize and chain.noise:
+            result.noise = chain.noise.text
         _write_account(staging / ACCOUNT_FILE, "scan" if anonymize else result.raw.name, result, chain.name, header)
     for series in result.series.values():
         series.montage = folder / f"series_{series.number:03d}.png"
