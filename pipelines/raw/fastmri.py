@@ -25,7 +25,10 @@ from pipelines.raw.header import read_header
 log = logging.getLogger("genrecon")
 
 AXES = "(slice, coil, readout, phase) or, of one coil, (slice, readout, phase)"
-NO_POSITIONS = "a fastMRI file has no slice positions; its slices are put one thickness apart, from 0 mm on"
+NO_POSITIONS = (
+    "it has no slice positions and directions; slices are put one thickness apart, from 0 mm on, the readout from left "
+    "to right (the transpose of fastMRI's own images)"
+)
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -61,12 +64,15 @@ class FastMriScan:
                 header = read.fields
                 attributes = {name: _text(self._file.attrs.get(name)) for name in ("patient_id", "acquisition")}
             self.notes = [*read.warnings, *self._check_axes(header)]
+            self._announced = header.encoding[0].encodingLimits.kspace_encoding_step_1
+            matrix = header.encoding[0].encodedSpace.matrixSize.y
             self._first, self._spacing = fit_header(header, self._kspace.shape)
             add_identity(header, attributes["patient_id"], attributes["acquisition"])
             self.header_xml = header.toXML().encode()
             self._lines = np.stack([self._measured(number) for number in range(len(self._kspace))])
             if mask is not None:
                 self.notes += self._apply_mask(mask)
+            self.notes += self._check_columns(matrix)
             empty = np.flatnonzero(~self._lines.any(1))
             if 0 < len(empty) < len(self._lines):
                 numbers = ", ".join(map(str, empty))
@@ -155,6 +161,20 @@ class FastMriScan:
             raise ReconError(f"{self.path}: no phase encoding of its mask has samples; correct mask or kspace")
         return [f"{left_out} lines that have samples are not in the mask and are left out"] if left_out else []
 
+    def _check_columns(self, matrix: int) -> list[str]:
+        """What is said of lines that lie outside the header's limits, of an array with all lines of its matrix."""
+        found, limit = np.flatnonzero(self._lines.any(0)), self._announced
+        if limit is None or matrix != self._lines.shape[1] or not len(found):
+            return []
+        first = matrix // 2 - (limit.center - limit.minimum)
+        last = first + limit.maximum - limit.minimum
+        if first <= found[0] and found[-1] <= last:
+            return []
+        return [
+            f"its phase encodings are in columns {found[0]}..{found[-1]}, by the header's limits in {first}..{last}; "
+            f"the k-space centre is taken to be column {matrix // 2}"
+        ]
+
     @property
     def acquisition_count(self) -> int:
         """How many lines it has."""
@@ -162,11 +182,8 @@ class FastMriScan:
 
     def acquisitions(self, chosen: Sequence[bool] | None = None) -> Iterator[tuple[int, ismrmrd.Acquisition]]:
         """Yield the chosen acquisitions (None: all) and their places in the scan, a slice in memory at a time."""
-        for text in (
-            *self.notes,
-            "fastMRI files have no slice positions and directions; those of the images are made up",
-        ):
-            log.warning("%s: %s", self.path.name, text)
+        for text in (*self.notes, NO_POSITIONS):
+            log.warning("fastMRI file: %s", text)
         coils = 1 if self._kspace.ndim == 3 else self._kspace.shape[1]
         start = 0
         for number, lines in enumerate(self._lines):
@@ -213,9 +230,15 @@ class FastMriScan:
         """What `genrecon info` says of the array."""
         axes = "slice, readout, phase" if self._kspace.ndim == 3 else "slice, coil, readout, phase"
         found = np.flatnonzero(self._lines.any(0))
+        limit = self._announced
+        announced = f"{limit.minimum}..{limit.maximum} (centre {limit.center})" if limit else "none"
         rows = [
             ("file", f"fastMRI, kspace {_sizes(self._kspace.shape)} ({axes}), no slice positions and directions"),
-            ("phase encodings", f"{len(found)} in columns {found[0]}..{found[-1]} of {self._lines.shape[1]}"),
+            (
+                "phase encodings",
+                f"{len(found)} in columns {found[0]}..{found[-1]} of {self._lines.shape[1]}; the header's limits are "
+                f"{announced}",
+            ),
         ]
         return rows + [("note", text) for text in self.notes]
 

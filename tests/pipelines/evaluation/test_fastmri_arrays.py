@@ -37,6 +37,15 @@ def test_the_slices_of_the_same_lines_in_an_ismrmrd_file(tmp_path):
     np.testing.assert_array_equal(training_images((raw,)), training_images((twin,)))
 
 
+def test_the_reference_is_the_transpose_of_the_reconstruction_of_fastmri(tmp_path):
+    """Its reconstruction_rss: inverse FFT, the centre of the readout, root sum of squares; (readout, phase)."""
+    data = two_slices().swapaxes(2, 3)
+    coils = np.fft.fftshift(np.fft.ifft2(np.fft.ifftshift(data, (2, 3))), (2, 3))[:, :, 32:96]
+    expected = np.sqrt((np.abs(coils) ** 2).sum(1))
+    for number, case in enumerate(cases(write_fastmri(tmp_path / "f.h5", two_slices(), header()))):
+        np.testing.assert_allclose(case.reference, expected[number].T / expected[number].max(), atol=0.02)
+
+
 @pytest.mark.parametrize("write", [write_fastmri, write_twin])
 def test_what_was_zero_filled_is_cut_off(tmp_path, write):
     data = two_slices()

@@ -133,7 +133,15 @@ def test_one_slice_is_in_memory_at_a_time(tmp_path):
 def test_info_names_the_format(tmp_path):
     rows = dict(describe(write_fastmri(tmp_path / "f.h5", padded(two_slices()), PADDED)))
     assert rows["file"].startswith("fastMRI, kspace 2 x 4 x 128 x 64 (slice, coil, readout, phase)")
-    assert rows["phase encodings"] == "56 in columns 4..59 of 64"
+    assert rows["phase encodings"] == "56 in columns 4..59 of 64; the header's limits are 0..55 (centre 28)"
+
+
+def test_limits_that_the_lines_do_not_keep(tmp_path):
+    rows = describe(write_fastmri(tmp_path / "f.h5", two_slices(), PADDED))
+    assert "its phase encodings are in columns 0..63, by the header's limits in 4..59" in str(rows)
+    result, datasets = replay(tmp_path / "f.h5", tmp_path / "out")
+    assert marker(datasets[0]) == pytest.approx(MARKER, abs=0.2)
+    assert any("the k-space centre is taken to be column 32" in text for text in result.warnings)
 
 
 @pytest.mark.parametrize(
