@@ -12,7 +12,7 @@ from gadgets.errors import ReconError
 
 DEFAULT_CHAIN = "cg_sense"  # linear: the image holds what was measured and nothing that a prior adds
 
-RawFile = Annotated[Path, typer.Argument(help="Raw ISMRMRD file (.h5).", show_default=False)]
+RawFile = Annotated[Path, typer.Argument(help="Raw file (.h5; ISMRMRD or fastMRI).", show_default=False)]
 
 # Of benchmark and stability.
 Data = Annotated[

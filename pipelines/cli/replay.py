@@ -16,7 +16,7 @@ from pipelines.cli.options import DEFAULT_CHAIN
 
 
 def replay(
-    raw: Annotated[list[Path], typer.Argument(help="Raw ISMRMRD files (.h5).", show_default=False)],
+    raw: Annotated[list[Path], typer.Argument(help="Raw files (.h5; ISMRMRD or fastMRI).", show_default=False)],
     config: Annotated[
         str, typer.Option("--config", "-c", help="Chain: a name of `genrecon chains`, or an XML file.")
     ] = DEFAULT_CHAIN,
