@@ -37,6 +37,12 @@ def is_right(dataset: Any, within: float = TENTH_OF_A_PIXEL) -> bool:
 
 # Names of tests of faults that are not corrected yet, and what they wait for. Take the line out with the fault.
 FAULTS = {
+    "test_negative_counters_in_16_bits[centre 0]": "point 2",
+    "test_negative_counters_in_16_bits[centre 32]": "point 2",
+    "test_negative_counters_in_16_bits[none]": "point 2",
+    "test_counters_from_one": "point 2",
+    "test_partition_counter_of_a_slice": "point 2",
+    "test_centre_of_the_readout_left_at_zero": "point 3",
     "test_all_imaging_lines_flagged_surface_coil_correction": "point 1",
     "test_echoes_read_backwards": "point 8",
     "test_limits_beyond_the_encoded_matrix": "point 3",
@@ -51,7 +57,6 @@ FAULTS = {
     "test_measurements_of_one_file": "point 7",
     "test_stream_in_a_file": "point 7",
     "test_dwell_time_of_the_noise[nan]": "point 9",
-    "test_fewer_noise_samples_than_channels": "point 9",
 }
 
 

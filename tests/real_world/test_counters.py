@@ -205,3 +205,27 @@ def test_scan_counter_wraps(reconstruct, data, start):
         one.scan_counter = (start + number) % modulus
     _, (image,) = reconstruct(header(), made)
     assert is_right(image)
+
+
+@pytest.mark.parametrize("limits", [(0, 63, 0), (0, 63, 32), None], ids=["centre 0", "centre 32", "none"])
+def test_negative_counters_in_16_bits(reconstruct, data, limits):
+    """Own: phase encodings -32..31 of a pulse sequence, written to unsigned fields."""
+    head = header(limits={"kspace_encoding_step_1": limits} if limits else {})
+    if not limits:
+        head = head.replace(head[head.index("<encodingLimits>") : head.index("</encodingLimits>")], "<encodingLimits>")
+    _, (image,) = reconstruct(head, [line(data[:, y], (y - 32) % 65536) for y in range(64)])
+    assert is_right(image)
+
+
+def test_counters_from_one(reconstruct, data):
+    """ge_to_ismrmrd#26: counters that start at 1, limits that start at 0."""
+    made = [line(data[:, y], y + 1, slice=1 + number) for number in range(2) for y in range(64)]
+    _, images = reconstruct(header(limits={"slice": (0, 1, 0)}), made)
+    assert len(images) == 2
+    assert all(map(is_right, images))
+
+
+def test_partition_counter_of_a_slice(reconstruct, data):
+    """Own: a 2D scan whose lines say partition 5 of 1."""
+    _, (image,) = reconstruct(header(), [line(data[:, y], y, kspace_encode_step_2=5) for y in range(64)])
+    assert is_right(image)

@@ -62,6 +62,12 @@ def test_odd_number_of_samples(reconstruct, samples):
     assert is_right(image)
 
 
+def test_centre_of_the_readout_left_at_zero(reconstruct, data):
+    """gadgetron#870: the exporter wrote all samples, and no centre."""
+    _, (image,) = reconstruct(header(), lines(data, center_sample=0))
+    assert is_right(image)
+
+
 def test_second_echo_of_fewer_samples(reconstruct, data):
     """philips-data-reader#3"""
     made = [*lines(data), *lines(data[:, :, 24:] * 0.5, contrast=1, center_sample=40)]
