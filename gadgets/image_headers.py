@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import Any
 
@@ -10,6 +11,8 @@ import numpy as np
 from gadgetron.types.recon_data import ReconBuffer
 
 from gadgets.buffers import Array
+from gadgets.readouts import readout_extent
+from gadgets.stream import ReconError
 from gadgets.twins.field_of_view import adjustment_steps, centre_shift
 
 
@@ -43,20 +46,22 @@ def image_header(headers: Array, buffer: ReconBuffer, header: Any, space: int) -
         getattr(image, name)[:] = list(getattr(line, name))
     steps = recon_steps(buffer)
     sampling = buffer.sampling
-    image.field_of_view[:] = list(sampling.recon_FOV if steps else sampling.encoded_FOV)
+    encoding = header.encoding[space]
+    extent = _extent(buffer, encoding, steps)
+    image.field_of_view[:] = extent
     if steps:
         # Where Gadgetron crops an even size to an odd one the centre of the field of view is one pixel further on
         # than the middle of the matrix, which `position` stands for.
         matrix = [
-            sampling.recon_matrix[0],
+            buffer.data.shape[0],
             sampling.recon_matrix[1],
-            sampling.recon_matrix[2] if steps[-1][2] > 1 else 1,
+            steps[-1][2] if steps[-1][2] == 1 else sampling.recon_matrix[2],
         ]
-        before = [header.encoding[space].encodedSpace.matrixSize.x, steps[-1][1], steps[-1][2]]
+        before = [encoding.encodedSpace.matrixSize.x, steps[-1][1], steps[-1][2]]
         position = np.array(image.position)
         for axis, direction in enumerate((line.read_dir, line.phase_dir, line.slice_dir)):
-            moved = centre_shift(before[axis], buffer.data.shape[0] if axis == 0 else matrix[axis])
-            position -= moved * sampling.recon_FOV[axis] / matrix[axis] * np.array(direction)
+            moved = centre_shift(before[axis], matrix[axis])
+            position -= moved * extent[axis] / matrix[axis] * np.array(direction)
         image.position[:] = position.tolist()
     image.acquisition_time_stamp = line.acquisition_time_stamp
     image.image_type = ismrmrd.IMTYPE_MAGNITUDE
@@ -74,3 +79,15 @@ def image_header(headers: Array, buffer: ReconBuffer, header: Any, space: int) -
     image.user_int[:] = list(line.user_int)
     image.user_float[:] = list(line.user_float)
     return image
+
+
+def _extent(buffer: ReconBuffer, encoding: Any, steps: list[tuple[int, int, int]]) -> list[float]:
+    """Field of view in mm of the image, of whole pixels: that of the header would be up to a pixel off."""
+    sampling = buffer.sampling
+    extent = [float(value) for value in (sampling.recon_FOV if steps else sampling.encoded_FOV)]
+    with contextlib.suppress(ReconError):  # readouts of another size than any of the header's
+        extent[0] = readout_extent(encoding, buffer.data.shape[0])
+    for axis in (1, 2):
+        if steps and steps[-1][axis] > 1:
+            extent[axis] = sampling.encoded_FOV[axis] * sampling.recon_matrix[axis] / steps[-1][axis]
+    return extent

@@ -16,6 +16,7 @@ import defusedxml.ElementTree
 from defusedxml import DefusedXmlException
 
 from gadgets.noise.scan import ChosenNoise
+from gadgets.readouts import WholeReadouts
 from gadgets.scan_digest import ScanDigest
 from gadgets.stream import Gadget, ReconError, Stage, StageTiming, one_line, run_stages
 from gadgets.stream.digest import settings_digest
@@ -318,7 +319,7 @@ class Chain:
                 (first, stage), *others = own
                 own = [(first, lambda images, stage=stage: stage(digest.mark(images))), *others]  # type: ignore[misc]
             stages += own
-        return digest.mark(run_stages(digest.watch(items), stages, timings))
+        return digest.mark(run_stages(WholeReadouts(header)(digest.watch(items)), stages, timings))
 
 
 def _properties(element: ElementTree.Element) -> dict[str, str]:

@@ -17,6 +17,7 @@ import numpy as np
 
 from gadgets.dicom_output import DicomOutput
 from gadgets.images import SCALE_RATIO, meta_of, meta_values
+from gadgets.readouts import WholeReadouts
 from gadgets.scan_digest import ScanDigest
 from gadgets.stream import ReconError, StageTiming
 from gadgets.stream.logs import collected_warnings
@@ -136,7 +137,8 @@ def replay(
             next((None for _ in digest.watch(scan.acquisitions()) if digest.text), None)
         elif gadgetron:
             remaining, lines = _with_noise_line(remaining, lines)
-            items = reconstruct_remotely(gadgetron, remaining.to_xml(), scan.header_xml, lines, timeout)
+            whole = WholeReadouts(scan.header)(lines)
+            items = reconstruct_remotely(gadgetron, remaining.to_xml(), scan.header_xml, whole, timeout)
         else:
             items = remaining.run(scan.header, lines, processes=processes, timings=result.timings, survey=scan.survey())
         node = chain.external(DICOM_MODULE)

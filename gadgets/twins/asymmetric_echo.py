@@ -9,11 +9,16 @@ import ismrmrd
 import numpy as np
 
 from gadgets.acquisitions import encoding_of, with_data
+from gadgets.readouts import is_whole
 from gadgets.stream import Gadget
 
 
 class AsymmetricEchoAdjustROGadget(Gadget):
-    """Fills a partial readout with zeros up to the encoded matrix, so that the echo is at its centre."""
+    """Fills a partial readout with zeros up to the encoded matrix, so that the echo is at its centre.
+
+    In process readouts come whole already (`gadgets.readouts.WholeReadouts`): unlike the C++ gadget, which goes by the
+    header's matrix, it leaves them as they are.
+    """
 
     def process(self, items: Iterator[Any]) -> Iterator[Any]:
         for item in items:
@@ -24,7 +29,7 @@ class AsymmetricEchoAdjustROGadget(Gadget):
     def _centred(self, item: ismrmrd.Acquisition) -> ismrmrd.Acquisition:
         samples, centre = item.number_of_samples, item.center_sample
         full = encoding_of(self.header, item).encodedSpace.matrixSize.x
-        if 2 * centre == samples or centre >= samples or samples >= full:
+        if 2 * centre == samples or centre >= samples or samples >= full or is_whole(self.header, item):
             return item
         missing = full - samples
         before = 2 * centre < samples

@@ -14,6 +14,8 @@ from gadgetron.types import AcquisitionBucket, ReconData
 from gadgetron.types.recon_data import ReconBit, ReconBuffer, SamplingDescription
 
 from gadgets.acquisitions import calibration_mode, counter_of, encoding_of
+from gadgets.phase_encodings import Axis, partition_axis, phase_axis
+from gadgets.readouts import is_block_of_its_own
 from gadgets.stream import Gadget, ReconError, parameter
 
 log = logging.getLogger("genrecon")
@@ -33,6 +35,8 @@ class BucketToBufferGadget(Gadget):
       not 0), and slices along N or S have a place each (there they overwrite each other);
     - more slices than the header's limits allow are an error (there they overwrite each other or the server crashes);
     - two lines for the same place are reported (in both the later one stays);
+    - where header and lines contradict each other about the matrix, its centre, 2D or 3D, the lines count
+      (`gadgets.phase_encodings`); fields of view are those of the samples and lines that came;
     - Cartesian encodings only.
     """
 
@@ -45,6 +49,7 @@ class BucketToBufferGadget(Gadget):
         verbose: bool = parameter(False, "accepted for Gadgetron; not used", same_image=True)
 
     def process(self, items: Iterator[Any]) -> Iterator[Any]:
+        self._notes: set[str] = set()
         for item in items:
             if isinstance(item, AcquisitionBucket):
                 yield from self._buffers(item)
@@ -53,13 +58,14 @@ class BucketToBufferGadget(Gadget):
 
     def _buffers(self, bucket: AcquisitionBucket) -> Iterator[ReconData]:
         groups: dict[tuple[int, ...], dict[int, dict[bool, _Filling]]] = defaultdict(lambda: defaultdict(dict))
+        axes = self._axes([*bucket.data, *bucket.ref])
         for is_ref, lines, stats in ((True, bucket.ref, bucket.refstats), (False, bucket.data, bucket.datastats)):
             for line in lines:
                 space = line.encoding_space_ref
                 filling = groups[self._key(line)][space]
                 if is_ref not in filling:
                     encoding = encoding_of(self.header, line)
-                    filling[is_ref] = _Filling(self.parameters, encoding, stats[space], line, is_ref)
+                    filling[is_ref] = _Filling(self.parameters, encoding, axes[space], stats[space], line, is_ref)
                 filling[is_ref].add(line)
         for _, spaces in sorted(groups.items()):
             if not any(False in filling for filling in spaces.values()):
@@ -71,6 +77,27 @@ class BucketToBufferGadget(Gadget):
                 data = filling[False].buffer() if False in filling else _empty_buffer()
                 bits.append(ReconBit(data, filling[True].buffer() if True in filling else None))
             yield ReconData(bits)
+
+    def _axes(self, lines: list[ismrmrd.Acquisition]) -> dict[int, tuple[Axis, Axis]]:
+        """E1 and E2 of each encoding space, from all of its lines; warns where header and lines disagree."""
+        energies: dict[int, dict[tuple[int, int], float]] = defaultdict(dict)
+        of_blocks: dict[int, dict[tuple[int, int], float]] = defaultdict(dict)
+        for line in lines:
+            steps = (int(line.idx.kspace_encode_step_1), int(line.idx.kspace_encode_step_2))
+            energy = (of_blocks if is_block_of_its_own(self.header, line) else energies)[line.encoding_space_ref]
+            energy[steps] = energy.get(steps, 0.0) + float(np.linalg.norm(line.data)) ** 2
+        axes = {}
+        for space, energy in (of_blocks | energies).items():
+            along: dict[int, float] = defaultdict(float)
+            for (step_1, _), value in energy.items():
+                along[step_1] += value
+            encoding = self.header.encoding[space]
+            axes[space] = (phase_axis(encoding, along), partition_axis(encoding, energy))
+            for note in (*axes[space][0].notes, *axes[space][1].notes):
+                if note not in self._notes:
+                    self._notes.add(note)
+                    log.warning("%s", note)
+        return axes
 
     def _key(self, line: ismrmrd.Acquisition) -> tuple[int, ...]:
         key = {name: int(getattr(line.idx, name)) for name in BUFFER_COUNTERS}
@@ -87,9 +114,17 @@ class BucketToBufferGadget(Gadget):
 class _Filling:
     """One buffer while lines are sorted into it."""
 
-    def __init__(self, parameters: Any, encoding: Any, stats: Any, line: ismrmrd.Acquisition, is_ref: bool) -> None:
+    def __init__(
+        self,
+        parameters: Any,
+        encoding: Any,
+        axes: tuple[Axis, Axis],
+        stats: Any,
+        line: ismrmrd.Acquisition,
+        is_ref: bool,
+    ) -> None:
         self._parameters = parameters
-        self._space = encoding.encodedSpace.matrixSize
+        self._two_d = axes[1].size == 1
         self._limits = encoding.encodingLimits
         self._mode = calibration_mode(encoding) or "embedded"
         self._centred = not is_ref or self._mode == "embedded"
@@ -97,16 +132,14 @@ class _Filling:
         e1, e2 = stats.kspace_encode_step_1, stats.kspace_encode_step_2
         if own_block:
             lines = max(e1) - min(e1) + 1
-            low, _, high = _limit(encoding, "kspace_encoding_step_2", self._space.z)
-            partitions = max(high - low + 1, max(e2) - min(e2) + 1)
+            low, high = _announced(encoding, "kspace_encoding_step_2", axes[1].size)
+            partitions = max(0 if self._two_d else high - low + 1, max(e2) - min(e2) + 1)
             self._first = (min(e1), min(e2))
         else:
-            lines, partitions = self._space.y, self._space.z
+            lines, partitions = axes[0].size, axes[1].size
             self._first = (0, 0)
-        limits_1 = _limit(encoding, "kspace_encoding_step_1", self._space.y)
-        limits_2 = _limit(encoding, "kspace_encoding_step_2", self._space.z)
-        shift_2 = self._space.z // 2 - limits_2[1] if self._space.z > 1 else 0
-        self._shift = (self._space.y // 2 - limits_1[1], shift_2) if self._centred else (0, 0)
+        shifts = [axis.size // 2 - axis.centre for axis in axes]
+        self._shift = (shifts[0], 0 if self._two_d else shifts[1]) if self._centred else (0, 0)
         locations = 1
         if not parameters.split_slices:
             limit = self._limits.slice
@@ -123,7 +156,7 @@ class _Filling:
         self.headers.fill(never_came)
         self._filled = np.zeros(self.headers.shape, dtype=bool)
         self._repeated = self._outside_matrix = 0
-        self.sampling = self._sampling(encoding, line, limits_1, limits_2)
+        self.sampling = self._sampling(encoding, axes, line)
 
     @staticmethod
     def _extent(stats: Any, dimension: str) -> tuple[int, int]:
@@ -133,22 +166,21 @@ class _Filling:
         values = getattr(stats, "average" if dimension == "segment" else dimension)
         return min(values), max(values)
 
-    def _sampling(
-        self, encoding: Any, line: ismrmrd.Acquisition, limits_1: tuple[int, ...], limits_2: tuple[int, ...]
-    ) -> SamplingDescription:
-        sampling = SamplingDescription()
-        for kind, space in (("encoded", encoding.encodedSpace), ("recon", encoding.reconSpace)):
-            for axis, name in enumerate("xyz"):
-                source = encoding.reconSpace if name == "x" else space  # the readout's oversampling is gone by now
-                getattr(sampling, f"{kind}_FOV")[axis] = getattr(source.fieldOfView_mm, name)
-                getattr(sampling, f"{kind}_matrix")[axis] = getattr(source.matrixSize, name)
-        samples = line.number_of_samples
+    def _sampling(self, encoding: Any, axes: tuple[Axis, Axis], line: ismrmrd.Acquisition) -> SamplingDescription:
+        sampling, samples = SamplingDescription(), line.number_of_samples
+        recon = encoding.reconSpace
+        extent = recon.fieldOfView_mm.x
+        # The readout's oversampling is gone by now.
+        sampling.encoded_FOV[:] = [extent, *(axis.extent for axis in axes)]
+        sampling.encoded_matrix[:] = [recon.matrixSize.x, *(axis.size for axis in axes)]
+        sampling.recon_FOV[:] = [extent, *(axis.recon_extent for axis in axes)]
+        sampling.recon_matrix[:] = [recon.matrixSize.x, *(axis.recon_size for axis in axes)]
         limits = [(line.discard_pre, samples // 2, samples - line.discard_post - 1)]
-        for axis, (low, centre, high) in enumerate((limits_1, limits_2), start=1):
-            shift = self._shift[axis - 1]
-            limits.append((low + shift, sampling.encoded_matrix[axis] // 2 if self._centred else centre, high + shift))
-        for axis, (low, centre, high) in enumerate(limits):
-            limit = sampling.sampling_limits[axis]
+        for axis, shift, name in zip(axes, self._shift, ("step_1", "step_2"), strict=True):
+            low, high = _announced(encoding, f"kspace_encoding_{name}", axis.size)
+            limits.append((low + shift, axis.size // 2 if self._centred else axis.centre, high + shift))
+        for axis_number, (low, centre, high) in enumerate(limits):
+            limit = sampling.sampling_limits[axis_number]
             limit.min, limit.center, limit.max = max(low, 0), centre, max(high, 0)
         return sampling
 
@@ -174,7 +206,7 @@ class _Filling:
             )
         step_1, step_2 = int(line.idx.kspace_encode_step_1), int(line.idx.kspace_encode_step_2)
         e1 = step_1 + self._shift[0] - self._first[0]
-        e2 = step_2 + self._shift[1] - self._first[1]
+        e2 = 0 if self._two_d and self.data.shape[2] == 1 else step_2 + self._shift[1] - self._first[1]
         if not (0 <= e1 < self.data.shape[1] and 0 <= e2 < self.data.shape[2]):
             self._outside(name, "kspace_encode_step_1", step_1, self._limits.kspace_encoding_step_1)
             self._outside(name, "kspace_encode_step_2", step_2, self._limits.kspace_encoding_step_2)
@@ -229,6 +261,7 @@ def _empty_buffer() -> ReconBuffer:
     return ReconBuffer(empty, None, None, np.empty((0,) * 5, dtype=object), SamplingDescription())
 
 
-def _limit(encoding: Any, name: str, size: int) -> tuple[int, int, int]:
+def _announced(encoding: Any, name: str, size: int) -> tuple[int, int]:
+    """Lowest and highest counter by the header."""
     limit = getattr(encoding.encodingLimits, name)
-    return (limit.minimum, limit.center, limit.maximum) if limit else (0, size // 2, size - 1)
+    return (limit.minimum, limit.maximum) if limit else (0, size - 1)

@@ -40,7 +40,9 @@ class GenericReconFieldOfViewAdjustmentGadget(Gadget):
     def _adjusted(self, data: Array, meta: ismrmrd.Meta) -> Array:
         """The data on the reconSpace grid; as they are when the encoded field of view is the smaller one."""
         encoding = int(float((meta_values(meta, "encoding") or ["0"])[0]))
-        recon = self.header.encoding[encoding].reconSpace.matrixSize
+        space = self.header.encoding[encoding].reconSpace.matrixSize
+        announced = [str(space.x), str(space.y), str(space.z)]
+        recon = [int(float(size)) for size in meta_values(meta, "recon_matrix") or announced]
         encoded_fov = [float(value) for value in meta_values(meta, "encoding_FOV")]
         recon_fov = [float(value) for value in meta_values(meta, "recon_FOV")]
         if len(encoded_fov) != 3 or len(recon_fov) != 3:
@@ -48,13 +50,12 @@ class GenericReconFieldOfViewAdjustmentGadget(Gadget):
                 "gadget GenericReconFieldOfViewAdjustmentGadget: the image array has no encoding_FOV and recon_FOV "
                 "in its meta; put it behind a reconstruction gadget"
             )
-        matrix = (recon.x, recon.y, recon.z)
-        steps = adjustment_steps(data.shape, encoded_fov, recon_fov, matrix)
+        steps = adjustment_steps(data.shape, encoded_fov, recon_fov, recon)
         if not steps:
             return data
         for shape in steps:
             data = resize_image(data, shape)
-        return _centre_resized(data, (recon.x, recon.y, 1 if data.shape[2] == 1 else recon.z))
+        return _centre_resized(data, (*recon[:2], 1 if data.shape[2] == 1 else recon[2]))
 
 
 def resize_image(image: Array, shape: tuple[int, int, int]) -> Array:

@@ -19,7 +19,8 @@ from gadgets.acquisition_flags import (
     is_reversed,
     kind_left_out,
 )
-from gadgets.acquisitions import calibration_mode, encoding_of
+from gadgets.acquisitions import encoding_of
+from gadgets.readouts import is_block_of_its_own, kept_samples, possible_grids
 from gadgets.stream import ReconError
 
 EPI = "lines read on both ramps of an oscillating gradient need regridding and ghost correction first"
@@ -83,16 +84,6 @@ def _check_sizes(path: Path | str, encoding: Any, number: int) -> None:
                 f"{path}: {name} of encoding {number} has matrix {sizes} and field of view {extents} mm; "
                 "all must be positive"
             )
-    matrix = encoding.encodedSpace.matrixSize
-    for name, size in (("kspace_encoding_step_1", matrix.y), ("kspace_encoding_step_2", matrix.z)):
-        limit = getattr(encoding.encodingLimits, name)
-        if limit is None:
-            continue
-        if not limit.minimum <= limit.center <= limit.maximum or limit.maximum - limit.minimum >= size:
-            raise ReconError(
-                f"{path}: {name} limits {limit.minimum}..{limit.maximum} (centre {limit.center}) do not fit the "
-                f"encoded matrix of {size}; correct the header"
-            )
 
 
 class AcquisitionChecker:
@@ -125,7 +116,7 @@ class AcquisitionChecker:
             return True
         if is_compressed(acquisition):
             self._fail(index, COMPRESSED)
-        if not np.isfinite(acquisition.data.view(np.float32)).all():
+        if not np.isfinite(kept_samples(acquisition)).all():
             self._fail(index, "has NaN or infinite samples; correct or leave out that line")
         if is_noise(acquisition):
             return True
@@ -148,30 +139,12 @@ class AcquisitionChecker:
         calibration = is_calibration_only(acquisition)
         self.imaging_lines += not calibration
         encoding = encoding_of(self._header, acquisition)
-        if calibration and calibration_mode(encoding) in {"separate", "external"}:
-            return True  # a block of its own
-        samples, centre = acquisition.number_of_samples, acquisition.center_sample
-        full = encoding.encodedSpace.matrixSize.x
-        if samples > full or (samples < full and 2 * centre == samples):
-            self._fail(index, f"has {samples} samples, the header's encoded matrix is {full}; header and data disagree")
-        for counter, limit, size in (
-            (
-                "kspace_encode_step_1",
-                encoding.encodingLimits.kspace_encoding_step_1,
-                encoding.encodedSpace.matrixSize.y,
-            ),
-            (
-                "kspace_encode_step_2",
-                encoding.encodingLimits.kspace_encoding_step_2,
-                encoding.encodedSpace.matrixSize.z,
-            ),
-        ):
-            value = int(getattr(acquisition.idx, counter))
-            low, high = (limit.minimum, limit.maximum) if limit else (0, size - 1)
-            if not low <= value <= high:
-                self._fail(
-                    index, f"has {counter} {value}, the header's limits are {low}..{high}; header and data disagree"
-                )
+        if is_block_of_its_own(self._header, acquisition):
+            return True
+        try:
+            possible_grids(encoding, acquisition.getHead())
+        except ReconError as error:
+            self._fail(index, str(error))
         return True
 
     def _encoding_is_usable(self, index: int, acquisition: ismrmrd.Acquisition) -> bool:
