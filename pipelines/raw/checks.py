@@ -31,8 +31,6 @@ log = logging.getLogger("genrecon")
 SMALLEST_FIELD_OF_VIEW_MM = 2.0
 LARGEST_FIELD_OF_VIEW_MM = 3000.0
 
-log = logging.getLogger("genrecon")
-
 
 def check_header(path: Path | str, header: Any) -> None:
     """Raise ReconError, which begins with `path`, for a header that no chain can run with.

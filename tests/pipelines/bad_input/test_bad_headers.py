@@ -74,7 +74,6 @@ def test_header_as_a_scalar_is_read(raw: Path) -> None:
 
 
 ENCODING = "encoding.0"
-LIMITS = f"{ENCODING}.encodingLimits.kspace_encoding_step"
 ENCODED = f"{ENCODING}.encodedSpace"
 
 
@@ -91,22 +90,8 @@ ENCODED = f"{ENCODING}.encodedSpace"
             {f"{ENCODED}.fieldOfView_mm.x": -220.0},
             "encodedSpace of encoding 0 has matrix [64, 32, 1] and field of view [-220.0",
         ),
-        (
-            {f"{LIMITS}_1.maximum": 32},
-            "kspace_encoding_step_1 limits 0..32 (centre 16) do not fit the encoded matrix",
-        ),
-        ({f"{LIMITS}_1.center": 40}, "kspace_encoding_step_1 limits 0..31 (centre 40) do not fit"),
-        (
-            {f"{LIMITS}_2": ismrmrd.xsd.limitType(minimum=0, maximum=7, center=4)},
-            "kspace_encoding_step_2 limits 0..7 (centre 4) do not fit the encoded matrix of 1",
-        ),
         ({f"{ENCODED}.matrixSize.x": 96}, "acquisition 7 has 64 samples, the header's encoded matrix is 96"),
         ({f"{ENCODED}.matrixSize.x": 48}, "acquisition 7 has 64 samples, the header's encoded matrix is 48"),
-        ({f"{LIMITS}_1.maximum": 20}, "has kspace_encode_step_1 21, the header's limits are 0..20"),
-        (
-            {f"{LIMITS}_1": None, f"{ENCODED}.matrixSize.y": 24},
-            "has kspace_encode_step_1 24, the header's limits are 0..23",
-        ),
     ],
 )
 def test_header_that_cannot_be_used(refused: Any, raw: Path, changes: dict[str, Any], text: str) -> None:
