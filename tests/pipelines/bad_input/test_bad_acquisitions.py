@@ -114,7 +114,7 @@ def test_acquisition_that_disagrees_with_the_header(
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        (shorter_readout, "readouts of 60 samples, 60 when they are whole, came after others of 64 in encoding 0"),
+        (shorter_readout, "acquisition 10 has 60 samples, the header's encoded matrix is 64; header and data"),
         (
             set_counter("kspace_encode_step_1", 65535),
             "has 32 lines along kspace_encode_step_1, but 1 of those",
