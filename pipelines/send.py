@@ -48,6 +48,8 @@ def send(
     parameters : sent as JSON after the header, as FIRE does
     timeout : longest time without an answer, in seconds
 
+    A noise measurement, whose lines are all noise, has no image.
+
     Raises
     ------
     ReconError
@@ -59,7 +61,8 @@ def send(
     text = json.dumps({"version": "1.0", "parameters": dict(parameters)}).encode() if parameters else b""
     result = SendResult()
     with RawScan(raw) as scan:
-        items = reconstruct_remotely(address, chain, scan.header_xml, scan.acquisitions(), timeout, text)
+        lines = scan.noise_lines() if scan.noise_only else scan.acquisitions()
+        items = reconstruct_remotely(address, chain, scan.header_xml, lines, timeout, text)
         start = time.perf_counter()
 
         def images() -> Iterator[ismrmrd.Image]:
@@ -71,7 +74,7 @@ def send(
                 result.last_image_s = time.perf_counter() - start
                 result.first_image_s = result.first_image_s or result.last_image_s
                 yield item
-            if not result.images:
+            if not result.images and not scan.noise_only:
                 raise ReconError(f"{raw}: no image came back from {address}; see its log")
 
         if out is None:

@@ -7,6 +7,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from gadgets.noise.scan import NoiseScan
+
 
 @dataclass(frozen=True)
 class Request:
@@ -20,6 +22,7 @@ class Request:
     texts : texts that a FIRE client sends after the header, or instead of a chain
     next_message : id of the message that follows, already read from the connection
     of_fire : whether the client is FIRE's: it sends texts, or ends the header with a NUL
+    noise : noise scans of earlier measurements that the server kept
     """
 
     config: str | None
@@ -28,6 +31,7 @@ class Request:
     texts: tuple[bytes, ...]
     next_message: int
     of_fire: bool = False
+    noise: tuple[NoiseScan, ...] = ()
 
     @functools.cached_property
     def parameters(self) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from typing import IO, Any, NoReturn
 import numpy as np
 
 from gadgets.dicom.sender import DELIVERY
+from gadgets.noise.scan import NoiseScan
 from gadgets.stream import ReconError
 from pipelines.evaluation.arrays import ArrayReconstruction
 from pipelines.server.error_texts import where_raised
@@ -28,6 +29,7 @@ from priors.registry import is_generative
 
 log = logging.getLogger("genrecon")
 
+KEEP_TIMEOUT_S = 5.0  # for the server to keep a noise scan
 OOM_SCORE_ADJUSTMENT = "500"  # where memory runs out, the kernel ends this process rather than the server
 
 Job = tuple[Request, socket.socket, IO[bytes] | None]
@@ -41,7 +43,7 @@ def work(link: Connection) -> None:
     link : to the server. It sends (settings, log level, folder for temporary files), then for each scan (request,
         whether there is a file of data read ahead) and the descriptors of the client's socket and of that file. It
         receives (event, value): `ready`, or `failed` with a text; `log` with a record; for each scan the events of
-        `ScanRun`, and `ended` with a `ScanResult`
+        `ScanRun`, and `ended` with a `ScanResult`. It answers `noise`, a noise scan to keep, with None
     """
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(OOM_SCORE_ADJUSTMENT)
@@ -66,7 +68,7 @@ def work(link: Connection) -> None:
         request, sock, ahead = jobs.get()
         server.in_scan = True
         with sock:
-            result = ScanRun(sock, request, ahead, settings, server.report).run()
+            result = ScanRun(sock, request, ahead, settings, server.report, server.keep_noise).run()
         if ahead is not None:
             ahead.close()
         server.in_scan = False
@@ -99,12 +101,14 @@ class ServerLink(logging.Handler):
     Attributes
     ----------
     in_scan : whether log records are those of a scan
+    noise_is_kept : set when the server keeps the noise scan that it was sent
     """
 
     def __init__(self, link: Connection, temporary_folder: str | None) -> None:
         super().__init__()
         self._link, self._temporary_folder = link, temporary_folder
         self.in_scan = False
+        self.noise_is_kept = threading.Event()
 
     def report(self, event: str, value: Any) -> None:
         """Send an event; if the server is gone, end this process."""
@@ -113,6 +117,12 @@ class ServerLink(logging.Handler):
                 self._link.send((event, value))
             except OSError:
                 self.end_process()
+
+    def keep_noise(self, noise: NoiseScan) -> None:
+        """Let the server keep a noise scan; returns once it does: the client may send the next scan then."""
+        self.noise_is_kept.clear()
+        self.report("noise", noise)
+        self.noise_is_kept.wait(KEEP_TIMEOUT_S)
 
     def end_process(self) -> NoReturn:
         """End this process at once, whatever it does, without its temporary files."""
@@ -138,7 +148,11 @@ def _receive_jobs(link: Connection, jobs: queue.SimpleQueue[Job], server: Server
     """Receive scans; the process ends with the link, and when a scan cannot be received."""
     try:
         while True:
-            request, has_file = link.recv()
+            message = link.recv()
+            if message is None:
+                server.noise_is_kept.set()
+                continue
+            request, has_file = message
             sock = socket.socket(fileno=recv_handle(link))
             ahead = os.fdopen(recv_handle(link), "rb") if has_file else None
             if ahead is not None:

@@ -7,6 +7,7 @@ import threading
 from collections import deque
 
 from pipelines.server.fork_server import ForkServer
+from pipelines.server.noise_store import NoiseStore
 from pipelines.server.scan import Scan, ScanResult
 from pipelines.server.settings import ServeSettings
 from pipelines.server.worker_slot import QueuedScan, WorkerSlot
@@ -28,6 +29,7 @@ class ScanQueue:
     scans : records of the scans that run, wait, or ended last
     totals : counters
     stopping : set when no further scan may start
+    noise : noise scans of earlier measurements
     """
 
     def __init__(self, settings: ServeSettings, fork_server: ForkServer) -> None:
@@ -35,6 +37,7 @@ class ScanQueue:
         self.scans: list[Scan] = []
         self.totals = {"scans": 0, "failed": 0, "refused": 0, "images": 0, "replaced": 0}
         self.stopping = threading.Event()
+        self.noise = NoiseStore()
         self._number = 0
         self._lock = threading.Lock()
         self._scan_has_ended = threading.Condition(self._lock)

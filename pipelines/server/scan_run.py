@@ -15,6 +15,7 @@ from gadgetron.external import writers
 
 from gadgets.dicom.sender import DELIVERY
 from gadgets.errors import Aborted
+from gadgets.noise.scan import NoiseScan
 from gadgets.stream import PeerGone, ReconError
 from gadgets.stream.logs import collected_warnings
 from gadgets.stream.queues import BoundedQueue
@@ -29,6 +30,7 @@ from pipelines.server.replies import CLOSE, ReplyWriter
 from pipelines.server.request import Request
 from pipelines.server.requested_chain import requested_chain
 from pipelines.server.scan import ScanResult
+from pipelines.server.scan_noise import ScanNoise
 from pipelines.server.served_images import thumbnail, with_fire_meta
 from pipelines.server.settings import ServeSettings
 
@@ -81,10 +83,17 @@ class ScanRun:
     settings : of the server
     report : called with the name and value of an event: `chain` with its name; `sending` before an image is sent;
         `image` with a thumbnail after that
+    keep_noise : called with the scan's own noise, for later scans
     """
 
     def __init__(
-        self, sock: socket.socket, request: Request, ahead: IO[bytes] | None, settings: ServeSettings, report: Report
+        self,
+        sock: socket.socket,
+        request: Request,
+        ahead: IO[bytes] | None,
+        settings: ServeSettings,
+        report: Report,
+        keep_noise: Callable[[NoiseScan], None] = lambda _: None,
     ) -> None:
         self._request, self._settings, self._report = request, settings, report
         self._reader = ScanReader(sock, settings.limits, request.next_message, ahead, self._client_reset)
@@ -94,6 +103,7 @@ class ScanRun:
         self._writes_files = False  # the scan goes on without its client
         self._client_left = ""  # how the client left after it had sent the whole scan
         self._warnings: list[str] = []  # of the gadgets
+        self._noise = ScanNoise(request.noise, keep_noise)
 
     def run(self) -> ScanResult:
         """Reconstruct the scan and send its images. An error is returned; the server sends it to the client."""
@@ -137,6 +147,12 @@ class ScanRun:
     def _run_chain(self, chain: Chain, header: Any, data: Iterator[Any]) -> None:
         """Put what the chain makes of the data, or its error, into the results."""
         try:
+            noise, data = self._noise.choose(header, data)
+            if self._noise.coils or (self._client_left and not self._writes_files):
+                return
+            chain.noise = noise
+            if noise and chain.prewhitens:
+                log.info("noise: %s", noise.text)
             with contextlib.closing(chain.run(header, data)) as items:  # type: ignore[type-var]
                 for item in items:
                     self._results.put(item)
@@ -173,10 +189,14 @@ class ScanRun:
     def _client_reset(self) -> None:
         """The client left after it had sent the whole scan."""
         self._client_left = "the client is gone"
-        if not self._writes_files:
+        if not self._writes_files and self._noise.chosen:
             self._results.abort()
 
     def _finish(self) -> ScanResult:
+        if self._noise.coils:
+            return self._finish_noise()
+        if self._client_left and not self._writes_files:
+            return ScanResult(self._client_left)
         if self._items and not self._images:
             text = f"its {self._items} lines gave no image; look at their flags and at the gadgets of the chain"
             return ScanResult(text, text)
@@ -185,6 +205,20 @@ class ScanRun:
         for text in self._warnings:
             self._writer.text("WARNING", text, self._request.of_fire)
         self._writer.write(CLOSE)
+        return ScanResult()
+
+    def _finish_noise(self) -> ScanResult:
+        """End of a measurement of noise alone, which has no image."""
+        text = f"a noise measurement of {self._noise.coils} coils, it has no image; "
+        text += (
+            "it is kept for scans that name it in measurementDependency"
+            if self._noise.is_kept
+            else "it is not kept: its header has no measurementID by which a scan could name it"
+        )
+        log.info("%s", text)
+        if not self._client_left:
+            self._writer.text("INFO", text, self._request.of_fire)
+            self._writer.write(CLOSE)
         return ScanResult()
 
 

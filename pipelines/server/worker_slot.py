@@ -20,6 +20,7 @@ from typing import Any, Protocol
 from gadgets.stream import reason_of
 from pipelines.server.fork_server import ForkedProcess, ForkServer
 from pipelines.server.memory_limit import CHECK_INTERVAL_S, MemoryLimit
+from pipelines.server.noise_store import NoiseStore
 from pipelines.server.read_ahead import ReadAhead
 from pipelines.server.request import Request
 from pipelines.server.scan import Scan, ScanResult
@@ -71,6 +72,7 @@ class SlotOwner(Protocol):
     """Gives scans to a slot and records how they end: the `ScanQueue`."""
 
     stopping: threading.Event
+    noise: NoiseStore
 
     def slot_is_ready(self, slot: WorkerSlot) -> None:
         """Its process can run a scan."""
@@ -134,7 +136,7 @@ class WorkerSlot:
             if self.queued is not queued or self._link is None:
                 return  # the process has just ended, and with it the scan
             try:
-                self._link.send((request, ahead.file is not None))
+                self._link.send((self._owner.noise.with_noise(request), ahead.file is not None))
                 send_handle(self._link, sock.fileno(), None)
                 if ahead.file is not None:
                     send_handle(self._link, ahead.file.fileno(), None)
@@ -213,6 +215,11 @@ class WorkerSlot:
         if event == "chain":
             scan.chain = value
             scan.log(logging.INFO, f"chain {scan.chain} from {scan.peer}")
+        elif event == "noise":
+            self._owner.noise.keep(value)
+            with self._sending, contextlib.suppress(OSError):  # the process may have ended meanwhile
+                if self._link is not None:
+                    self._link.send(None)
         elif event == "sending":
             queued.image_begun = True
         elif event == "image":
