@@ -8,18 +8,25 @@ from typing import Any
 import numpy as np
 
 from gadgets.acquisition_flags import is_calibration_only, is_for_images, kinds
-from pipelines.raw import RawScan
+from pipelines.raw import RawScan, measurements
+from pipelines.raw.measurements import UnclearMeasurement
 
 COUNTERS = ("slice", "contrast", "phase", "set", "average", "repetition")
 
 
-def describe(path: str | Path) -> list[tuple[str, str]]:
-    """Names and texts that describe a raw file, without patient data.
+def describe(path: str | Path, group: str = "") -> list[tuple[str, str]]:
+    """Names and texts that describe a raw file, or one of several measurements in it, without patient data.
+
+    Of a file with several, those are listed first; where it is not clear which one is the scan, there is nothing more.
 
     Raises ReconError when the file cannot be used (see `RawScan`).
     """
-    with RawScan(path) as scan:
-        return describe_scan(scan)
+    found = [("measurement", str(one)) for one in measurements(path)]
+    try:
+        with RawScan(path, group) as scan:
+            return [*found, *describe_scan(scan), *(("warning", text) for text in scan.warnings)]
+    except UnclearMeasurement:
+        return [*found, ("scan", "more than one, or none: choose a measurement with --group NAME")]
 
 
 def describe_scan(scan: RawScan) -> list[tuple[str, str]]:

@@ -86,6 +86,7 @@ def replay(
     config: str,
     folder: str | Path,
     *,
+    group: str = "",
     settings: list[str] | None = None,
     gadgetron: str | None = None,
     processes: bool = False,
@@ -101,6 +102,7 @@ def replay(
     raw : ISMRMRD file
     config : name of a shipped chain, or an XML file
     folder : where the results go; it holds them only when the whole scan was reconstructed
+    group : of a file with several measurements, the name of the one to reconstruct (see `RawScan`)
     settings : `gadget.property=value` texts that override the chain's
     gadgetron : HOST:PORT of a server that runs the chain; None runs it in process
     processes : in process, run each external gadget as a process of its own, as Gadgetron does
@@ -120,7 +122,7 @@ def replay(
     folder = Path(folder).absolute()
     result = ReplayResult(Path(raw), folder)
     chain = configured_chain(config, settings)
-    with RawScan(raw) as scan, collected_warnings(result.warnings), staged_folder(folder) as staging:
+    with RawScan(raw, group) as scan, collected_warnings(result.warnings), staged_folder(folder) as staging:
         if scan.noise_only:
             result.noise = f"a noise measurement of {scan.heads()['active_channels'].max()} coils: it has no image"
             result.seconds = time.perf_counter() - start

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import ismrmrd
 
 from gadgets.stream import ReconError
+from gadgets.stream.logs import collected_warnings
 from pipelines.chain import read_chain
 from pipelines.raw import RawScan
 from pipelines.replay import IMAGES_FILE, IMAGES_GROUP
@@ -26,6 +27,7 @@ class SendResult:
     first_image_s: float = 0.0
     last_image_s: float = 0.0
     texts: tuple[str, ...] = ()
+    warnings: list[str] = field(default_factory=list)  # about the file
 
 
 def send(
@@ -33,6 +35,7 @@ def send(
     config: str,
     address: str,
     *,
+    group: str = "",
     out: Path | None = None,
     parameters: Mapping[str, str] | None = None,
     timeout: float = 600.0,
@@ -44,6 +47,7 @@ def send(
     raw : ISMRMRD file
     config : XML file of a chain, which is sent; or the name of a chain of the server
     address : HOST:PORT
+    group : of a file with several measurements, the name of the one to send (see `RawScan`)
     out : folder for images.h5, as a replay writes it; None: images are only counted
     parameters : sent as JSON after the header, as FIRE does
     timeout : longest time without an answer, in seconds
@@ -60,7 +64,7 @@ def send(
     chain: bytes | str = read_chain(config).to_xml() if Path(config).is_file() else config
     text = json.dumps({"version": "1.0", "parameters": dict(parameters)}).encode() if parameters else b""
     result = SendResult()
-    with RawScan(raw) as scan:
+    with RawScan(raw, group) as scan, collected_warnings(result.warnings):
         lines = scan.noise_lines() if scan.noise_only else scan.acquisitions()
         items = reconstruct_remotely(address, chain, scan.header_xml, lines, timeout, text)
         start = time.perf_counter()

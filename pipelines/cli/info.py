@@ -6,16 +6,21 @@ from rich.markup import escape
 from rich.table import Table
 
 from pipelines.cli.console import console
-from pipelines.cli.options import RawFile
+from pipelines.cli.options import Group, RawFile
 
 
-def info(raw: RawFile) -> None:
-    """Show header, acquisitions and sampling of a raw file, without patient data."""
+def info(raw: RawFile, group: Group = "") -> None:
+    """Show header, acquisitions and sampling of a raw file, without patient data.
+
+    Of a file with several measurements it lists them, and shows the one that a replay takes.
+    """
     from pipelines.info import describe
+    from pipelines.raw.standard_input import raw_file
 
     table = Table(title=escape(str(raw)), title_justify="left", show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    for name, text in describe(raw):
-        table.add_row(name, escape(text))
+    with raw_file(raw) as path:
+        for name, text in describe(path, group):
+            table.add_row(name, escape(text))
     console.print(table)

@@ -12,7 +12,14 @@ from gadgets.errors import ReconError
 
 DEFAULT_CHAIN = "cg_sense"  # linear: the image holds what was measured and nothing that a prior adds
 
-RawFile = Annotated[Path, typer.Argument(help="Raw file (.h5; ISMRMRD or fastMRI).", show_default=False)]
+RawFile = Annotated[
+    Path,
+    typer.Argument(help="Raw file: ISMRMRD or fastMRI (.h5), an MRD stream; - for standard input.", show_default=False),
+]
+Group = Annotated[
+    str,
+    typer.Option(help="Of a file with several measurements, the one to take; `genrecon info` lists them."),
+]
 
 # Of benchmark and stability.
 Data = Annotated[

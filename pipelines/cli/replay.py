@@ -12,11 +12,17 @@ from rich.table import Table
 
 from gadgets.errors import ReconError
 from pipelines.cli.console import console, print_error, print_line, print_warning, progress_bar
-from pipelines.cli.options import DEFAULT_CHAIN
+from pipelines.cli.options import DEFAULT_CHAIN, Group
 
 
 def replay(
-    raw: Annotated[list[Path], typer.Argument(help="Raw files (.h5; ISMRMRD or fastMRI).", show_default=False)],
+    raw: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Raw files: ISMRMRD or fastMRI (.h5), MRD streams; - for standard input.", show_default=False
+        ),
+    ],
+    group: Group = "",
     config: Annotated[
         str, typer.Option("--config", "-c", help="Chain: a name of `genrecon chains`, or an XML file.")
     ] = DEFAULT_CHAIN,
@@ -56,19 +62,38 @@ def replay(
     The output folder gets dicom/, series_NNN.png, images.h5 and replay.json (chain, timing, warnings); after an error
     it gets nothing.
     """
-    from pipelines.raw import RawScan
-    from pipelines.replay import replay as run
+    from pipelines.raw.standard_input import raw_file
 
-    folders = [_output_folder(path, out, len(raw) > 1) for path in raw]
+    folders = [_output_folder(path, group, out, len(raw) > 1) for path in raw]
     if len(set(folders)) != len(folders):
         raise ReconError("replay: two files have the same name and would share a folder; replay them one by one")
     if dask and (gadgetron or processes):
         raise ReconError("replay: --dask runs the chain on its own workers; leave out --gadgetron and --processes")
-    on_dask = _start_on_dask(dask, raw, config, settings, noise) if dask else {}
+    with contextlib.ExitStack() as standard_input:
+        _replay_all(
+            [standard_input.enter_context(raw_file(path)) for path in raw],
+            folders,
+            dask,
+            config=config,
+            group=group,
+            settings=settings,
+            gadgetron=gadgetron,
+            processes=processes,
+            timeout=timeout,
+            noise=noise,
+        )
+
+
+def _replay_all(raw: list[Path], folders: list[Path], dask: str, **options: Any) -> None:
+    """Replay files one by one and print their results. Raises ReconError at the end when one of several failed."""
+    from pipelines.raw import RawScan
+    from pipelines.replay import replay as run
+
+    on_dask = _start_on_dask(dask, raw, options) if dask else {}
     failed = 0
     for path, folder in zip(raw, folders, strict=True):
         try:
-            with RawScan(path) as scan:
+            with RawScan(path, options["group"]) as scan:
                 total = scan.acquisition_count
             with progress_bar(total, "acquisitions") as update:
                 read = 0
@@ -78,18 +103,7 @@ def replay(
                     read = max(read, acquisitions)
                     update(read, f"{path.name}: {images} images")
 
-                result = run(
-                    path,
-                    config,
-                    folder,
-                    settings=settings,
-                    gadgetron=gadgetron,
-                    processes=processes,
-                    timeout=timeout,
-                    dask=on_dask.get(path),
-                    progress=progress,
-                    noise=noise,
-                )
+                result = run(path, folder=folder, dask=on_dask.get(path), progress=progress, **options)
         except Exception as error:
             if path in on_dask:
                 on_dask[path].close()
@@ -103,24 +117,30 @@ def replay(
         raise ReconError(f"replay: {failed} of {len(raw)} files failed; see the lines above")
 
 
-def _output_folder(raw: Path, out: Path | None, several: bool) -> Path:
+def _output_folder(raw: Path, group: str, out: Path | None, several: bool) -> Path:
+    from pipelines.raw import file_and_group
+
+    file, named = file_and_group(raw)
+    parts = [file.stem if str(raw) != "-" else "stdin", *(group or named).strip("/").split("/")]
+    name = "-".join(filter(None, parts))
     if out is None:
-        return Path("genrecon-out") / raw.stem
-    return out / raw.stem if several else out
+        return Path("genrecon-out") / name
+    return out / name if several else out
 
 
-def _start_on_dask(
-    address: str, raw: list[Path], config: str, settings: list[str] | None, noise: str
-) -> dict[Path, Any]:
+def _start_on_dask(address: str, raw: list[Path], options: dict[str, Any]) -> dict[Path, Any]:
     """Submit the slices of all files before the first one is waited for."""
     from pipelines.evaluation.distribute import DaskReplay, dask_client
+    from pipelines.raw import file_and_group
     from pipelines.replay import DICOM_MODULE, configured_chain
 
     client = dask_client(address)
     started = {}
     for path in raw:
         with contextlib.suppress(ReconError):  # the replay of this file raises it again
-            started[path] = DaskReplay(client, path, configured_chain(config, settings).without(DICOM_MODULE), noise)
+            chain = configured_chain(options["config"], options["settings"]).without(DICOM_MODULE)
+            file, named = file_and_group(path)
+            started[path] = DaskReplay(client, file, chain, options["noise"], options["group"] or named)
     return started
 
 

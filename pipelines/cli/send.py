@@ -9,12 +9,13 @@ import typer
 from rich.markup import escape
 
 from gadgets.errors import ReconError
-from pipelines.cli.console import errors, print_line
-from pipelines.cli.options import DEFAULT_CHAIN, RawFile
+from pipelines.cli.console import errors, print_line, print_warning
+from pipelines.cli.options import DEFAULT_CHAIN, Group, RawFile
 
 
 def send(
     raw: RawFile,
+    group: Group = "",
     config: Annotated[
         str, typer.Option("--config", "-c", help="Chain: an XML file, which is sent, or a name that the server knows.")
     ] = DEFAULT_CHAIN,
@@ -35,13 +36,25 @@ def send(
 
     The exit code is 1 when the server reports an error, stays silent, or sends no image.
     """
+    from pipelines.raw.standard_input import raw_file
     from pipelines.send import send as run
 
     pairs = [text.partition("=") for text in settings or []]
     if not all("." in name.strip(".") and equals for name, equals, _ in pairs):
         raise ReconError("--set: give gadget.property=value, for instance generative_recon.method=cg_sense")
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    result = run(raw, config, address, out=out, parameters={name: value for name, _, value in pairs}, timeout=timeout)
+    with raw_file(raw) as path:
+        result = run(
+            path,
+            config,
+            address,
+            group=group,
+            out=out,
+            parameters={name: value for name, _, value in pairs},
+            timeout=timeout,
+        )
+    for text in result.warnings:
+        print_warning(f"warning: {text}")
     for text in result.texts:
         errors.print(escape(text))
     print_line(

@@ -79,6 +79,7 @@ class DaskReplay:
     raw : raw file; the workers must see it under the same path
     chain : run by the workers; it must reconstruct slices independently, as the shipped ones do
     noise : as `pipelines.replay.replay`
+    group : of a file with several measurements, the name of one
 
     Raises
     ------
@@ -86,7 +87,7 @@ class DaskReplay:
         The file cannot be read, or the chain trains a prior on the scan.
     """
 
-    def __init__(self, client: Any, raw: Path, chain: Chain, noise: str = "") -> None:
+    def __init__(self, client: Any, raw: Path, chain: Chain, noise: str = "", group: str = "") -> None:
         self._raw = raw.absolute()
         for node in chain.nodes:
             if "self" in (node.properties.get("training"), node.properties.get("generative_recon.training")):
@@ -94,7 +95,7 @@ class DaskReplay:
             for name in ("prior", "generative_recon.prior"):
                 if node.properties.get(name):
                     node.properties[name] = str(Path(node.properties[name]).expanduser().absolute())
-        with RawScan(raw) as scan:
+        with RawScan(raw, group) as scan:
             chosen_noise = choose_noise(scan, noise) if chain.prewhitens else None
             heads = _heads(scan)
             last = {head.idx.slice: index for index, head in enumerate(heads) if _is_imaging(head)}
@@ -110,7 +111,7 @@ class DaskReplay:
 
         def submit(number: int, scale: Any) -> Any:
             return client.submit(
-                reconstruct_slice, str(self._raw), xml, chain.name, number, scale, chosen_noise, pure=False
+                reconstruct_slice, str(self._raw), xml, chain.name, number, scale, chosen_noise, group, pure=False
             )
 
         first = submit(leading, 0.0)
@@ -150,7 +151,7 @@ _one_at_a_time = threading.Lock()  # warnings are collected from all of the proc
 
 
 def reconstruct_slice(
-    raw: str, xml: bytes, name: str, number: int, scale: float, noise: ChosenNoise | None = None
+    raw: str, xml: bytes, name: str, number: int, scale: float, noise: ChosenNoise | None = None, group: str = ""
 ) -> SliceResult:
     """Run a chain over the lines of one slice, and those that are not for images.
 
@@ -161,6 +162,7 @@ def reconstruct_slice(
     number : slice
     scale : pixel scale; 0: by the slice itself
     noise : that the scan is prewhitened with
+    group : of a file with several measurements, the name of one
 
     Raises
     ------
@@ -175,7 +177,7 @@ def reconstruct_slice(
         with contextlib.suppress(ReconError):  # a chain without our reconstruction
             chain.set("generative_recon", "pixel_scale", repr(scale))
     result = SliceResult()
-    with _one_at_a_time, RawScan(raw) as scan, collected_warnings(result.warnings):
+    with _one_at_a_time, RawScan(raw, group) as scan, collected_warnings(result.warnings):
         chosen = [not is_for_images(head) or head.idx.slice == number for head in _heads(scan)]
         survey = scan.survey(chosen)
         for item in chain.run(scan.header, scan.acquisitions(chosen), timings=result.timings, survey=survey):

@@ -2,6 +2,17 @@
 
 from pipelines.raw.checks import AcquisitionChecker, check_header, field_of_view_doubts
 from pipelines.raw.header import Header, read_header
-from pipelines.raw.scan import RawScan
+from pipelines.raw.measurements import Measurement
+from pipelines.raw.scan import RawScan, file_and_group, measurements
 
-__all__ = ["AcquisitionChecker", "Header", "RawScan", "check_header", "field_of_view_doubts", "read_header"]
+__all__ = [
+    "AcquisitionChecker",
+    "Header",
+    "Measurement",
+    "RawScan",
+    "check_header",
+    "field_of_view_doubts",
+    "file_and_group",
+    "measurements",
+    "read_header",
+]

@@ -21,6 +21,7 @@ from ismrmrd.hdf5 import acquisition_header_dtype
 from gadgets.stream import ReconError
 from pipelines.raw.hdf5 import open_hdf5, readable
 from pipelines.raw.header import read_header
+from pipelines.raw.measurements import Measurement
 
 log = logging.getLogger("genrecon")
 
@@ -55,6 +56,8 @@ class FastMriScan:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.measurements: list[Measurement] = []  # it has one
+        self.warnings: list[str] = []
         self._file = open_hdf5(path)
         try:
             with readable(path, "the file"):

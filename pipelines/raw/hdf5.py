@@ -15,10 +15,14 @@ import numpy as np
 from ismrmrd.hdf5 import acquisition_header_dtype
 
 from gadgets.acquisition_flags import COMPRESSED, is_compressed
-from gadgets.stream import ReconError, one_line
+from gadgets.stream import ReconError
+from pipelines.raw.file_kinds import format_of
+from pipelines.raw.header import protocol_name
+from pipelines.raw.measurements import Measurement, choose, kind_of
 from pipelines.raw.table import AcquisitionTable
 
 BLOCK = 32  # acquisitions read at a time
+HEADS_BLOCK = 4096  # acquisition headers read at a time
 
 
 def open_hdf5(path: Path) -> h5py.File:
@@ -26,13 +30,15 @@ def open_hdf5(path: Path) -> h5py.File:
     try:
         return h5py.File(path, "r")
     except OSError as error:
-        reason = one_line(error)
-        if "truncated" in reason:
+        reason = " ".join(str(error).split())
+        if isinstance(error, BlockingIOError) or "already open for write" in reason:
+            message = "another program has it open to write; wait until that is finished (h5clear -s after a crash)"
+        elif "truncated" in reason:
             message = "the file is truncated; copy it again from where it came"
         elif "signature" in reason:
-            message = "not an HDF5 file; convert the raw data to ISMRMRD first"
+            message = f"not an HDF5 file{format_of(path)}; convert the raw data to ISMRMRD first"
         else:
-            message = f"cannot be read ({reason}); check the file and its permissions"
+            message = f"cannot be read ({error.strerror or reason}); check the file and its permissions"
         raise ReconError(f"{path}: {message}") from None
 
 
@@ -42,50 +48,103 @@ def readable(path: Path, what: str) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError, LookupError, ValueError, TypeError) as error:
-        raise ReconError(f"{path}: {what} cannot be read ({one_line(error)}); copy or convert the file again") from None
+        reason = " ".join(str(error).split()) or "it is damaged"
+        raise ReconError(f"{path}: {what} cannot be read ({reason}); copy or convert the file again") from None
 
 
 class Hdf5Scan:
     """The header text and the acquisitions of one scan in an ISMRMRD HDF5 file, unchecked.
 
-    Raises ReconError when the file is not HDF5, truncated, or without ISMRMRD header.
+    Parameters
+    ----------
+    path : of the file
+    group : of the scan; "": the only one of images
+    select : whether to choose a scan; False: only `measurements` is of use
+
+    Attributes
+    ----------
+    measurements : of the file, when it has several
+    warnings : for the user
+
+    Raises
+    ------
+    ReconError
+        The file is not HDF5, truncated, being written, without ISMRMRD header, or the group is not clear.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, group: str = "", select: bool = True) -> None:
         self.path = path
+        self.warnings: list[str] = []
+        self.measurements: list[Measurement] = []
+        self.acquisition_count = 0
         self._told = False
         self._file = open_hdf5(path)
         try:
             with readable(self.path, "the file"):
-                self._group = self._find_group()
-                self.header_xml = self._read_header()
-                self._table = self._find_table()
+                groups = self._groups()
+                if len(groups) > 1:
+                    self.measurements = [self._measurement(one) for one in groups]
+                if not select:
+                    return
+                self._group = self._chosen(groups, group)
+                self.header_xml = self._read_header(self._group)
+                self._table = self._find_table(self._group)
                 self.acquisition_count = len(self._table) if self._table else 0
         except BaseException:
             self._file.close()
             raise
 
-    def _find_group(self) -> h5py.Group:
-        groups = [g for g in self._file.values() if isinstance(g, h5py.Group) and ("xml" in g or "data" in g)]
-        if not groups:
-            raise ReconError(f"{self.path}: no ISMRMRD header in it; give an ISMRMRD raw file")
-        named = self._file.get("dataset")
-        return named if named in groups else groups[0]
+    def _groups(self) -> list[h5py.Group]:
+        """Groups that hold a header or acquisitions, at any depth."""
+        found: list[h5py.Group] = []
 
-    def _read_header(self) -> bytes:
-        if "xml" not in self._group:
-            raise ReconError(f"{self.path}: no ISMRMRD header (xml) in group {self._group.name}; convert it again")
-        text = np.ravel(self._group["xml"][()])[0]
+        def look(name: str, group: Any) -> None:
+            if isinstance(group, h5py.Group) and (
+                "xml" in group or ("data" in group and ("/" not in name or _is_table(group["data"])))
+            ):
+                found.append(group)
+
+        self._file.visititems(look)
+        if "xml" in self._file or _is_table(self._file.get("data")):
+            found.insert(0, self._file["/"])
+        if not found:
+            raise ReconError(f"{self.path}: no ISMRMRD header in it; give an ISMRMRD raw file")
+        return found
+
+    def _chosen(self, groups: list[h5py.Group], wanted: str) -> h5py.Group:
+        measurements = self.measurements or [self._measurement(groups[0])] if wanted else self.measurements
+        if not measurements:
+            return groups[0]
+        chosen, note = choose(self.path, measurements, wanted)
+        self.warnings += [note] if note else []
+        return next(group for group in groups if _name(group) == chosen.name)
+
+    def _measurement(self, group: h5py.Group) -> Measurement:
+        try:
+            table = self._find_table(group)
+        except ReconError:
+            return Measurement(_name(group), "", 0, "no table of acquisitions")
+        lines = len(table) if table else 0
+        if "xml" not in group:
+            return Measurement(_name(group), "", lines, "no header")
+        protocol = protocol_name(self._read_header(group))
+        blocks = (table.heads(slice(start, start + HEADS_BLOCK)) for start in range(0, lines, HEADS_BLOCK) if table)
+        return Measurement(_name(group), protocol, lines, kind_of(protocol, blocks))
+
+    def _read_header(self, group: h5py.Group) -> bytes:
+        if "xml" not in group:
+            raise ReconError(f"{self.path}: no ISMRMRD header (xml) in group {group.name}; convert it again")
+        text = np.ravel(group["xml"][()])[0]
         return text.encode() if isinstance(text, str) else bytes(text)
 
-    def _find_table(self) -> AcquisitionTable | None:
-        if "data" not in self._group:
+    def _find_table(self, group: h5py.Group) -> AcquisitionTable | None:
+        if "data" not in group:
             return None
         try:
-            return AcquisitionTable(self._group["data"])
+            return AcquisitionTable(group["data"])
         except ValueError as error:
             raise ReconError(
-                f"{self.path}: {self._group.name}/data is no table of ISMRMRD acquisitions ({error}); convert it again"
+                f"{self.path}: {group.name}/data is no table of ISMRMRD acquisitions ({error}); convert it again"
             ) from None
 
     def acquisitions(self, chosen: Sequence[bool] | None = None) -> Iterator[tuple[int, ismrmrd.Acquisition]]:
@@ -143,6 +202,14 @@ class Hdf5Scan:
 
     def close(self) -> None:
         self._file.close()
+
+
+def _name(group: h5py.Group) -> str:
+    return str(group.name).strip("/") or "/"
+
+
+def _is_table(data: Any) -> bool:
+    return isinstance(data, h5py.Dataset) and "head" in (data.dtype.names or ())
 
 
 def _receiver_channels(text: bytes) -> int:

@@ -18,6 +18,8 @@ from pipelines.raw.checks import AcquisitionChecker, check_header, field_of_view
 from pipelines.raw.fastmri import FastMriScan, is_fastmri
 from pipelines.raw.hdf5 import Hdf5Scan
 from pipelines.raw.header import read_header
+from pipelines.raw.measurements import Measurement
+from pipelines.raw.stream import StreamScan, is_stream
 
 log = logging.getLogger("genrecon")
 
@@ -32,29 +34,36 @@ class RawScan:
 
     Parameters
     ----------
-    path : file to read
+    path : file to read; FILE:NAME for one of several measurements in it
+    group : another way to give that name (see `Measurement`); "": the only one of images
+
+    Attributes
+    ----------
+    header, header_xml : complete; see `read_header`
+    acquisition_count : noise included
+    measurements : of the file, when it has several
+    warnings : for the user
 
     Raises
     ------
     ReconError
-        The file is missing, of no known format, truncated, without ISMRMRD header or acquisitions, or not Cartesian.
+        The file is missing, of no known format, truncated, without ISMRMRD header or acquisitions, or not Cartesian; or
+        it has several measurements and it is not clear which one is meant.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        if self.path.is_dir():
-            raise ReconError(f"{self.path}: it is a folder; give the path of an ISMRMRD raw file (.h5)")
-        if not self.path.is_file():
-            raise ReconError(f"{self.path}: no such file; give the path of an ISMRMRD raw file (.h5)")
-        self._source: Hdf5Scan | FastMriScan = (FastMriScan if is_fastmri(self.path) else Hdf5Scan)(self.path)
+    def __init__(self, path: str | Path, group: str = "") -> None:
+        self.path, named = file_and_group(Path(path))
+        group = group or named
+        self._source = _open(self.path, group)
         try:
-            self.acquisition_count = self._source.acquisition_count  # noise included
+            self.acquisition_count = self._source.acquisition_count
+            self.measurements = self._source.measurements
             self._header = read_header(self.path, self._source.header_xml)
             self.header, self.header_xml = self._header.fields, self._header.text
             if self.acquisition_count == 0:
                 raise ReconError(f"{self.path}: it has no acquisitions; nothing to reconstruct")
             check_header(self.path, self.header)
-            self.warnings = [*self._header.warnings, *field_of_view_doubts(self.header)]
+            self.warnings = [*self._source.warnings, *self._header.warnings, *field_of_view_doubts(self.header)]
         except BaseException:
             self._source.close()
             raise
@@ -123,3 +132,30 @@ class RawScan:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def measurements(path: str | Path) -> list[Measurement]:
+    """The measurements of a file that has several; empty when it has one. Raises ReconError as `RawScan`."""
+    source = _open(file_and_group(Path(path))[0], "", select=False)
+    source.close()
+    return source.measurements
+
+
+def file_and_group(path: Path) -> tuple[Path, str]:
+    """A path, or the file and the measurement of FILE:NAME."""
+    file, colon, name = str(path).rpartition(":")
+    return (Path(file), name) if colon and name and not path.exists() and Path(file).is_file() else (path, "")
+
+
+def _open(path: Path, group: str, select: bool = True) -> Hdf5Scan | StreamScan | FastMriScan:
+    if path.is_dir():
+        raise ReconError(f"{path}: it is a folder; give the path of an ISMRMRD raw file (.h5)")
+    if not path.is_file():
+        raise ReconError(f"{path}: no such file; give the path of an ISMRMRD raw file (.h5)")
+    if is_stream(path):
+        return StreamScan(path, group, select)
+    if not is_fastmri(path):
+        return Hdf5Scan(path, group, select)
+    if group:
+        raise ReconError(f"{path}: it is a fastMRI file, which has one measurement; leave out --group")
+    return FastMriScan(path)

@@ -54,8 +54,6 @@ FAULTS = {
     "test_partial_echo_filled_with_zeros_and_discarded": "point 3",
     "test_field_of_view_of_the_slice_is_zero": "point 3",
     "test_reference_lines_in_another_encoding_space": "point 7",
-    "test_measurements_of_one_file": "point 7",
-    "test_stream_in_a_file": "point 7",
     "test_dwell_time_of_the_noise[nan]": "point 9",
 }
 
