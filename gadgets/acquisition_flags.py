@@ -15,6 +15,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from typing import TypeAlias
@@ -133,6 +134,7 @@ def mask_of(*uses: Use) -> int:
 NOISE = mask_of(Use.NOISE)
 LEFT_OUT = mask_of(Use.LEFT_OUT, Use.PHASE_CORRECTION)  # no line of an image
 REVERSED = mask_of(Use.REVERSED)
+SURFACE_COIL = 1 << FLAGS["ACQ_IS_SURFACECOILCORRECTIONSCAN_DATA"].number - 1
 UNDEFINED = (1 << BITS) - 1 - sum(1 << flag.number - 1 for flag in FLAGS.values())  # bits without a flag
 _CALIBRATION, _BOTH = mask_of(Use.CALIBRATION), mask_of(Use.IMAGE_AND_CALIBRATION)
 _REFUSED, _PHASE_CORRECTION = mask_of(Use.REFUSED), mask_of(Use.PHASE_CORRECTION)
@@ -142,6 +144,22 @@ _KINDS = [(1 << flag.number - 1, flag.kind) for flag in FLAGS.values() if flag.u
 
 def _flags(readout: Readout) -> int:
     return readout if isinstance(readout, int) else int(readout.flags)
+
+
+def mistaken_flags(kinds: Iterable[int]) -> int:
+    """Bits that do not mean what they say in a scan whose readouts have these flags; 0: none.
+
+    Siemens' converter marks lines whose raw data are to be corrected as surface coil readouts, and so all lines of the
+    image. Where no imaging line is left without them, they are that.
+    """
+    kinds = set(kinds)
+    if any(_is_imaging_line(flags) for flags in kinds):
+        return 0
+    return SURFACE_COIL if any(_is_imaging_line(flags & ~SURFACE_COIL) for flags in kinds) else 0
+
+
+def _is_imaging_line(flags: int) -> bool:
+    return is_for_images(flags) and not is_calibration_only(flags)
 
 
 def is_noise(readout: Readout) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter
 from typing import Any
 
@@ -12,6 +13,11 @@ from gadgets.noise.covariance import Array, noise_covariance
 from gadgets.noise.scan import NoiseScan, noise_of_covariance
 
 log = logging.getLogger("genrecon")
+
+
+def known_dwell(dwell_us: float) -> float:
+    """A dwell time that a line gives, 0 for one that is none: 0, negative, infinite or not a number."""
+    return dwell_us if 0 < dwell_us < math.inf else 0.0
 
 
 class NoiseLines:
@@ -27,7 +33,7 @@ class NoiseLines:
         """Add a line, without the samples that its header says to discard."""
         data = line.data[:, line.discard_pre : max(line.number_of_samples - line.discard_post, 0)]
         if data.size:
-            self._lines.append((data, line.sample_time_us, line.acquisition_time_stamp))
+            self._lines.append((data, known_dwell(line.sample_time_us), line.acquisition_time_stamp))
 
     def noise(self, header: Any, coils: int) -> NoiseScan:
         """The noise of lines of this many coils, or where there is none of those of the first line.

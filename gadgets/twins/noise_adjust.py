@@ -12,7 +12,7 @@ import numpy as np
 
 from gadgets.acquisitions import with_data
 from gadgets.noise.covariance import SAMPLES_A_COIL, prewhitening_matrix, without_correlation
-from gadgets.noise.lines import NoiseLines
+from gadgets.noise.lines import NoiseLines, known_dwell
 from gadgets.noise.scan import NoiseScan, measurement_id, noise_dependencies
 from gadgets.stream import Gadget, ReconError, parameter
 
@@ -90,7 +90,7 @@ class NoiseAdjustGadget(Gadget):
                 continue
             if adjust and matrix is None and (self.noise or noise):
                 scan = self.noise or noise.noise(self.header, item.active_channels)
-                matrix = self._matrix(scan, item.sample_time_us)
+                matrix = self._matrix(scan, known_dwell(item.sample_time_us))
                 if unwhitened:
                     log.warning(
                         "NoiseAdjustGadget: %d lines came before the noise scan: only the others are prewhitened",

@@ -12,6 +12,7 @@ from typing import Any
 import ismrmrd
 import numpy as np
 
+from gadgets.acquisition_flags import BITS, mistaken_flags
 from gadgets.stream import ReconError
 from gadgets.survey import Survey
 from pipelines.raw.checks import AcquisitionChecker, check_header, field_of_view_doubts
@@ -83,8 +84,11 @@ class RawScan:
         """
         for text in self.warnings:
             log.warning("%s", text)
+        if self._mistaken_flags:
+            log.warning("all imaging lines are flagged as surface coil readouts; they are used, the flag is not")
         check = AcquisitionChecker(self.path, self.header, self._header.assumed_cartesian)
         for index, acquisition in self._source.acquisitions(chosen):
+            acquisition.flags = acquisition.flags & ~self._mistaken_flags
             if check(index, acquisition):
                 yield acquisition
         if not check.imaging_lines:
@@ -111,7 +115,14 @@ class RawScan:
 
     def heads(self) -> Any:
         """All acquisition headers as one structured array (no sample is read)."""
-        return self._source.heads()
+        heads = self._source.heads()
+        if self._mistaken_flags:
+            heads["flags"] &= np.uint64(~self._mistaken_flags & (1 << BITS) - 1)
+        return heads
+
+    @functools.cached_property
+    def _mistaken_flags(self) -> int:
+        return mistaken_flags(np.unique(self._source.heads()["flags"]).tolist())
 
     def notes(self) -> list[tuple[str, str]]:
         """Names and texts that describe the file, where that is not all said by header and acquisitions."""

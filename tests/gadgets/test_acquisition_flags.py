@@ -20,6 +20,7 @@ from gadgets.acquisition_flags import (
     is_phase_correction,
     is_reversed,
     kind_left_out,
+    mistaken_flags,
     undefined_flags,
 )
 from gadgets.stream import ReconError
@@ -157,3 +158,18 @@ def test_the_marker_is_where_it_is(slice_lines, tmp_path):
     mixed = interleaved(slice_lines, "ACQ_IS_PHASE_STABILIZATION")
     _, (image,) = replay(write(tmp_path / "scan.h5", (header(), mixed)), tmp_path / "out")
     assert marker(image) == pytest.approx((18.0, -11.0, 0.0), abs=0.2)
+
+
+def test_surface_coil_flags_of_all_imaging_lines_are_mistaken() -> None:
+    surface, noise, calibration = (
+        1 << number - 1
+        for number in (
+            ismrmrd.ACQ_IS_SURFACECOILCORRECTIONSCAN_DATA,
+            ismrmrd.ACQ_IS_NOISE_MEASUREMENT,
+            ismrmrd.ACQ_IS_PARALLEL_CALIBRATION,
+        )
+    )
+    assert mistaken_flags([noise, surface]) == surface
+    assert mistaken_flags([calibration, surface]) == surface
+    assert mistaken_flags([0, surface]) == 0
+    assert mistaken_flags([noise | surface, calibration]) == 0
