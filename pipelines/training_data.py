@@ -22,11 +22,12 @@ from priors.signal.fourier import ifft2c
 FULLY = "a prior is learnt from fully sampled scans"
 OR_CENTRE = f"{FULLY}, or with --calibration from that centre"
 LEAST_CENTRE = 32  # samples along each axis of a fully sampled centre that a prior can be learnt from
+LEAST_COMMON = 0.8  # of the matrix of every file along each axis; fastMRI's scans of one kind differ by less
 EMPTY = 0.05  # of the brightest image of a volume: below it there is no object
 
 
 def training_images(paths: tuple[Path, ...], kspace: bool = False) -> Tensor:
-    """Complex images of files of one matrix size.
+    """Complex images of files, cut to the smallest matrix of all.
 
     Parameters
     ----------
@@ -40,7 +41,7 @@ def training_images(paths: tuple[Path, ...], kspace: bool = False) -> Tensor:
     Raises
     ------
     ReconError
-        A file cannot be read, is not fully sampled, or has images of another size than the first.
+        A file cannot be read, is not fully sampled, or has images that are far larger than others.
     """
     if not paths:
         raise ReconError("training: no data; give raw files (.h5) or arrays (.npy, .cfl)")
@@ -49,13 +50,21 @@ def training_images(paths: tuple[Path, ...], kspace: bool = False) -> Tensor:
         images = _array_images(path, kspace) if is_array(path) else _scan_images(path)
         if not len(images):
             raise ReconError(f"{path}: there is no image in it; give another file")
-        if parts and images.shape[1:] != parts[0].shape[1:]:
-            raise ReconError(
-                f"{path}: its images are {tuple(images.shape[1:])}, those of {paths[0]} {tuple(parts[0].shape[1:])}; "
-                "train with scans of one matrix size"
-            )
         parts.append(images)
-    return torch.cat(parts)
+    smallest = [min(part.shape[axis] for part in parts) for axis in (1, 2)]
+    for path, images in zip(paths, parts, strict=True):
+        if any(size < LEAST_COMMON * own for size, own in zip(smallest, images.shape[1:], strict=True)):
+            raise ReconError(
+                f"{path}: its images are {tuple(images.shape[1:])}, the smallest of all files {tuple(smallest)}; train "
+                "with scans of one matrix size"
+            )
+    return torch.cat([_middle(images, smallest) for images in parts])
+
+
+def _middle(images: Tensor, shape: list[int]) -> Tensor:
+    """The middle (..., *shape) of images or k-space (..., y, x)."""
+    y, x = (own // 2 - size // 2 for own, size in zip(images.shape[-2:], shape, strict=True))
+    return images[..., y : y + shape[0], x : x + shape[1]]
 
 
 def _array_images(path: Path, kspace: bool) -> Tensor:
@@ -170,5 +179,4 @@ def _centre(where: str, kspace: Tensor, mask: Tensor) -> Tensor:
             f"{where}: the fully sampled centre of its k-space is {rows.stop - rows.start} x "
             f"{columns.stop - columns.start} samples; a prior needs {LEAST_CENTRE} lines along each axis"
         )
-    y, x = (n // 2 - size // 2 for n in kspace.shape[-2:])
-    return kspace[..., y : y + size, x : x + size]
+    return _middle(kspace, [size, size])

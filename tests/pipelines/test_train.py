@@ -89,6 +89,18 @@ def test_volumes_give_their_readout_positions(tmp_path: Path) -> None:
     assert 8 < len(found) < 32  # those beside the object are left out
 
 
+def test_files_of_similar_matrix_are_cut_to_the_smallest(tmp_path: Path) -> None:
+    shapes = [(2, 40, 36), (1, 36, 37), (1, 33, 40)]
+    paths = tuple(tmp_path / f"{number}.npy" for number in range(3))
+    for path, shape in zip(paths, shapes, strict=True):
+        image = np.zeros(shape, np.complex64)
+        image[:, shape[1] // 2, shape[2] // 2] = 1  # the centre stays the centre
+        np.save(path, image)
+    found = training_images(paths)
+    assert found.shape == (4, 33, 36)
+    assert found[:, 16, 18].tolist() == [1] * 4
+
+
 def test_kspace_arrays_are_combined(tmp_path: Path) -> None:
     image = torch.from_numpy(images(1))
     maps = torch.linspace(0.2, 1, 32) * torch.tensor([1, 1j, -1])[:, None, None] + 0.1
@@ -271,6 +283,8 @@ def test_bad_input(array: Path, tmp_path: Path) -> None:
     np.save(big, images(size=48))
     with pytest.raises(ReconError, match="one matrix size"):
         training_images((array, big))
+    with pytest.raises(ReconError, match="one matrix size"):
+        training_images((big, array))
     blocked = tmp_path / "file"
     blocked.touch()
     refused("cannot be read or written", out=blocked / "p.safetensors")
