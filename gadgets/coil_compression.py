@@ -13,6 +13,7 @@ from gadgetron.types.recon_data import ReconBit
 from torch import Tensor
 
 from gadgets.buffers import Array, first_line, is_3d, replace_data, slices_come_again
+from gadgets.placed_readouts import checked_readouts
 from gadgets.stream import Gadget, parameter
 from priors.signal.fourier import fft2c, ifft2c
 
@@ -141,7 +142,7 @@ class CoilCompression(Gadget):
 
     def process(self, items: Iterator[Any]) -> Iterator[Any]:
         self._matrices: dict[tuple[int, ...], list[Tensor]] = {}
-        for item in items:
+        for item in checked_readouts(items, self.header):
             if isinstance(item, ReconData) and self.parameters.method != "none":
                 item = ReconData([self._compressed(space, bit) for space, bit in enumerate(item.bits)])
             yield item

@@ -22,6 +22,7 @@ from gadgets.buffers import (
     sampled,
     slices_come_again,
 )
+from gadgets.placed_readouts import checked_readouts
 from gadgets.stream import Gadget, parameter
 from priors.signal.espirit import calibration_region, espirit_maps
 from priors.signal.hankel import low_rank_completion
@@ -52,7 +53,7 @@ class Espirit(Gadget):
         kept: dict[tuple[int, int], tuple[Array, str]] = {}
         shared: dict[tuple[int, ...], _SharedCalibration] = {}
         waiting: list[ReconData] = []
-        for item in items:
+        for item in checked_readouts(items, self.header):
             if not isinstance(item, ReconData):
                 yield item
                 continue

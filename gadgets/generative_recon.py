@@ -30,6 +30,7 @@ from gadgets.buffers import (
 )
 from gadgets.image_headers import image_header, recon_steps
 from gadgets.images import DEVIATION, DEVIATION_SERIES, NOISE, NOISE_NAME, SCALE_RATIO
+from gadgets.placed_readouts import checked_readouts
 from gadgets.solvers.classical import METHODS
 from gadgets.solvers.generative import CONSISTENCY, GenerativeSolver
 from gadgets.solvers.methods import PROBLEM_MEGABYTES, all_methods, foreign_option, solve_in_parts
@@ -207,7 +208,7 @@ class GenerativeRecon(Gadget):
         self._spent = 0.0
         self._left = expected_images(self.header, self.parameters.average)
         waiting: list[_Work] = []
-        for item in items:
+        for item in checked_readouts(items, self.header):
             if not isinstance(item, ReconData):
                 yield item
                 continue

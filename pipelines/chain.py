@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 import defusedxml.ElementTree
 from defusedxml import DefusedXmlException
 
+from gadgets.image_lines import ImageLines
 from gadgets.noise.scan import ChosenNoise
 from gadgets.readouts import WholeReadouts
 from gadgets.scan_digest import ScanDigest
@@ -28,6 +29,7 @@ from pipelines.wire import external_connection, external_process
 log = logging.getLogger("genrecon")
 
 NOISE_GADGET = NoiseAdjustGadget.__name__
+LINES_MODULE = "gadgets.image_lines"
 CHAIN_PROPERTY = "chain_digest"  # of gadgets that want to know the chain they are in
 INSTALLED_PREFIX = "genrecon_"  # that shipped chains have before their names in a Gadgetron installation
 
@@ -278,6 +280,9 @@ class Chain:
     ) -> Iterator[Any]:
         """Run the chain over a stream of acquisitions; yield what its last gadget yields.
 
+        Readouts pass `gadgets.image_lines` first, unless the chain has it: other readouts than lines are left out, and
+        lines read backwards turned round, before anything is transformed.
+
         Parameters
         ----------
         header : ismrmrd.xsd.ismrmrdHeader
@@ -319,7 +324,12 @@ class Chain:
                 (first, stage), *others = own
                 own = [(first, lambda images, stage=stage: stage(digest.mark(images))), *others]  # type: ignore[misc]
             stages += own
-        return digest.mark(run_stages(WholeReadouts(header)(digest.watch(items)), stages, timings))
+        lines = digest.watch(items)
+        if all(node.module != LINES_MODULE for node in self.nodes):
+            image_lines = ImageLines()
+            image_lines.configure(header, {})
+            lines = image_lines.process(lines)
+        return digest.mark(run_stages(WholeReadouts(header)(lines), stages, timings))
 
 
 def _properties(element: ElementTree.Element) -> dict[str, str]:

@@ -16,6 +16,7 @@ import ismrmrd
 import numpy as np
 
 from gadgets.dicom_output import DicomOutput
+from gadgets.image_lines import ImageLines
 from gadgets.images import SCALE_RATIO, meta_of, meta_values
 from gadgets.readouts import WholeReadouts
 from gadgets.scan_digest import ScanDigest
@@ -139,7 +140,7 @@ def replay(
             next((None for _ in digest.watch(scan.acquisitions()) if digest.text), None)
         elif gadgetron:
             remaining, lines = _with_noise_line(remaining, lines)
-            whole = WholeReadouts(scan.header)(lines)
+            whole = WholeReadouts(scan.header)(_lines_of_images(scan.header, lines))
             items = reconstruct_remotely(gadgetron, remaining.to_xml(), scan.header_xml, whole, timeout)
         else:
             items = remaining.run(scan.header, lines, processes=processes, timings=result.timings, survey=scan.survey())
@@ -166,6 +167,13 @@ def replay(
         series.montage = folder / f"series_{series.number:03d}.png"
     result.seconds = time.perf_counter() - start
     return result
+
+
+def _lines_of_images(header: Any, lines: Iterator[Any]) -> Iterator[Any]:
+    """Lines and noise only: a real Gadgetron places other readouts like lines. Our gadgets turn round reversed ones."""
+    gadget = ImageLines()
+    gadget.configure(header, {"turn_round": "false"})
+    return gadget.process(lines)
 
 
 def configured_chain(config: str, settings: list[str] | None) -> Chain:

@@ -16,7 +16,6 @@ from gadgets.acquisition_flags import (
     is_calibration_only,
     is_compressed,
     is_noise,
-    is_reversed,
     kind_left_out,
 )
 from gadgets.acquisitions import encoding_of
@@ -118,8 +117,6 @@ class AcquisitionChecker:
             self._fail(index, "has NaN or infinite samples; correct or leave out that line")
         if is_noise(acquisition):
             return True
-        if is_reversed(acquisition):
-            self._fail(index, "is read backwards; scans with reversed lines (EPI) cannot be reconstructed")
         if self._coils and acquisition.active_channels != self._coils:
             self._fail(
                 index,

@@ -117,7 +117,7 @@ def test_readouts_that_are_no_lines_change_nothing_and_are_counted(name, slice_l
     result, (image,) = replay(write(tmp_path / "scan.h5", (header(), mixed)), tmp_path / "out")
     assert (image.pixel_array == plain).all()
     assert [text for text in result.warnings if "readouts" in text] == [
-        f"AcquisitionAccumulateTriggerGadget: 64 {FLAGS[name].kind} readouts are left out"
+        f"ImageLines: 64 {FLAGS[name].kind} readouts are left out"
     ]
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-import ismrmrd
 import numpy as np
 import pytest
 
@@ -182,11 +181,3 @@ def test_line_of_a_slice_that_was_complete(genrecon: Any, raw: Path, tmp_path: P
     assert code == 0
     assert "1 lines came more than once for one place" in stdout
     assert "2 images" in stdout
-
-
-def test_lines_read_backwards_are_refused(refused: Any, raw: Path) -> None:
-    with h5py.File(raw, "r+") as file:
-        rows = file["dataset/data"][:]
-        rows["head"]["flags"][9] |= np.uint64(1) << np.uint64(ismrmrd.ACQ_IS_REVERSE - 1)
-        file["dataset/data"][:] = rows
-    assert "acquisition 9 is read backwards; scans with reversed lines (EPI) cannot be reconstructed" in refused(raw)

@@ -85,6 +85,10 @@ ENCODED = f"{ENCODING}.encodedSpace"
             {f"{ENCODING}.trajectory": ismrmrd.xsd.trajectoryType.RADIAL},
             "the trajectory of encoding 0 is radial; only cartesian ones",
         ),
+        (
+            {f"{ENCODING}.trajectory": ismrmrd.xsd.trajectoryType.EPI},
+            "the trajectory of encoding 0 is epi (lines read on both ramps of an oscillating gradient need regridding",
+        ),
         ({f"{ENCODING}.reconSpace.matrixSize.y": 0}, "reconSpace of encoding 0 has matrix [32, 0, 1]"),
         (
             {f"{ENCODED}.fieldOfView_mm.x": -220.0},
