@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from gadgets.acquisition_flags import is_calibration_only, is_for_images, kinds
+from gadgets.noise.scan import noise_dependencies
+from pipelines.noise.files import noise_among
 from pipelines.raw import RawScan, measurements
 from pipelines.raw.measurements import UnclearMeasurement
 
@@ -31,7 +33,25 @@ def describe(path: str | Path, group: str = "") -> list[tuple[str, str]]:
 
 def describe_scan(scan: RawScan) -> list[tuple[str, str]]:
     """As `describe`, of a file that is open."""
-    return [*scan.notes(), *_header(scan.header), *_acquisitions(scan.heads(), scan.header)]
+    heads = scan.heads()
+    return [*scan.notes(), *_header(scan.header), *_acquisitions(heads, scan.header), *_noise(scan, heads)]
+
+
+def _noise(scan: RawScan, heads: Any) -> list[tuple[str, str]]:
+    """Noise lines, and what the header says of noise that was measured before."""
+    noise = heads[scan.noise_flags]
+    rows = []
+    if len(noise):
+        sizes = [
+            f"{' or '.join(f'{value:g}' for value in np.unique(noise[name]))} {unit}"
+            for name, unit in (("active_channels", "coils"), ("number_of_samples", "samples"), ("sample_time_us", "us"))
+        ]
+        rows.append(("noise", f"{len(noise)} lines, {', '.join(sizes)}"))
+    if wanted := noise_dependencies(scan.header):
+        found = noise_among(scan.path, scan.measurements, wanted)
+        where = f"in this file, {found.name}" if found and found.measurement in wanted else "not in this file"
+        rows.append(("noise named", f"measurement {wanted[0]}, {where}"))
+    return rows or [("noise", "none")]
 
 
 def _header(header: Any) -> list[tuple[str, str]]:

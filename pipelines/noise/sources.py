@@ -12,10 +12,10 @@ import ismrmrd
 import numpy as np
 
 from gadgets.acquisition_flags import is_for_images
-from gadgets.noise.scan import ChosenNoise, NoiseScan
+from gadgets.noise.scan import ChosenNoise, NoiseScan, noise_dependencies
 from gadgets.noise.storage import ADDRESS_VARIABLE, stored_noise
 from gadgets.stream import ReconError
-from pipelines.noise.files import noise_of_file, noise_of_lines
+from pipelines.noise.files import noise_among, noise_of_file, noise_of_lines
 from pipelines.noise.fitting import fitted
 from pipelines.raw import RawScan
 
@@ -25,14 +25,15 @@ log = logging.getLogger("genrecon")
 def choose_noise(scan: RawScan, given: str = "") -> ChosenNoise | None:
     """The noise that a scan is prewhitened with; None where there is none.
 
-    In this order: what the user gives; noise lines of the scan, wherever they are in the file; a storage server, if the
-    environment variable GADGETRON_STORAGE_ADDRESS has its address and the header names a noise measurement. Where the
-    coils of a noise scan are not those of the scan, a warning says so, and the next one is tried.
+    In this order: what the user gives; noise lines of the scan, wherever they are in the file; another measurement of
+    the same file, that which the header names or one of noise alone; a storage server, if the environment variable
+    GADGETRON_STORAGE_ADDRESS has its address and the header names a noise measurement. Where the coils of a noise scan
+    are not those of the scan, a warning says so, and the next one is tried.
 
     Parameters
     ----------
     scan : open file
-    given : file of a noise scan, or http:// address of a storage server; empty: none
+    given : file of a noise scan (see `noise_of_file`), or http:// address of a storage server; empty: none
 
     Raises
     ------
@@ -53,6 +54,10 @@ def choose_noise(scan: RawScan, given: str = "") -> ChosenNoise | None:
     if own.any():
         noise = noise_of_lines(scan.noise_lines(own), scan.header, str(scan.path), first.active_channels)
         return ChosenNoise(noise)
+    if (other := noise_among(scan.path, scan.measurements, noise_dependencies(scan.header))) is not None and (
+        chosen := fitted(other, scan.header, first)
+    ):
+        return chosen
     address = os.environ.get(ADDRESS_VARIABLE, "")
     try:
         stored = stored_noise(address, scan.header) if address else None
@@ -67,7 +72,7 @@ def _elsewhere(scan: RawScan, given: str) -> Iterator[NoiseScan]:
     if not given:
         return
     if "://" not in given:
-        yield noise_of_file(Path(given))
+        yield noise_of_file(Path(given), noise_dependencies(scan.header))
     elif (stored := stored_noise(given, scan.header)) is not None:
         yield stored
     else:

@@ -55,7 +55,7 @@ class RawScan:
     def __init__(self, path: str | Path, group: str = "") -> None:
         self.path, named = file_and_group(Path(path))
         group = group or named
-        self._source = _open(self.path, group)
+        self._source = open_source(self.path, group)
         try:
             self.acquisition_count = self._source.acquisition_count
             self.measurements = self._source.measurements
@@ -147,7 +147,7 @@ class RawScan:
 
 def measurements(path: str | Path) -> list[Measurement]:
     """The measurements of a file that has several; empty when it has one. Raises ReconError as `RawScan`."""
-    source = _open(file_and_group(Path(path))[0], "", select=False)
+    source = open_source(file_and_group(Path(path))[0], "", select=False)
     source.close()
     return source.measurements
 
@@ -158,7 +158,8 @@ def file_and_group(path: Path) -> tuple[Path, str]:
     return (Path(file), name) if colon and name and not path.exists() and Path(file).is_file() else (path, "")
 
 
-def _open(path: Path, group: str, select: bool = True) -> Hdf5Scan | StreamScan | FastMriScan:
+def open_source(path: Path, group: str, select: bool = True) -> Hdf5Scan | StreamScan | FastMriScan:
+    """One of several measurements of a file, unchecked; `select` false: none of them, only their list."""
     if path.is_dir():
         raise ReconError(f"{path}: it is a folder; give the path of an ISMRMRD raw file (.h5)")
     if not path.is_file():
