@@ -8,7 +8,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from gadgets.image_lines import ImageLines
 from gadgets.images import SCALE_RATIO, meta_of, meta_values
 from gadgets.readouts import WholeReadouts
 from gadgets.scan_digest import ScanDigest
-from gadgets.stream import ReconError, StageTiming
+from gadgets.stream import ReconError, StageTiming, read_parameters
 from gadgets.stream.logs import collected_warnings
 from pipelines.chain import CHAIN_PROPERTY, Chain, read_chain
 from pipelines.evaluation.distribute import DaskReplay
@@ -35,7 +35,7 @@ IMAGES_FILE = "images.h5"
 IMAGES_GROUP = "images"
 ACCOUNT_FILE = "replay.json"
 MONTAGE_TILES = 36
-HEADER_TEXTS = {"scanner", "protocol", "sequence"}  # rows of the summary that hold free text
+HEADER_TEXTS = {"scanner", "protocol", "sequence", "noise named"}  # rows of the summary that hold free text
 
 Progress = Callable[[int, int], None]
 
@@ -130,6 +130,8 @@ def replay(
             _write_account(staging / ACCOUNT_FILE, "noise measurement", result, chain.name, {})
             return result
         chain.noise = choose_noise(scan, noise) if chain.prewhitens else None
+        if chain.noise and anonymizes(chain):
+            chain.noise = replace(chain.noise, name="")
         if chain.noise:
             result.noise = ", ".join(filter(None, (chain.noise.text, chain.noise.name)))
         digest = ScanDigest()
@@ -160,8 +162,6 @@ def replay(
         result.seconds = time.perf_counter() - start
         anonymize = dicom.parameters.anonymize
         header = {name: text for name, text in describe_scan(scan) if not (anonymize and name in HEADER_TEXTS)}
-        if anonymize and chain.noise:
-            result.noise = chain.noise.text
         _write_account(staging / ACCOUNT_FILE, "scan" if anonymize else result.raw.name, result, chain.name, header)
     for series in result.series.values():
         series.montage = folder / f"series_{series.number:03d}.png"
@@ -181,6 +181,12 @@ def configured_chain(config: str, settings: list[str] | None) -> Chain:
     chain = read_chain(config)
     apply_settings(chain, settings or [])
     return chain
+
+
+def anonymizes(chain: Chain) -> bool:
+    """Whether its DICOM gadget leaves out who, where and when."""
+    node = chain.external(DICOM_MODULE)
+    return node is not None and read_parameters(DicomOutput.Parameters, node.properties, DicomOutput.__name__).anonymize
 
 
 def _write_account(path: Path, raw: str, result: ReplayResult, chain: str, header: dict[str, str]) -> None:
