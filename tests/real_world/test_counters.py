@@ -16,7 +16,7 @@ def brightness(images):
 
 
 def test_fewer_repetitions_than_announced(reconstruct, data):
-    """gadgetron#1287, mrd#69"""
+    """gadgetron#1287: 10000 are announced."""
     _, images = reconstruct(header(limits={"repetition": (0, 9999, 0)}), lines(data))
     assert len(images) == 1
     assert is_right(images[0])
@@ -196,9 +196,18 @@ def test_repetitions_of_one_slice_stay_where_they_are(reconstruct, data):
     assert [float(image.ImagePositionPatient[2]) for image in images] == [3, 3, 3]
 
 
+def test_slices_of_which_only_zeros_came(reconstruct, data):
+    """ge_to_ismrmrd#10: the slices of later passes hold zeros: an empty image, and the others as they are."""
+    made = [*lines(data), *lines(data * 0, slice=1, position=(0, 0, 6))]
+    result, images = reconstruct(header(limits={"slice": (0, 1, 0)}), made)
+    assert [bool(pixels(image).any()) for image in images] == [True, False]
+    assert is_right(images[0])
+    assert any("empty" in text for text in result.warnings)
+
+
 @pytest.mark.parametrize("start", [65530, 2**32 - 5])
 def test_scan_counter_wraps(reconstruct, data, start):
-    """Siemens counts scans in 32 bits; converters in 16."""
+    """Own: Siemens counts scans in 32 bits; some exporters in 16."""
     modulus = 2**16 if start < 2**16 else 2**32
     made = lines(data)
     for number, one in enumerate(made):

@@ -77,3 +77,11 @@ def test_other_number_of_channels_in_a_calibration_scan(reconstruct, data):
         assert "coils" in str(error)
     else:
         assert is_right(image)
+
+
+@pytest.mark.parametrize("factor", [1e-9, 1e9])
+def test_samples_in_other_units(reconstruct, data, factor):
+    """gadgetron#548: samples of a Siemens scanner are a million times smaller than others: no black image"""
+    _, (image,) = reconstruct(header(), lines(data * np.float32(factor)))
+    assert image.pixel_array.max() > 1000
+    assert is_right(image)

@@ -141,7 +141,7 @@ def brightest(images):
 
 
 def test_slab_off_the_centre(reconstruct):
-    """retroMoCoBox#4, mrpro#33: the partition of the marker lies at its patient position."""
+    """retroMoCoBox#4: the partition of the marker lies at its patient position."""
     _, images = reconstruct(slab_header(), slab(position=(0, 0, 8)))
     assert len(images) == 12
     image = brightest(images)
