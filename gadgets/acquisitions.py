@@ -50,6 +50,16 @@ def counter_of(head: Any, dimension: str) -> int:
     return int(getattr(head.idx, dimension))
 
 
+def signed_step(value: int) -> int:
+    """A phase encoding counter whose negative values were written to the 16 bits without sign."""
+    return value - 2**16 if value >= 2**15 else value
+
+
+def phase_encodings(head: Any) -> tuple[int, int]:
+    """kspace_encode_step_1 and _2 of a header, with sign."""
+    return signed_step(int(head.idx.kspace_encode_step_1)), signed_step(int(head.idx.kspace_encode_step_2))
+
+
 def with_data(acquisition: ismrmrd.Acquisition, data: Array, **header_fields: int) -> ismrmrd.Acquisition:
     """A copy of an acquisition with other data (coil, sample) and changed header fields."""
     head = acquisition.getHead()

@@ -16,6 +16,7 @@ from gadgets.stream import ReconError
 SAME = 0.02  # relative difference of two pixel sizes that are the same
 MOST = 4  # times the header's matrix that lines may need
 FEWEST_OUTSIDE = 0.05  # of the header's matrix: fewer lines outside it are faults of counters
+SHIFT = 1 / 16  # of the matrix: what the phase of an object may move the peak of its k-space by
 EVIDENCE = 4.0  # how many times more energy the centre of k-space must have at one line than at another
 
 
@@ -112,8 +113,14 @@ def _axis(encoding: Any, name: str, energy: Mapping[int, float]) -> Axis:
         found = _centre(limit if announced else None, size, low, high, energy)
         notes.append(f"{counter} {low}..{high} does not fit the header's limits: {found} is taken as its centre")
         centre = found
-    elif fits(size, centre) and not (announced and limit.center):
-        centre = _by_energy(centre, [at for at in energy if fits(size, at)], energy)
+    elif fits(size, centre):
+        found = _by_energy(centre, [at for at in energy if fits(size, at)], energy)
+        near = max(2, round(SHIFT * size))  # the phase of an object moves the peak a little
+        if not (announced and limit.center):
+            centre = found
+        elif abs(found - centre) > near and low + near < found < high - near:
+            notes.append(f"{counter} {low}..{high}: the header's centre {centre} has little energy, {found} is taken")
+            centre = found
     elif not fits(size, centre):
         outside = sum(not 0 <= step - centre + size // 2 < size for step in energy)
         needed = 2 * max(centre - low, high - centre + 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import numpy as np
 from gadgetron.types import AcquisitionBucket, ReconData
 from gadgetron.types.recon_data import ReconBit, ReconBuffer, SamplingDescription
 
-from gadgets.acquisitions import calibration_mode, counter_of, encoding_of
+from gadgets.acquisitions import calibration_mode, counter_of, encoding_of, phase_encodings, signed_step
 from gadgets.phase_encodings import Axis, partition_axis, phase_axis
 from gadgets.readouts import is_block_of_its_own
 from gadgets.stream import Gadget, ReconError, parameter
@@ -31,9 +32,9 @@ class BucketToBufferGadget(Gadget):
 
     - a scan without `parallelImaging` gets the encoded matrix like any other (the C++ one takes the number of lines
       within the encoding limits, which loses lines of a partial Fourier scan);
-    - N, S and LOC begin at the lowest counter that came (in the C++ one the highest overwrite each other when it is
-      not 0), and slices along N or S have a place each (there they overwrite each other);
-    - more slices than the header's limits allow are an error (there they overwrite each other or the server crashes);
+    - N, S and LOC have a place for each counter that came (in the C++ one the highest overwrite each other when the
+      lowest is not 0, and counters between them that did not come have a place, too), also slices along N or S (there
+      they overwrite each other) and slices beyond the header's limits (there the server crashes);
     - two lines for the same place are reported (in both the later one stays);
     - where header and lines contradict each other about the matrix, its centre, 2D or 3D, the lines count
       (`gadgets.phase_encodings`); fields of view are those of the samples and lines that came;
@@ -83,7 +84,7 @@ class BucketToBufferGadget(Gadget):
         energies: dict[int, dict[tuple[int, int], float]] = defaultdict(dict)
         of_blocks: dict[int, dict[tuple[int, int], float]] = defaultdict(dict)
         for line in lines:
-            steps = (int(line.idx.kspace_encode_step_1), int(line.idx.kspace_encode_step_2))
+            steps = phase_encodings(line)
             energy = (of_blocks if is_block_of_its_own(self.header, line) else energies)[line.encoding_space_ref]
             energy[steps] = energy.get(steps, 0.0) + float(np.linalg.norm(line.data)) ** 2
         axes = {}
@@ -125,11 +126,11 @@ class _Filling:
     ) -> None:
         self._parameters = parameters
         self._two_d = axes[1].size == 1
-        self._limits = encoding.encodingLimits
         self._mode = calibration_mode(encoding) or "embedded"
         self._centred = not is_ref or self._mode == "embedded"
         own_block = is_ref and self._mode in {"separate", "external"}
-        e1, e2 = stats.kspace_encode_step_1, stats.kspace_encode_step_2
+        e1 = set(map(signed_step, stats.kspace_encode_step_1))
+        e2 = set(map(signed_step, stats.kspace_encode_step_2))
         if own_block:
             lines = max(e1) - min(e1) + 1
             low, high = _announced(encoding, "kspace_encoding_step_2", axes[1].size)
@@ -140,17 +141,13 @@ class _Filling:
             self._first = (0, 0)
         shifts = [axis.size // 2 - axis.centre for axis in axes]
         self._shift = (shifts[0], 0 if self._two_d else shifts[1]) if self._centred else (0, 0)
-        locations = 1
-        if not parameters.split_slices:
-            limit = self._limits.slice
-            locations = min(limit.maximum - limit.minimum + 1 if limit else 1, max(stats.slice) - min(stats.slice) + 1)
-        extents = [self._extent(stats, name) for name in (parameters.N_dimension, parameters.S_dimension)]
-        counts = [high - low + 1 for low, high in extents]
-        self._lowest = [low for low, _ in extents]
-        self._first_slice = min(stats.slice)
-        shape = (line.number_of_samples, lines, partitions, line.active_channels, *counts, locations)
+        self._slices = [0] if parameters.split_slices else sorted(stats.slice)
+        self._extents = [self._extent(stats, name) for name in (parameters.N_dimension, parameters.S_dimension)]
+        counts, locations = map(len, self._extents), len(self._slices)
+        places = (lines, partitions, *counts, locations)
+        shape = (line.number_of_samples, lines, partitions, line.active_channels, *places[2:])
         self.data = np.zeros(shape, dtype=np.complex64, order="F")
-        self.headers = np.empty((lines, partitions, *counts, locations), dtype=object)
+        self.headers = np.empty(places, dtype=object)
         never_came = ismrmrd.AcquisitionHeader()  # as a real Gadgetron leaves it
         never_came.version = never_came.available_channels = never_came.active_channels = 1
         self.headers.fill(never_came)
@@ -159,12 +156,11 @@ class _Filling:
         self.sampling = self._sampling(encoding, axes, line)
 
     @staticmethod
-    def _extent(stats: Any, dimension: str) -> tuple[int, int]:
-        """Lowest and highest counter of a dimension; of segments Gadgetron takes those of the averages."""
+    def _extent(stats: Any, dimension: str) -> list[int]:
+        """Counters of a dimension that have a place; of segments Gadgetron takes those of the averages."""
         if dimension in {"", "none"}:
-            return 0, 0
-        values = getattr(stats, "average" if dimension == "segment" else dimension)
-        return min(values), max(values)
+            return [0]
+        return sorted(getattr(stats, "average" if dimension == "segment" else dimension))
 
     def _sampling(self, encoding: Any, axes: tuple[Axis, Axis], line: ismrmrd.Acquisition) -> SamplingDescription:
         sampling, samples = SamplingDescription(), line.number_of_samples
@@ -186,7 +182,7 @@ class _Filling:
 
     def add(self, line: ismrmrd.Acquisition) -> None:
         """Put a line in its place. Raises ReconError when it does not fit the buffer."""
-        samples, _, _, channels, n_count, s_count, locations = self.data.shape
+        samples, channels = self.data.shape[0], self.data.shape[3]
         name = f"acquisition {line.scan_counter}"
         if line.active_channels != channels:
             raise ReconError(
@@ -204,36 +200,21 @@ class _Filling:
                 f"{name}: its {points} samples (centre {line.center_sample}) do not fit a readout of {samples}; "
                 "header and data disagree"
             )
-        step_1, step_2 = int(line.idx.kspace_encode_step_1), int(line.idx.kspace_encode_step_2)
+        step_1, step_2 = phase_encodings(line)
         e1 = step_1 + self._shift[0] - self._first[0]
         e2 = 0 if self._two_d and self.data.shape[2] == 1 else step_2 + self._shift[1] - self._first[1]
         if not (0 <= e1 < self.data.shape[1] and 0 <= e2 < self.data.shape[2]):
-            self._outside(name, "kspace_encode_step_1", step_1, self._limits.kspace_encoding_step_1)
-            self._outside(name, "kspace_encode_step_2", step_2, self._limits.kspace_encoding_step_2)
             self._outside_matrix += 1
             return
-        n = _place(line, self._parameters.N_dimension, self._lowest[0], n_count)
-        s = _place(line, self._parameters.S_dimension, self._lowest[1], s_count)
-        location = 0 if self._parameters.split_slices else int(line.idx.slice) - self._first_slice
-        if location >= locations:
-            limit = self._limits.slice
-            allowed = f"limits {limit.minimum}..{limit.maximum}" if limit else "one slice (it has no slice limits)"
-            raise ReconError(
-                f"{name}: slice {line.idx.slice} is outside the header's {allowed}; correct the header or set "
-                "split_slices of BucketToBufferGadget"
-            )
+        n = _place(self._extents[0], counter_of(line, self._parameters.N_dimension))
+        s = _place(self._extents[1], counter_of(line, self._parameters.S_dimension))
+        location = 0 if self._parameters.split_slices else _place(self._slices, int(line.idx.slice))
         place = (e1, e2, n, s, location)
         self._repeated += bool(self._filled[place])
         self._filled[place] = True
         source = line.data[:, line.discard_pre : line.discard_pre + points]
         self.data[offset : offset + points, e1, e2, :, n, s, location] = source.T
         self.headers[place] = line.getHead()
-
-    @staticmethod
-    def _outside(name: str, counter: str, value: int, limit: Any) -> None:
-        if limit is None or not limit.minimum <= value <= limit.maximum:
-            allowed = f"limits {limit.minimum}..{limit.maximum}" if limit else "matrix"
-            raise ReconError(f"{name}: {counter} {value} is outside the header's {allowed}; header and data disagree")
 
     def buffer(self) -> ReconBuffer:
         """The buffer with the lines so far; warns of lines that were left out or replaced."""
@@ -252,8 +233,9 @@ class _Filling:
         return ReconBuffer(self.data, None, None, self.headers, self.sampling)
 
 
-def _place(line: ismrmrd.Acquisition, dimension: str, lowest: int, count: int) -> int:
-    return min(max(counter_of(line, dimension) - lowest, 0), count - 1)
+def _place(values: list[int], value: int) -> int:
+    """Place of a value among those that came; of one that did not (see `_extent`) the nearest."""
+    return min(bisect_left(values, value), len(values) - 1)
 
 
 def _empty_buffer() -> ReconBuffer:

@@ -15,7 +15,7 @@ import numpy as np
 from gadgets.acquisition_flags import BITS, mistaken_flags
 from gadgets.stream import ReconError
 from gadgets.survey import Survey
-from pipelines.raw.checks import AcquisitionChecker, check_header, field_of_view_doubts
+from pipelines.raw.checks import AcquisitionChecker, check_header, field_of_view_doubts, trajectory_problem
 from pipelines.raw.fastmri import FastMriScan, is_fastmri
 from pipelines.raw.hdf5 import Hdf5Scan
 from pipelines.raw.header import read_header
@@ -131,7 +131,9 @@ class RawScan:
     def survey(self, chosen: Sequence[bool] | None = None) -> Survey:
         """What its acquisitions are, or those that are `chosen` as for `acquisitions`."""
         heads = self.heads()
-        return Survey(heads if chosen is None else heads[np.asarray(chosen, dtype=bool)])
+        heads = heads if chosen is None else heads[np.asarray(chosen, dtype=bool)]
+        spaces = [number for number in range(len(self.header.encoding)) if not trajectory_problem(self.header, number)]
+        return Survey(heads[np.isin(heads["encoding_space_ref"], spaces)])
 
     def close(self) -> None:
         self._source.close()
