@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gadgets.buffers import filled, kspace_problems, maps_of, maps_problems, sampled
+from gadgets.buffers import kspace_problems, maps_of, maps_problems, sampled
 from gadgets.coil_compression import CoilCompression
 from gadgets.espirit import Espirit
 from gadgets.stream import ReconError
 from pipelines.evaluation.array_files import is_array, kspace_slices, read_images
-from pipelines.evaluation.arrays import check_fully_sampled, scan_bits, without_zero_filling
+from pipelines.evaluation.arrays import check_fully_sampled, measured, scan_bits, without_zero_filling
 from priors.signal.espirit import calibration_region, espirit_maps
 from priors.signal.fourier import ifft2c
 
@@ -152,7 +152,7 @@ def _scan_slices(path: Path, purpose: str, calibration: bool = False) -> Iterato
 
 
 def _bit_slices(path: Path, bit: Any, purpose: str, calibration: bool) -> Iterator[tuple[Tensor, Tensor]]:
-    data = bit.data.data if bit.ref is None else filled(bit.data.data, bit.ref.data)
+    data = measured(bit)
     for n, s, loc in np.ndindex(*data.shape[4:]):
         part = data[..., n, s, loc]
         mask, kspace = sampled(part)[0], kspace_problems(part)

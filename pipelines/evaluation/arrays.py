@@ -15,6 +15,7 @@ from gadgetron.types.recon_data import ReconBit, ReconBuffer, SamplingDescriptio
 from ismrmrd import xsd
 from torch import Tensor
 
+from gadgets.buffers import averaged, filled
 from gadgets.espirit import Espirit
 from gadgets.generative_recon import GenerativeRecon
 from gadgets.images import DEVIATION, SCALE_RATIO, meta_of, meta_values
@@ -141,6 +142,12 @@ def _header() -> Any:
     )
 
 
+def measured(bit: ReconBit) -> np.ndarray:
+    """k-space [RO, E1, E2, CHA, N, S, LOC], averages merged, with lines that came only for calibration."""
+    data = bit.data.data if bit.ref is None else filled(bit.data.data, bit.ref.data)
+    return averaged(data, bit.data.headers)[0]
+
+
 def check_fully_sampled(where: str, mask: Tensor, purpose: str) -> None:
     """Raise ReconError, which ends with the purpose, when a mask (y, x) has gaps."""
     if not bool(mask.all()):
@@ -180,8 +187,10 @@ def scan_bits(path: Path, gadgets: Sequence[Gadget]) -> Iterator[ReconBit]:
         chain = read_chain("cg_sense")
         modules = [node.module for node in chain.nodes]
         del chain.nodes[modules.index(RECONSTRUCTION) :]
-        items: Any = chain.run(scan.header, scan.acquisitions())
+        survey = scan.survey()
+        items: Any = chain.run(scan.header, scan.acquisitions(), survey=survey)
         for gadget in gadgets:
+            gadget.survey = survey
             gadget.configure(scan.header, {})
             items = gadget.process(items)
         yield from (bit for item in items if isinstance(item, ReconData) for bit in item.bits)

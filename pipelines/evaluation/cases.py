@@ -14,11 +14,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gadgets.buffers import filled, kspace_problems, sampled
+from gadgets.buffers import kspace_problems, sampled
 from gadgets.coil_compression import CoilCompression
 from gadgets.stream import ReconError, one_line
 from pipelines.evaluation.array_files import is_array, kspace_slices, read_images
-from pipelines.evaluation.arrays import check_fully_sampled, scan_bits, without_zero_filling
+from pipelines.evaluation.arrays import check_fully_sampled, measured, scan_bits, without_zero_filling
 from pipelines.simulation.coils import birdcage_maps
 from pipelines.simulation.sampling import PATTERNS
 from priors.signal.fourier import fft2c, ifft2c
@@ -195,7 +195,7 @@ def _normalised(name: str, kspace: Array) -> Array:
 def _scan(path: Path) -> Iterator[tuple[Tensor, Tensor]]:
     """K-space (coil, y, x) of the slices, or readout positions, of a raw file, and what was measured of it (y, x)."""
     for bit in scan_bits(path, (CoilCompression(),)):
-        data = bit.data.data if bit.ref is None else filled(bit.data.data, bit.ref.data)
+        data = measured(bit)
         for n, s, loc in np.ndindex(*data.shape[4:]):
             part = data[..., n, s, loc]
             kspace, mask = without_zero_filling(kspace_problems(part), sampled(part)[0])

@@ -7,6 +7,7 @@ were never measured are zero (Zbontar et al., arXiv:1811.08839).
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -222,6 +223,10 @@ class FastMriScan:
 
     def heads(self) -> Any:
         """All acquisition headers as one structured array."""
+        return self._heads.copy()
+
+    @functools.cached_property
+    def _heads(self) -> Any:
         coils = 1 if self._kspace.ndim == 3 else self._kspace.shape[1]
         places = enumerate(np.argwhere(self._lines).tolist())
         return np.frombuffer(

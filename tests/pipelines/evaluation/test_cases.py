@@ -9,6 +9,7 @@ import pytest
 
 from gadgets.stream import ReconError
 from pipelines.evaluation.cases import BenchmarkCases
+from tests import raw_files
 from tests.raw_files import kspace as case_kspace
 
 SIZE = 48
@@ -58,6 +59,22 @@ def test_kspace_arrays(tmp_path):
     with pytest.raises(ReconError, match=r"slice 1: 50% of its k-space is sampled, .* a benchmark needs fully sampled"):
         BenchmarkCases((tmp_path / "slices.npy",), kspace=True).cases()
     assert len(BenchmarkCases((tmp_path / "slices.npy",), kspace=True, slices=(0,)).cases()) == 1
+
+
+def test_averages_are_one_slice_and_slices_are_several(tmp_path):
+    one, other = case_kspace(), case_kspace(objects=(raw_files.BALL,))
+    text = raw_files.header(limits={"average": (0, 1, 0), "slice": (1, 2, 1)})
+    found = [
+        raw_files.line(factor * data[:, step], step, average=average, slice=number)
+        for average, factor in enumerate((0.5, 1.5))
+        for step in range(64)
+        for number, data in ((1, one), (2, other))
+    ]
+    averages = BenchmarkCases((raw_files.write(tmp_path / "averages.h5", (text, found)),)).cases()
+    plain = [line for number, data in ((0, one), (1, other)) for line in raw_files.lines(data, slice=number)]
+    expected = BenchmarkCases((raw_files.write(tmp_path / "plain.h5", (raw_files.header(), plain)),)).cases()
+    for case, reference in zip(averages, expected, strict=True):
+        np.testing.assert_allclose(case.reference, reference.reference, atol=1e-5)
 
 
 def test_masks_of_files(images, tmp_path):
