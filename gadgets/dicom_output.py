@@ -13,6 +13,7 @@ from gadgets.dicom.attributes import scan_of
 from gadgets.dicom.datasets import dicom_datasets
 from gadgets.dicom.delivery import deliver_in_background
 from gadgets.dicom.destination import Destination
+from gadgets.dicom.instance_numbers import InstanceNumbers
 from gadgets.dicom.parameters import DicomParameters
 from gadgets.dicom.spool import add_to_spool, queue_folder
 from gadgets.dicom.writer import encoded, write_datasets, write_dicom
@@ -71,6 +72,7 @@ class DicomOutput(Gadget):
                 log.warning("%s: %s", self.name, text)
 
         count = 0
+        numbers = InstanceNumbers(self.header, self.survey)
         scan: str | None = None  # digest of the data: of the first image, for all of them
         spooled: list[Path] = []
         lost: list[ReconError] = []  # why files could not be written
@@ -78,7 +80,7 @@ class DicomOutput(Gadget):
             if isinstance(item, ismrmrd.Image) and (self._writes_folder or self._destination):
                 if scan is None:
                     scan = scan_of(item) or image_digest(item)
-                datasets = dicom_datasets(item, self.header, self.parameters, warn_once, scan)
+                datasets = dicom_datasets(item, self.header, self.parameters, warn_once, scan, numbers)
                 contents = [encoded(ds) for ds in datasets]
                 if self._destination:
                     spooled += self._spool_files(contents, self._destination, lost)

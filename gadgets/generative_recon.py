@@ -30,6 +30,7 @@ from gadgets.buffers import (
 )
 from gadgets.image_headers import image_header, recon_steps
 from gadgets.images import DEVIATION, DEVIATION_SERIES, NOISE, NOISE_NAME, SCALE_RATIO
+from gadgets.numbering import Numbers
 from gadgets.placed_readouts import checked_readouts
 from gadgets.solvers.classical import METHODS
 from gadgets.solvers.generative import CONSISTENCY, GenerativeSolver
@@ -45,6 +46,7 @@ from priors.signal.scale import image_scale
 
 log = logging.getLogger("genrecon")
 
+HIGHEST_INDEX = 2**16 - 1  # that the header of an image holds
 FULL_SCALE = 32000.0  # pixel values above this are kept out of, they would be cut on their way to 16 bit
 DEVIATION_GAIN = 16  # standard deviations are small: this many times the pixel scale of the images
 
@@ -205,6 +207,7 @@ class GenerativeRecon(Gadget):
 
     def process(self, items: Iterator[Any]) -> Iterator[Any]:
         self._scale: float | None = self.parameters.pixel_scale or None
+        self._numbers: dict[int, Numbers] = {}  # of the images of each series
         self._spent = 0.0
         self._left = expected_images(self.header, self.parameters.average)
         waiting: list[_Work] = []
@@ -314,6 +317,8 @@ class GenerativeRecon(Gadget):
             array[:, :, :, 0, n, s, loc] = image_from_problems(pixels * (scale / gain), is_3d(work.data))
             header = image_header(work.headers[:, :, n, s, loc], bit.data, self.header, space)
             header.image_series_index = self.parameters.image_series + space + 1 + (DEVIATION_SERIES if what else 0)
+            numbers = self._numbers.setdefault(header.image_series_index, Numbers(HIGHEST_INDEX))
+            header.image_index = numbers.take(header.image_index)
             headers[n, s, loc] = header
             metas[loc, s, n] = self._meta(work, header, scale, what, image)
         return ImageArray(array, headers, [metas[place] for place in sorted(metas)], None, None)

@@ -75,7 +75,7 @@ def image_header(headers: Array, buffer: ReconBuffer, header: Any, space: int) -
             size = buffer.data.shape[2]
         index += value * size
         size *= limit.maximum + 1 if limit else 1
-    image.image_index = (index + 1) % 65536
+    image.image_index = index % (2**16 - 1) + 1  # it has 16 bits
     image.user_int[:] = list(line.user_int)
     image.user_float[:] = list(line.user_float)
     return image

@@ -134,6 +134,7 @@ def replay(
             chain.noise = replace(chain.noise, name="")
         if chain.noise:
             result.noise = ", ".join(filter(None, (chain.noise.text, chain.noise.name)))
+        survey = scan.survey()
         digest = ScanDigest()
         lines = _counted(digest.watch(scan.acquisitions()), result, progress)
         remaining = chain.without(DICOM_MODULE)  # DICOM is written here, from the images, wherever the chain runs
@@ -145,9 +146,10 @@ def replay(
             whole = WholeReadouts(scan.header)(_lines_of_images(scan.header, lines))
             items = reconstruct_remotely(gadgetron, remaining.to_xml(), scan.header_xml, whole, timeout)
         else:
-            items = remaining.run(scan.header, lines, processes=processes, timings=result.timings, survey=scan.survey())
+            items = remaining.run(scan.header, lines, processes=processes, timings=result.timings, survey=survey)
         node = chain.external(DICOM_MODULE)
         dicom = DicomOutput()
+        dicom.survey = survey
         properties = {**(node.properties if node else {}), "folder": str(staging / "dicom")}
         dicom.configure(scan.header, {**properties, CHAIN_PROPERTY: chain.digest()})
         with contextlib.closing(items):

@@ -14,11 +14,12 @@ from gadgets.dicom.attributes import COMMENT_KEYS, WARNING_KEYS, attribute, scan
 from gadgets.dicom.equipment import add_equipment, software_version
 from gadgets.dicom.geometry import ImageGeometry, image_geometry
 from gadgets.dicom.identity import identity_of, stable_uid, without_identity
+from gadgets.dicom.instance_numbers import InstanceNumbers
 from gadgets.dicom.mr_image import SCAN_OPTIONS, add_mr_image, user_codes
 from gadgets.dicom.parameters import DicomParameters
 from gadgets.dicom.patient import add_deidentification, add_patient_and_study
 from gadgets.dicom.pixels import stored_pixels
-from gadgets.dicom.series import add_series, counter_size, instance_number
+from gadgets.dicom.series import add_series
 from gadgets.dicom.times import TICK_S, add_times
 from gadgets.dicom.values import Warn, decimal, text_value
 
@@ -31,6 +32,7 @@ def dicom_datasets(
     parameters: DicomParameters | None = None,
     warn: Warn = log.warning,
     scan: str | None = None,
+    numbers: InstanceNumbers | None = None,
 ) -> list[FileDataset]:
     """MR Image Storage datasets of one ISMRMRD image: one a partition and channel, partitions innermost.
 
@@ -54,6 +56,8 @@ def dicom_datasets(
         Takes one line for each thing the file cannot say as the header does.
     scan : str, optional
         Digest of the scan's data, the same for all of its images; None: the one among the image's meta attributes.
+    numbers : InstanceNumbers, optional
+        Those of the scan's images so far; None: by the counters of this image alone.
 
     Returns
     -------
@@ -66,6 +70,7 @@ def dicom_datasets(
         If the image is complex or colour, has NaN or infinite values, or no field of view is known.
     """
     parameters = parameters or DicomParameters()
+    numbers = numbers or InstanceNumbers(header)
     pixels = stored_pixels(image, warn)
     geometry = image_geometry(image, header, warn)
     identity = identity_of(header, parameters, warn, scan_of(image) if scan is None else scan)
@@ -89,12 +94,12 @@ def dicom_datasets(
         add_deidentification(common)
 
     common.AcquisitionNumber = image.repetition + 1
-    if (repetitions := counter_size(header, "repetition")) > 1 or image.repetition > 0:
+    if (repetitions := numbers.size("repetition")) > 1 or image.repetition > 0:
         common.TemporalPositionIdentifier = image.repetition + 1
         common.NumberOfTemporalPositions = max(repetitions, image.repetition + 1)
     trigger_ms = image.physiology_time_stamp[0] * TICK_S * 1e3
     gated = {"CG", "PPG"} & set(user_codes(header, "scanOptions", SCAN_OPTIONS))  # TriggerTime is for these alone
-    if gated and counter_size(header, "phase") > 1 and 0 <= trigger_ms < 10_000:
+    if gated and numbers.size("phase") > 1 and 0 <= trigger_ms < 10_000:
         common.TriggerTime = decimal(trigger_ms)
 
     dx, dy, dz = geometry.spacing
@@ -128,7 +133,7 @@ def dicom_datasets(
             stored = frame.astype("<u2").tobytes()
             ds.ImagePositionPatient = [decimal(round(float(mm), 6)) for mm in first]
             ds.SliceLocation = decimal(round(float(first @ geometry.step), 6))
-            ds.InstanceNumber = instance_number(image, header, channel, partition)
+            ds.InstanceNumber = numbers.take(ds.SeriesInstanceUID, image, channel, partition)
             ds.SOPInstanceUID = stable_uid(
                 "image",
                 ds.SeriesInstanceUID,

@@ -48,22 +48,6 @@ def series_number(image: ismrmrd.Image, header: ismrmrdHeader, offset: int, warn
     return max(0, min(number, 2**31 - 1))
 
 
-def counter_size(header: ismrmrdHeader, name: str) -> int:
-    """Number of values an encoding counter takes, 1 when the header is silent."""
-    limit = getattr(header.encoding[0].encodingLimits, name, None) if header.encoding else None
-    return max(int(limit.maximum) + 1, 1) if limit is not None else 1
-
-
-def instance_number(image: ismrmrd.Image, header: ismrmrdHeader, channel: int, partition: int) -> int:
-    """Number of an image in its series, from its counters, so that a replay in any order numbers alike."""
-    number = image.repetition  # outermost: a free-running scan may pass its limit
-    for name in ("average", "set", "phase", "contrast", "slice"):
-        number = number * counter_size(header, name) + getattr(image, name)
-    channels, partitions = image.data.shape[:2]
-    number = (number * channels + channel) * partitions + partition + 1
-    return int(min(number, 2**31 - 1))
-
-
 def _noise(image: ismrmrd.Image, parameters: DicomParameters) -> list[str]:
     """Which noise the data were prewhitened with."""
     names = [] if parameters.anonymize else attribute(image, NOISE_NAME_KEYS)
