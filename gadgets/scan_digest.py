@@ -24,27 +24,34 @@ class ScanDigest:
 
     def __init__(self) -> None:
         self.text = ""  # 32 hexadecimal digits, empty before that line
-        self._settled = False
 
     def watch(self, items: Iterable[Any]) -> Iterator[Any]:
         """Yield all items; the digest is known when that line has passed."""
         for item in items:
-            if not self._settled and isinstance(item, ismrmrd.Acquisition):
+            if not self.text and isinstance(item, ismrmrd.Acquisition):
                 self.text = line_digest(item)
-                self._settled = bool(self.text)
             yield item
 
     def mark(self, items: Iterator[Any]) -> Iterator[Any]:
-        """Yield all items, images with the digest as meta attribute SCAN_DIGEST; the same for all of them."""
+        """Yield all items, images with the digest as meta attribute SCAN_DIGEST.
+
+        Images of empty lines may come before it is known: they are held until then, or until the items end.
+        """
+        held: list[Any] = []
         with contextlib.closing(items) if hasattr(items, "close") else contextlib.nullcontext():  # type: ignore[type-var]
             for item in items:
-                if isinstance(item, ismrmrd.Image):
-                    self._settled = True
-                    if self.text not in (item.attribute_string or ""):
-                        meta = meta_of(item.attribute_string)
-                        meta[SCAN_DIGEST] = self.text
-                        item.attribute_string = str(meta.serialize())
-                yield item
+                held.append(item)
+                if self.text or not any(isinstance(one, ismrmrd.Image) for one in held):
+                    yield from map(self._marked, held)
+                    held.clear()
+            yield from map(self._marked, held)
+
+    def _marked(self, item: Any) -> Any:
+        if isinstance(item, ismrmrd.Image) and self.text not in (item.attribute_string or ""):
+            meta = meta_of(item.attribute_string)
+            meta[SCAN_DIGEST] = self.text
+            item.attribute_string = str(meta.serialize())
+        return item
 
 
 def line_digest(line: ismrmrd.Acquisition) -> str:

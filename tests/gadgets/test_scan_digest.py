@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import ismrmrd
 import numpy as np
 import pytest
@@ -50,18 +52,34 @@ def test_lines_that_several_scans_may_have_do_not_count(shared: object) -> None:
     assert digest_of(shared, raw_files.line(LINE, 0)) == line_digest(raw_files.line(LINE, 0))
 
 
-def test_all_images_of_a_scan_get_the_digest_known_at_the_first() -> None:
+def test_images_get_the_digest_beside_what_they_have() -> None:
     digest = ScanDigest()
     list(digest.watch([raw_files.line(LINE, 0)]))
-    images = [make_image(meta={"GADGETRON_ImageComment": "Käse"}), make_image(slice=1)]
-    marked = list(digest.mark(iter([images[0], "text", images[1]])))
-    assert marked == [images[0], "text", images[1]]
-    assert [scan_of(image) for image in images] == [digest.text] * 2
-    assert images[0].meta["GADGETRON_ImageComment"] == "Käse"
-    empty = ScanDigest()
-    list(empty.mark(iter([make_image()])))  # an image of lines without a sample
-    list(empty.watch([raw_files.line(LINE, 0)]))
-    assert empty.text == ""
+    image = make_image(meta={"GADGETRON_ImageComment": "Käse"})
+    assert list(digest.mark(iter([image, "text"]))) == [image, "text"]
+    assert scan_of(image) == digest.text
+    assert image.meta["GADGETRON_ImageComment"] == "Käse"
+
+
+@pytest.mark.parametrize("comes", [True, False])
+def test_images_of_empty_lines_wait_for_it(comes: bool) -> None:
+    digest = ScanDigest()
+    seen: list[object] = []
+
+    def items() -> Iterator[object]:
+        yield "text"
+        assert seen == ["text"]
+        yield images[0]
+        assert seen == ["text"]
+        if comes:
+            list(digest.watch([raw_files.line(LINE, 0)]))
+        yield images[1]
+
+    images = [make_image(), make_image(slice=1)]
+    for item in digest.mark(items()):
+        seen.append(item)
+    assert seen == ["text", *images]
+    assert [scan_of(image) for image in images] == [digest.text] * 2 and bool(digest.text) == comes
 
 
 def buffers(data: np.ndarray) -> ReconData:

@@ -104,12 +104,13 @@ def test_other_settings_make_another_series_of_the_study(own: Any, first: Path, 
     assert not other["Series"] & own["Series"] and not other["SOP"] & own["SOP"]
 
 
-def test_a_chain_that_writes_dicom_itself(own: Any, first: Path, tmp_path: Path) -> None:
-    """As `genrecon serve` runs it."""
+@pytest.mark.parametrize("processes", [False, True])
+def test_a_chain_that_writes_dicom_itself(own: Any, first: Path, tmp_path: Path, processes: bool) -> None:
+    """As `genrecon serve` runs it, and with gadgets in processes of their own."""
     chain = configured_chain("cg_sense", SETTINGS)
     chain.external(DICOM_MODULE).properties["folder"] = str(tmp_path)
     with RawScan(first) as raw:
-        list(chain.run(raw.header, raw.acquisitions()))
+        list(chain.run(raw.header, raw.acquisitions(), processes=processes))
     assert uids(tmp_path) == own
 
 
