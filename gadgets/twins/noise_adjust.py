@@ -78,6 +78,7 @@ class NoiseAdjustGadget(Gadget):
         noise = NoiseLines()
         matrix: Array | None = None
         adjust = self.parameters.perform_noise_adjust
+        level_known = False
         warned = False
         unwhitened = 0
         for item in items:
@@ -90,7 +91,7 @@ class NoiseAdjustGadget(Gadget):
                 continue
             if adjust and matrix is None and (self.noise or noise):
                 scan = self.noise or noise.noise(self.header, item.active_channels)
-                matrix = self._matrix(scan, known_dwell(item.sample_time_us))
+                matrix, level_known = self._matrix(scan, known_dwell(item.sample_time_us))
                 if unwhitened:
                     log.warning(
                         "NoiseAdjustGadget: %d lines came before the noise scan: only the others are prewhitened",
@@ -100,8 +101,9 @@ class NoiseAdjustGadget(Gadget):
                 unwhitened += 1
                 yield _unmarked(item)
             elif item.active_channels == len(matrix):
-                line = with_data(item, matrix @ item.data)
-                line.set_flag(PREWHITENED)
+                line = with_data(_unmarked(item), matrix @ item.data)
+                if level_known:
+                    line.set_flag(PREWHITENED)
                 yield line
             elif self.parameters.pass_nonconformant_data:
                 if not warned:
@@ -125,7 +127,8 @@ class NoiseAdjustGadget(Gadget):
         where = "; the header names a measurement of it, which is not in this stream" if elsewhere else ""
         log.warning("NoiseAdjustGadget: no noise scan in the stream%s; the data are not prewhitened", where)
 
-    def _matrix(self, noise: NoiseScan, dwell: float) -> Array:
+    def _matrix(self, noise: NoiseScan, dwell: float) -> tuple[Array, bool]:
+        """The matrix, and whether it makes the noise level known: not without both dwell times."""
         if not measurement_id(self.header) and self.noise is None:
             log.warning(
                 "NoiseAdjustGadget: measurementInformation/measurementID is missing in the header; "
@@ -134,7 +137,13 @@ class NoiseAdjustGadget(Gadget):
         system = self.header.acquisitionSystemInformation
         bandwidth = (system.relativeReceiverNoiseBandwidth if system else None) or 0.793
         noise_dwell = noise.dwell_us or self.parameters.noise_dwell_time_us_preset
-        scale = np.sqrt(2 * dwell / noise_dwell * bandwidth) if dwell and noise_dwell else 1.0
+        level_known = bool(dwell and noise_dwell)
+        scale = np.sqrt(2 * dwell / noise_dwell * bandwidth) if level_known else 1.0
+        if not level_known:
+            log.warning(
+                "NoiseAdjustGadget: the %s has no dwell time (sample_time_us): its noise level is not known",
+                "scan" if noise_dwell else "noise scan",
+            )
         if noise.too_few_samples:
             log.warning(
                 "NoiseAdjustGadget: the noise scan has %d samples of %d coils; each coil is scaled by itself, with "
@@ -147,7 +156,7 @@ class NoiseAdjustGadget(Gadget):
         names = [name.strip() for name in self.parameters.scale_only_channels_by_name.split(",")]
         labels = [label.coilName for label in system.coilLabel] if system else []
         alone = [channel for channel, label in enumerate(labels[: len(covariance)]) if label in names]
-        return prewhitening_matrix(without_correlation(covariance, alone), float(scale))
+        return prewhitening_matrix(without_correlation(covariance, alone), float(scale)), level_known
 
 
 def _unmarked(item: ismrmrd.Acquisition) -> ismrmrd.Acquisition:

@@ -10,9 +10,11 @@ import pytest
 from gadgetron.types import ReconData
 
 from gadgets.buffers import replace_data
+from gadgets.noise.lines import NoiseLines
 from gadgets.twins import TWINS, NoiseAdjustGadget
 from gadgets.twins.noise_adjust import PREWHITENED, is_prewhitened
 from pipelines.simulation import SimulationSettings, simulate
+from tests import noise_scans, raw_files
 
 BUFFERING = (
     ("AcquisitionAccumulateTriggerGadget", {"trigger_dimension": "repetition", "sorting_dimension": "slice"}),
@@ -77,3 +79,60 @@ def test_lines_of_another_coil_count_are_not_marked():
     first, second = gadget.process(iter([*noise, lines[-1], one_coil]))
     assert first.is_flag_set(PREWHITENED)
     assert not second.is_flag_set(PREWHITENED)
+
+
+# --- the matrix -----------------------------------------------------------------------------------------------------
+
+
+def whitened(lines, noise=None, **properties):
+    """The data lines behind the gadget, for a header with coil labels."""
+    gadget = NoiseAdjustGadget()
+    gadget.configure(ismrmrd.xsd.CreateFromDocument(noise_scans.header().encode()), properties)
+    gadget.noise = noise
+    return list(gadget.process(iter(lines)))
+
+
+def line(**fields):
+    return raw_files.line(np.ones((4, 8)), 0, **fields)
+
+
+@pytest.mark.parametrize(
+    ("data_us", "noise_us", "preset", "factor"),
+    [
+        (5.0, 5.0, "0", 1.0),
+        (20.0, 5.0, "0", 2.0),
+        (5.0, 20.0, "0", 0.5),
+        (5.0, 20.0, "5", 0.5),
+        (5.0, 0.0, "20", 0.5),
+        (5.0, 0.0, "0", (2 * 0.793) ** -0.5),
+    ],
+    ids=["equal", "longer data", "longer noise", "preset does not count", "preset", "not known"],
+)
+def test_dwell_times(data_us, noise_us, preset, factor):
+    (expected,) = whitened([*noise_scans.noise_lines(), line()])
+    lines = [*noise_scans.noise_lines(sample_time_us=noise_us), line(sample_time_us=data_us)]
+    (found,) = whitened(lines, noise_dwell_time_us_preset=preset)
+    np.testing.assert_allclose(found.data, factor * expected.data, rtol=1e-5)
+    assert found.is_flag_set(PREWHITENED) == bool(noise_us or float(preset))  # else its noise level is not known
+
+
+def test_few_samples_scale_each_coil_by_itself(caplog):
+    noise = noise_scans.noise_lines(1)[0]
+    few = raw_files.line(noise.data[:, :7], 0, flags=[noise_scans.NOISE])
+    (found,) = whitened([few, line()])
+    levels = np.sqrt((np.abs(few.data) ** 2).sum(1) / 6)
+    np.testing.assert_allclose(found.data[:, 0], np.sqrt(2 * 0.793) / levels, rtol=1e-5)
+    assert "the noise scan has 7 samples of 4 coils" in caplog.text
+
+
+def test_noise_of_another_measurement_is_that_in_the_stream():
+    lines = noise_scans.noise_lines()
+    noise = NoiseLines()
+    for one in lines:
+        noise.add(one)
+    scan = noise.noise(ismrmrd.xsd.CreateFromDocument(noise_scans.header().encode()), 4)
+    (own,) = whitened([*lines, line()])
+    (other,) = whitened([line()], scan)
+    assert np.array_equal(own.data, other.data) and other.is_flag_set(PREWHITENED)
+    (instead,) = whitened([*noise_scans.noise_lines(3), line()], scan)
+    assert np.array_equal(own.data, instead.data)
