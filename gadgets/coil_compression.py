@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gadgets.buffers import Array, first_line, is_3d, replace_data, slices_come_again
 from gadgets.placed_readouts import checked_readouts
+from gadgets.references import with_references
 from gadgets.stream import Gadget, parameter
 from priors.signal.fourier import fft2c, ifft2c
 
@@ -144,6 +145,7 @@ class CoilCompression(Gadget):
         self._matrices: dict[tuple[int, ...], list[Tensor]] = {}
         for item in checked_readouts(items, self.header):
             if isinstance(item, ReconData) and self.parameters.method != "none":
+                item = with_references(item)
                 item = ReconData([self._compressed(space, bit) for space, bit in enumerate(item.bits)])
             yield item
 

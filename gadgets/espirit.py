@@ -23,6 +23,7 @@ from gadgets.buffers import (
     slices_come_again,
 )
 from gadgets.placed_readouts import checked_readouts
+from gadgets.references import with_references
 from gadgets.stream import Gadget, parameter
 from priors.signal.espirit import calibration_region, espirit_maps
 from priors.signal.hankel import low_rank_completion
@@ -31,7 +32,8 @@ from priors.signal.hankel import low_rank_completion
 class Espirit(Gadget):
     """Estimates coil maps from each slice's calibration data and attaches them to its ReconBit as `coil_maps`.
 
-    The calibration is the largest fully sampled centre of the reference lines, or of the k-space when there are none.
+    The calibration is the largest fully sampled centre of the reference lines, or of the k-space when there are none;
+    reference lines may come in an encoding space of their own (`gadgets.references`).
     Repetitions, phases, sets and contrasts without calibration get the earlier maps of the slice in their encoding
     space. Interleaved calibration takes the lines of as many repetitions as fill the centre, and their images wait for
     it. In a scan without any calibration the centre is first completed by low rank, and its images carry a warning.
@@ -57,6 +59,7 @@ class Espirit(Gadget):
             if not isinstance(item, ReconData):
                 yield item
                 continue
+            item = with_references(item)
             for space, bit in enumerate(item.bits):
                 interleaved = calibration_mode(self.header.encoding[space]) == "interleaved"
                 if interleaved and bit.data.data.size and _slice(space, bit) not in kept:

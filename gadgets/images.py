@@ -12,6 +12,7 @@ from ismrmrd.image import get_data_type_from_dtype
 Array = np.ndarray[Any, np.dtype[Any]]
 
 WINDOW_CENTER = "GADGETRON_WindowCenter"
+ENCODING = "encoding"  # number of the encoding in the header
 DEVIATION = "standard deviation"  # ends the GenreconMethod of images of standard deviations
 DEVIATION_SERIES = 100  # added to their series index
 NOISE = "GenreconNoise"  # which noise the data were prewhitened with, and its age
@@ -28,6 +29,13 @@ def meta_values(meta: ismrmrd.Meta, name: str) -> list[str]:
     """All values of one meta attribute, as text."""
     value = meta.get(name, [])
     return [str(entry) for entry in value] if isinstance(value, list) else [str(value)]
+
+
+def encoding_of_image(image: ismrmrd.Image, header: Any) -> Any:
+    """The encoding of a header that an image was made of, the first one where its meta names none; None without."""
+    named = meta_values(meta_of(image.attribute_string), ENCODING)
+    place = int(named[0]) if named and named[0].isdecimal() else 0
+    return header.encoding[place if place < len(header.encoding) else 0] if header.encoding else None
 
 
 def make_image(header: ismrmrd.ImageHeader, pixels: Array, meta: str) -> ismrmrd.Image:

@@ -12,6 +12,7 @@ from ismrmrd.xsd import ismrmrdHeader
 from numpy.typing import NDArray
 
 from gadgets.dicom.values import Warn, positive
+from gadgets.images import encoding_of_image
 from gadgets.stream import ReconError
 
 log = logging.getLogger("genrecon")
@@ -69,7 +70,8 @@ def image_geometry(image: ismrmrd.Image, header: ismrmrdHeader, warn: Warn = log
         If neither the image nor the header has a field of view.
     """
     nz, ny, nx = image.data.shape[1:]
-    recon = header.encoding[0].reconSpace.fieldOfView_mm if header.encoding else None
+    encoding = encoding_of_image(image, header)
+    recon = encoding.reconSpace.fieldOfView_mm if encoding else None
     declared = (recon.x, recon.y, recon.z) if recon else (0.0, 0.0, 0.0)
     fov = []
     for axis, own, fallback in zip("xyz", image.field_of_view, declared, strict=True):

@@ -10,6 +10,7 @@ from pydicom.dataset import Dataset
 
 from gadgets.dicom.attributes import ECHO_TIME_KEYS, INVERSION_TIME_KEYS, attribute, attribute_number
 from gadgets.dicom.values import TEXT_LIMITS, Warn, cut, decimal, of_contrast, positive, text_value
+from gadgets.images import encoding_of_image
 
 SCANNING_SEQUENCES = frozenset({"SE", "IR", "GR", "EP", "RM"})
 SEQUENCE_VARIANTS = frozenset({"SK", "MTC", "SS", "TRSS", "SP", "MP", "OSP", "TOF", "NONE"})
@@ -47,7 +48,7 @@ def add_mr_image(ds: Dataset, image: ismrmrd.Image, header: ismrmrdHeader, warn:
     """Add sequence, timing, coil, matrix and acceleration (PS3.3 C.8.3.1), as far as the header gives them."""
     timing = header.sequenceParameters
     measurement = header.measurementInformation
-    encoding = header.encoding[0] if header.encoding else None
+    encoding = encoding_of_image(image, header)
     system = header.acquisitionSystemInformation
 
     names = ((timing.sequence_type if timing else None), (measurement.sequenceName if measurement else None))

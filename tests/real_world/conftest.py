@@ -45,7 +45,6 @@ FAULTS = {
     "test_two_partitions_of_a_slice": "point 3",
     "test_partial_echo_filled_with_zeros_and_discarded": "point 3",
     "test_field_of_view_of_the_slice_is_zero": "point 3",
-    "test_reference_lines_in_another_encoding_space": "point 7",
 }
 
 
