@@ -32,6 +32,7 @@ from gadgets.image_headers import image_header, recon_steps
 from gadgets.images import DEVIATION, DEVIATION_SERIES, NOISE, NOISE_NAME, SCALE_RATIO
 from gadgets.numbering import Numbers
 from gadgets.placed_readouts import checked_readouts
+from gadgets.solvers.budget import ScanBudget
 from gadgets.solvers.classical import METHODS
 from gadgets.solvers.generative import CONSISTENCY, GenerativeSolver
 from gadgets.solvers.methods import PROBLEM_MEGABYTES, all_methods, foreign_option, solve_in_parts
@@ -199,8 +200,7 @@ class GenerativeRecon(Gadget):
             )
         self._solver: Solve
         if is_generative(self.parameters.method):
-            count = expected_images(header, self.parameters.average)
-            generative = GenerativeSolver(self.parameters, self.name, header, count)
+            generative = GenerativeSolver(self.parameters, self.name, header, self._known() or self._announced())
             self._solver, self._settings = generative, generative.settings_text
         else:
             self._solver, self._settings = METHODS[self.parameters.method].solver(self.parameters, self.name)
@@ -208,8 +208,7 @@ class GenerativeRecon(Gadget):
     def process(self, items: Iterator[Any]) -> Iterator[Any]:
         self._scale: float | None = self.parameters.pixel_scale or None
         self._numbers: dict[int, Numbers] = {}  # of the images of each series
-        self._spent = 0.0
-        self._left = expected_images(self.header, self.parameters.average)
+        self._budget = ScanBudget(self.parameters.time_budget_s or math.inf, self._announced(), self._known())
         waiting: list[_Work] = []
         for item in checked_readouts(items, self.header):
             if not isinstance(item, ReconData):
@@ -222,6 +221,13 @@ class GenerativeRecon(Gadget):
                 yield from self._done(waiting)
                 waiting = []
         yield from self._done(waiting)
+
+    def _announced(self) -> int:
+        return expected_images(self.header, self.parameters.average)
+
+    def _known(self) -> int | None:
+        """Number of images by the survey; None in a stream."""
+        return self.survey.images(self.parameters.average) if self.survey is not None else None
 
     def _work(self, space: int, bit: ReconBit) -> _Work:
         """What is to be done for one bit."""
@@ -257,25 +263,25 @@ class GenerativeRecon(Gadget):
                     image.noise = self._solver.noise(image.kspace, mask, image.prewhitened)
                     image.choice = self._solver.choose(image.kspace, mask, image.maps, image.noise)
                 groups.setdefault((image.kspace.shape[1:], image.maps.shape[1:], image.choice[0]), []).append(image)
+        at_hand = sum(map(len, groups.values()))
         for group in groups.values():
-            self._solve(group)
+            self._solve(group, at_hand)
+            at_hand -= len(group)
         for work in works:
             yield from self._arrays(work)
 
-    def _solve(self, images: list[_Image]) -> None:
-        """Reconstruct images of one size, within their share of the time budget."""
+    def _solve(self, images: list[_Image], at_hand: int) -> None:
+        """Reconstruct images of one size, of `at_hand` that wait, within their share of the time budget."""
         start = time.monotonic()
-        budget = self.parameters.time_budget_s
-        deadline = math.inf
-        if budget:
-            deadline = start + max(budget - self._spent, 0.0) * min(len(images) / max(self._left, len(images)), 1.0)
         solve, megabytes = self._solver, PROBLEM_MEGABYTES
         if isinstance(solve, GenerativeSolver):
-            solve.begin(deadline, sum(len(image.kspace) for image in images), images[0].choice)
+            problems = sum(len(image.kspace) for image in images)
+            seconds = self._budget.share(len(images), at_hand, solve.least(problems))
+            solve.begin(start + seconds, problems, images[0].choice)
             megabytes = solve.megabytes
         levels = [image_scale(i.kspace, i.mask[:, None]).max().expand(len(i.kspace)) for i in images]
         masks = [image.mask.expand(len(image.kspace), *image.mask.shape[1:]) for image in images]
-        problems = Problems(
+        stack = Problems(
             kspace=torch.cat([image.kspace for image in images]),
             mask=torch.cat(masks)[:, None],
             maps=torch.cat([image.maps for image in images]),
@@ -283,15 +289,14 @@ class GenerativeRecon(Gadget):
             noise=torch.cat([torch.full((len(image.kspace),), image.noise) for image in images]),
             keys=[(*image.counters, position) for image in images for position in range(len(image.kspace))],
         )
-        both = solve_in_parts(problems, solve, megabytes)
+        both = solve_in_parts(stack, solve, megabytes)
         first = 0
         for image in images:
             part = slice(first, first + len(image.kspace))
             deviations = None if both.deviations is None else both.deviations[part]
             image.outcome = Outcome(both.images[part], deviations, both.notes[part], both.warnings[part])
             first = part.stop
-        self._left -= len(images)
-        self._spent += time.monotonic() - start
+        self._budget.spent(len(images), time.monotonic() - start)
 
     def _arrays(self, work: _Work) -> Iterator[ImageArray]:
         """The image array of a bit; a second one of standard deviations where there are several samples."""

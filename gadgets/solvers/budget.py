@@ -10,6 +10,8 @@ from priors.rules.rule import RULES
 from priors.settings import ReconstructionSettings
 
 FEWEST_STEPS = 8  # of the few-step rule: with fewer l1_wavelet is the better image
+STEPS_IN_TIME = 0.9  # fraction of a time that is planned for steps
+MORE_IMAGES = 7  # that may come besides those at hand, until as many were reconstructed; if the header announces them
 ENOUGH = 0.5  # fraction of the steps after which a stopped sampler's estimate is better than l1_wavelet
 
 
@@ -32,7 +34,7 @@ def affordable(
     if step_s is None or rule != "few_step" or not math.isfinite(seconds):
         return (settings, "") if seconds > 0 else (None, "")
     wanted = settings.steps or RULES[rule].steps
-    possible = int(0.9 * seconds / step_s)
+    possible = int(STEPS_IN_TIME * seconds / step_s)
     if possible >= wanted * settings.samples:
         return settings, ""
     if possible >= 2 * wanted:
@@ -45,6 +47,52 @@ def affordable(
     text += " and " if text and settings.samples > 1 else ""
     text += f"one sample instead of {settings.samples}" if settings.samples > 1 else ""
     return fewer, f"{text}, to keep time_budget_s"
+
+
+class ScanBudget:
+    """The time of a scan, shared over its images: those at hand and those that are likely to come.
+
+    A survey says how many will come. In a stream, header limits are a hint: no more are reckoned with than have come so
+    far (MORE_IMAGES at first), so that images that never come get no share.
+
+    Parameters
+    ----------
+    seconds : time of the scan; infinite for no limit
+    announced : number of images by the header
+    known : number of images by a survey; None in a stream
+    """
+
+    def __init__(self, seconds: float, announced: int, known: int | None = None) -> None:
+        self._left, self._announced, self._known = seconds, announced, known
+        self._done = 0
+
+    def share(self, images: int, at_hand: int, least: float = 0.0) -> float:
+        """Seconds for the next images.
+
+        Parameters
+        ----------
+        images : how many they are
+        at_hand : how many wait, these among them
+        least : seconds that they need to be of use; they get it as long as there is time
+        """
+        left = max(self._left, 0.0)
+        if math.isinf(left):
+            return left
+        return min(left, max(left * images / self._to_come(at_hand), least))
+
+    def spent(self, images: int, seconds: float) -> None:
+        """Images were reconstructed, in so many seconds."""
+        self._left -= seconds
+        self._done += images
+
+    def _to_come(self, at_hand: int) -> int:
+        """Images that are likely to come, those at hand among them."""
+        if self._known is not None:
+            return max(self._known - self._done, at_hand)
+        announced = self._announced - self._done
+        if announced < at_hand:  # the header is wrong
+            return at_hand + self._done
+        return min(announced, at_hand + max(self._done, MORE_IMAGES))
 
 
 class StopClock:

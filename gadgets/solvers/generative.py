@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gadgets.solvers.budget import ENOUGH, StopClock, affordable
+from gadgets.solvers.budget import ENOUGH, FEWEST_STEPS, STEPS_IN_TIME, StopClock, affordable
 from gadgets.solvers.loading import load
 from gadgets.solvers.outcome import Outcome, Problems, combine_coils, combine_sets
 from gadgets.solvers.self_training import SelfTraining
@@ -152,6 +152,15 @@ class GenerativeSolver:
         except _FAILURES as error:
             log.info("traceback", exc_info=error)
             return self._settings.data_consistency, f"not known: {one_line(error)}"
+
+    def least(self, problems: int) -> float:
+        """Seconds that so many problems need for images that are better than a classical method's, by the pace so far.
+
+        0 before it is known.
+        """
+        steps = self._settings.steps or RULES[self._rule].steps
+        enough = min(FEWEST_STEPS, steps) if self._rule == "few_step" else ENOUGH * steps
+        return (enough + 1) * (self._step_s or 0.0) * problems / STEPS_IN_TIME
 
     def begin(self, deadline: float, problems: int, choice: tuple[DataStepName, str]) -> None:
         """The next `problems` problems must be done by `deadline` (time.monotonic), with a choice of `choose`."""

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from gadgets.solvers import budget
-from gadgets.solvers.budget import StopClock, affordable
+from gadgets.solvers.budget import ScanBudget, StopClock, affordable
 from priors.settings import ReconstructionSettings
 
 WANTED = ReconstructionSettings(samples=8, steps=10)
@@ -52,3 +52,39 @@ def test_stops_before_the_deadline_or_as_soon_as_half_cannot_be_reached(
         if stop():
             break
     assert done == asked
+
+
+def test_images_that_never_come_get_no_share() -> None:
+    budget = ScanBudget(3240.0, announced=10000)
+    assert budget.share(1, 1) >= 400
+    budget.spent(1, 5.0)
+    assert budget.share(1, 1) >= 400
+
+
+def test_a_header_that_is_right_shares_evenly() -> None:
+    budget = ScanBudget(60.0, announced=4)
+    for _ in range(4):
+        assert budget.share(1, 1) == pytest.approx(15.0)
+        budget.spent(1, 15.0)
+
+
+def test_a_survey_is_shared_evenly_however_long() -> None:
+    budget = ScanBudget(3240.0, announced=1, known=10000)
+    assert budget.share(1, 1) == pytest.approx(0.324)
+    assert budget.share(1, 1, least=2.0) == 2.0  # as long as there is time each gets what makes it useful
+    budget.spent(9000, 3239.0)
+    assert budget.share(1, 1, least=2.0) == 1.0
+
+
+def test_a_header_that_announces_too_few() -> None:
+    budget = ScanBudget(80.0, announced=1)
+    assert budget.share(1, 1) == 80.0
+    budget.spent(1, 20.0)
+    assert budget.share(1, 1) == pytest.approx(30.0)
+    assert budget.share(2, 4) == pytest.approx(60 * 2 / 5)
+
+
+def test_no_limit() -> None:
+    budget = ScanBudget(math.inf, announced=10000)
+    budget.spent(1, 5.0)
+    assert budget.share(1, 1) == math.inf
