@@ -31,6 +31,7 @@ from gadgets.buffers import (
 from gadgets.image_headers import image_header, recon_steps
 from gadgets.images import DEVIATION, DEVIATION_SERIES, NOISE, NOISE_NAME, SCALE_RATIO
 from gadgets.numbering import Numbers
+from gadgets.pixel_scale import MOST_WITHOUT_SIGNAL, PixelScale, has_signal
 from gadgets.placed_readouts import checked_readouts
 from gadgets.solvers.budget import ScanBudget
 from gadgets.solvers.classical import METHODS
@@ -48,8 +49,6 @@ from priors.signal.scale import image_scale
 log = logging.getLogger("genrecon")
 
 HIGHEST_INDEX = 2**16 - 1  # that the header of an image holds
-FULL_SCALE = 32000.0  # pixel values above this are kept out of, they would be cut on their way to 16 bit
-DEVIATION_GAIN = 16  # standard deviations are small: this many times the pixel scale of the images
 
 
 @dataclass
@@ -173,13 +172,14 @@ class GenerativeRecon(Gadget):
         image_series: int = parameter(0, "added to the images' series index", minimum=0, maximum=60000)
         intensity: float = parameter(
             2048.0,
-            "pixel value of the first image's 99.9th percentile; 0 leaves intensities alone",
+            "pixel value of the 99.9th percentile of the first image with signal (genrecon replay: of the brightest); "
+            "0 leaves intensities alone",
             minimum=0.0,
             maximum=16000.0,
         )
         pixel_scale: float = parameter(
             0.0,
-            "what images are multiplied by instead, for slices that are reconstructed apart; 0: by intensity",
+            "what all images of the scan are multiplied by instead; 0: by intensity",
             minimum=0.0,
         )
 
@@ -206,7 +206,8 @@ class GenerativeRecon(Gadget):
             self._solver, self._settings = METHODS[self.parameters.method].solver(self.parameters, self.name)
 
     def process(self, items: Iterator[Any]) -> Iterator[Any]:
-        self._scale: float | None = self.parameters.pixel_scale or None
+        self._scale = PixelScale(self.name, self.parameters.intensity, self.parameters.pixel_scale)
+        self._unscaled: list[_Work] = []
         self._numbers: dict[int, Numbers] = {}  # of the images of each series
         self._budget = ScanBudget(self.parameters.time_budget_s or math.inf, self._announced(), self._known())
         waiting: list[_Work] = []
@@ -220,7 +221,7 @@ class GenerativeRecon(Gadget):
             if sum(len(work.images) for work in waiting) >= self.parameters.slices_at_once:
                 yield from self._done(waiting)
                 waiting = []
-        yield from self._done(waiting)
+        yield from self._done(waiting, last=True)
 
     def _announced(self) -> int:
         return expected_images(self.header, self.parameters.average)
@@ -253,7 +254,7 @@ class GenerativeRecon(Gadget):
                     images.append(_Image(place, counters, kspace_problems(part), sampled(part), maps, level))
         return _Work(space, bit, data, headers, all_maps.shape[4], images)
 
-    def _done(self, works: list[_Work]) -> Iterator[ImageArray]:
+    def _done(self, works: list[_Work], last: bool = False) -> Iterator[ImageArray]:
         """Reconstruct what was collected, images of one size together."""
         groups: dict[tuple[torch.Size, torch.Size, str], list[_Image]] = {}
         for work in works:
@@ -267,8 +268,23 @@ class GenerativeRecon(Gadget):
         for group in groups.values():
             self._solve(group, at_hand)
             at_hand -= len(group)
-        for work in works:
+        self._unscaled += works
+        if not self._scale.known and not self._scaled_by_signal() and not last:
+            count = sum(len(work.images) for work in self._unscaled)
+            if count < MOST_WITHOUT_SIGNAL:
+                return  # images of noise, until one of signal gives the scale
+        for work in self._unscaled:
             yield from self._arrays(work)
+        self._unscaled = []
+
+    def _scaled_by_signal(self) -> bool:
+        """Take the pixel scale from the first image that holds signal, if there is one."""
+        images = (image for work in self._unscaled for image in work.images)
+        image = next((image for image in images if has_signal(image.kspace, image.mask)), None)
+        if image is None or image.outcome is None:
+            return False
+        self._scale.take(image.outcome.images)
+        return self._scale.known
 
     def _solve(self, images: list[_Image], at_hand: int) -> None:
         """Reconstruct images of one size, of `at_hand` that wait, within their share of the time budget."""
@@ -314,10 +330,10 @@ class GenerativeRecon(Gadget):
         for image in work.images:
             outcome = image.outcome
             assert outcome is not None
-            pixels, scale = outcome.images, self._intensity_scale(outcome.images)
+            pixels, scale = outcome.images, self._scale.of(outcome.images)
             if what:
                 pixels = torch.zeros(pixels.shape) if outcome.deviations is None else outcome.deviations
-                scale = self._held(pixels, DEVIATION_GAIN * scale)
+                scale = self._scale.of_deviations(pixels)
             n, s, loc = image.place
             array[:, :, :, 0, n, s, loc] = image_from_problems(pixels * (scale / gain), is_3d(work.data))
             header = image_header(work.headers[:, :, n, s, loc], bit.data, self.header, space)
@@ -327,31 +343,6 @@ class GenerativeRecon(Gadget):
             headers[n, s, loc] = header
             metas[loc, s, n] = self._meta(work, header, scale, what, image)
         return ImageArray(array, headers, [metas[place] for place in sorted(metas)], None, None)
-
-    def _intensity_scale(self, images: Tensor) -> float:
-        """One factor for the whole scan, taken from its first image; halved for an image that 16 bit cannot hold."""
-        if not self.parameters.intensity:
-            return 1.0
-        magnitude = images.abs().flatten()
-        if self._scale is None:
-            rank = max(1, round(0.999 * magnitude.numel()))
-            level = float(magnitude.kthvalue(rank).values)
-            if not level:
-                return 1.0
-            self._scale = self.parameters.intensity / level
-        scale = self._held(images, self._scale)
-        if scale < self._scale:
-            log.warning(
-                "%s: an image is far brighter than the first one; its pixel scale is smaller (see RescaleSlope)",
-                self.name,
-            )
-        return scale
-
-    @staticmethod
-    def _held(images: Tensor, scale: float) -> float:
-        """The scale, halved until 16 bit hold the images times it."""
-        peak = float(images.abs().max()) * scale
-        return scale / 2 ** max(0, math.ceil(math.log2(peak / FULL_SCALE))) if peak else scale
 
     def _meta(self, work: _Work, header: ismrmrd.ImageHeader, scale: float, what: str, image: _Image) -> str:
         sampling = work.bit.data.sampling

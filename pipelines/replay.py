@@ -27,6 +27,7 @@ from pipelines.evaluation.distribute import DaskReplay
 from pipelines.info import describe_scan
 from pipelines.noise.sources import choose_noise
 from pipelines.raw import RawScan
+from pipelines.scan_scale import set_pixel_scale
 from pipelines.staging import staged_folder
 from pipelines.wire import reconstruct_remotely
 
@@ -134,6 +135,7 @@ def replay(
             chain.noise = replace(chain.noise, name="")
         if chain.noise:
             result.noise = ", ".join(filter(None, (chain.noise.text, chain.noise.name)))
+        set_pixel_scale(chain, scan)
         survey = scan.survey()
         digest = ScanDigest()
         lines = _counted(digest.watch(scan.acquisitions()), result, progress)

@@ -21,6 +21,7 @@ from gadgets.stream.logs import collected_warnings
 from pipelines.chain import Chain
 from pipelines.noise.sources import choose_noise
 from pipelines.raw import RawScan
+from pipelines.scan_scale import set_pixel_scale
 
 CONNECT_TIMEOUT_S = 10.0  # for the scheduler's answer
 
@@ -97,6 +98,8 @@ class DaskReplay:
                     node.properties[name] = str(Path(node.properties[name]).expanduser().absolute())
         with RawScan(raw, group) as scan:
             chosen_noise = choose_noise(scan, noise) if chain.prewhitens else None
+            chain.noise = chosen_noise
+            set_pixel_scale(chain, scan)
             heads = _heads(scan)
             last = {head.idx.slice: index for index, head in enumerate(heads) if _is_imaging(head)}
             # In the order in which a replay finishes them: that of their last lines.

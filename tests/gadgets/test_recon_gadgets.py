@@ -11,8 +11,9 @@ from gadgetron.types import ImageArray, ReconData
 from gadgetron.types.recon_data import ReconBit
 
 from gadgets.buffers import averaged, filled, replace_data
-from gadgets.generative_recon import FULL_SCALE, GenerativeRecon
+from gadgets.generative_recon import GenerativeRecon
 from gadgets.images import SCALE_RATIO, meta_of, meta_values
+from gadgets.pixel_scale import FULL_SCALE
 from gadgets.reconstruction import Reconstruction
 from gadgets.stream import ReconError
 from tests.gadgets.scans import buffered, run

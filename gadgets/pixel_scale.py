@@ -1,0 +1,94 @@
+"""One pixel scale for all images of a scan, so that clients that read no slope see them on one scale, too."""
+
+from __future__ import annotations
+
+import logging
+import math
+
+import torch
+from torch import Tensor
+
+log = logging.getLogger("genrecon")
+
+FULL_SCALE = 32000.0  # pixel values above this are kept out of, they would be cut on their way to 16 bit
+DEVIATION_GAIN = 16  # standard deviations are small: this many times the pixel scale of the images
+MOST_WITHOUT_SIGNAL = 16  # images of noise that wait for one with signal
+CENTRE = 5  # samples of the centre of k-space along each axis
+SIGNAL = 8.0  # mean energy there over the median of all samples: 1 to 2 for noise, hundreds for an object
+
+
+class PixelScale:
+    """What the images of a scan are multiplied by.
+
+    In a stream it is taken from the first image that holds signal: its 99.9th percentile gets the value `intensity`,
+    which leaves room for images 16 times as bright. Images of noise that come before wait for it. An image that does
+    not fit has its scale halved until it does, with a warning.
+
+    Parameters
+    ----------
+    name : of the gadget, for warnings
+    intensity : pixel value of the 99.9th percentile; 0 leaves intensities alone
+    given : the scale, where it is known before; 0 if not
+    """
+
+    def __init__(self, name: str, intensity: float, given: float) -> None:
+        self._name = name
+        self._intensity = intensity
+        self._scale: float | None = given or None if intensity else 1.0
+        self._warned: set[str] = set()
+
+    @property
+    def known(self) -> bool:
+        return self._scale is not None
+
+    def take(self, images: Tensor) -> None:
+        """Take the scale from the magnitude of images that are not all zero."""
+        magnitude = images.abs().flatten()
+        rank = max(1, round(0.999 * magnitude.numel()))
+        level = float(magnitude.kthvalue(rank).values)
+        if level:
+            self._scale = self._intensity / level
+
+    def of(self, images: Tensor) -> float:
+        """The scale of images; the scan's, unless 16 bit cannot hold them at that."""
+        if not self._intensity:
+            return 1.0
+        if self._scale is None:
+            self.take(images)
+        return 1.0 if self._scale is None else self._held(images, self._scale, "an image is")
+
+    def of_deviations(self, deviations: Tensor) -> float:
+        """The scale of standard deviations."""
+        return self._held(deviations, DEVIATION_GAIN * (self._scale or 1.0), "standard deviations are")
+
+    def _held(self, images: Tensor, scale: float, what: str) -> float:
+        """The scale, halved until 16 bit hold the images times it."""
+        peak = float(images.abs().max()) * scale
+        halvings = max(0, math.ceil(math.log2(peak / FULL_SCALE))) if peak else 0
+        if halvings and self._scale is not None and what not in self._warned:
+            self._warned.add(what)
+            log.warning(
+                "%s: %s too bright for the scan's pixel scale and stored on a smaller one (see RescaleSlope); set "
+                "property pixel_scale to %.2g for one scale",
+                self._name,
+                what,
+                self._scale / 2**halvings,
+            )
+        return scale / 2**halvings
+
+
+def has_signal(kspace: Tensor, mask: Tensor) -> bool:
+    """Whether k-space holds an object, not only noise: its centre has far more energy than most of its samples.
+
+    Parameters
+    ----------
+    kspace : complex (batch, coil, y, x)
+    mask : bool (batch or 1, y, x), which samples were measured
+    """
+    energy = kspace.abs().square().sum(dim=(0, 1))
+    measured = mask.any(0)
+    middle = [slice(max(n // 2 - CENTRE // 2, 0), n // 2 + CENTRE // 2 + 1) for n in energy.shape]
+    centre = energy[middle[0], middle[1]][measured[middle[0], middle[1]]]
+    if not len(centre):
+        return bool(energy.any())
+    return bool(centre.mean() > SIGNAL * torch.median(energy[measured]))
