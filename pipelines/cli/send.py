@@ -34,7 +34,7 @@ def send(
 ) -> None:
     """Send a scan to a server, Gadgetron's or `genrecon serve`, and count its images.
 
-    The exit code is 1 when the server reports an error, stays silent, or sends no image.
+    The exit code is 1 when the server reports an error, stays silent, or sends no image of a scan.
     """
     from pipelines.raw.standard_input import raw_file
     from pipelines.send import send as run
@@ -57,6 +57,9 @@ def send(
         print_warning(f"warning: {text}")
     for text in result.texts:
         errors.print(escape(text))
+    if not result.images:
+        print_line("a noise measurement: no image is due")
+        return
     print_line(
         f"{result.images} images, the first after {result.first_image_s:.2f} s, the last after "
         f"{result.last_image_s:.2f} s"
