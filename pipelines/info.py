@@ -127,8 +127,11 @@ def _acquisitions(heads: Any, header: Any) -> list[tuple[str, str]]:
     lengths = {name: len(np.unique(counters[name])) for name in COUNTERS}
     loops = [f"{length} {name}s" for name, length in lengths.items() if length > 1]
     rows.append(("loops", ", ".join(loops) or "one image"))
-    matrix = header.encoding[0].encodedSpace.matrixSize
+    spaces, lines = np.unique(imaging["encoding_space_ref"], return_counts=True)
+    space = int(spaces[lines.argmax()])  # of most lines
+    imaging = imaging[imaging["encoding_space_ref"] == space]
+    matrix = header.encoding[min(space, len(header.encoding) - 1)].encodedSpace.matrixSize
     encodings = matrix.y * matrix.z
-    measured = len(np.unique(counters[["kspace_encode_step_1", "kspace_encode_step_2"]]))
+    measured = len(np.unique(imaging["idx"][["kspace_encode_step_1", "kspace_encode_step_2"]]))
     rows.append(("sampling", f"{measured} of {encodings} phase encodings ({encodings / measured:.2f}-fold)"))
     return rows

@@ -1,6 +1,6 @@
 """Raw data: files of measurements, read block by block, and checked."""
 
-from pipelines.raw.checks import AcquisitionChecker, check_header, field_of_view_doubts
+from pipelines.raw.checks import AcquisitionChecker, check_header, field_of_view_doubts, trajectory_problem
 from pipelines.raw.header import Header, read_header
 from pipelines.raw.measurements import Measurement
 from pipelines.raw.scan import RawScan, file_and_group, measurements
@@ -15,4 +15,5 @@ __all__ = [
     "file_and_group",
     "measurements",
     "read_header",
+    "trajectory_problem",
 ]

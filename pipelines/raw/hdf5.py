@@ -104,7 +104,9 @@ class Hdf5Scan:
             ):
                 found.append(group)
 
-        self._file.visititems(look)
+        for name in self._file:  # links, too, which visititems does not follow
+            look(name, self._file.get(name))
+        self._file.visititems(lambda name, group: look(name, group) if "/" in name else None)
         if "xml" in self._file or _is_table(self._file.get("data")):
             found.insert(0, self._file["/"])
         if not found:

@@ -21,6 +21,7 @@ from gadgets.twins import BucketToBufferGadget
 from gadgets.twins.bucket_to_buffer import BUFFER_COUNTERS
 from gadgets.twins.field_of_view import adjustment_steps
 from pipelines.chain import Chain
+from pipelines.raw import trajectory_problem
 
 # Measured: `python -m benchmarks.serve memory` compares the estimate with what a server takes.
 ARRAY_COPIES = 8  # most copies of a slice or volume in a chain: buffers, calibration, maps, images
@@ -103,7 +104,7 @@ class MemoryEstimate:
         self._samples = _largest_property(chain, ("samples",), 1)
         self._kernel = _largest_property(chain, ("kernel", "kernel_3d", "window"), 6)
         self._kept_maps = _largest_property(chain, ("map_sets",), 1) if slices_come_again(header) else 0
-        self._spaces = [_space_of(number, encoding) for number, encoding in enumerate(header.encoding)]
+        self._spaces = [_space_of(header, number) for number in range(len(header.encoding))]
         self._counters = {name: _Range() for name in _counters_together(chain)}
         for name, counter in self._counters.items():
             for encoding in header.encoding:
@@ -175,8 +176,11 @@ class MemoryEstimate:
             )
 
 
-def _space_of(number: int, encoding: Any) -> _Space:
+def _space_of(header: Any, number: int) -> _Space:
     """Sizes of an encoding. Raises ReconError for fields of view out of all proportion."""
+    encoding = header.encoding[number]
+    if trajectory_problem(header, number):  # its lines are left out
+        return _Space(pixels=1, uncropped_pixels=1, plane_pixels=1, separate=False)
     encoded, recon = encoding.encodedSpace, encoding.reconSpace
     matrices = _xyz(encoded.matrixSize), _xyz(recon.matrixSize)
     shape = (matrices[1][0], *matrices[0][1:])  # readout oversampling is removed before
