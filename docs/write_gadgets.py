@@ -14,6 +14,7 @@ from gadgets.coil_compression import CoilCompression  # noqa: E402
 from gadgets.dicom_output import DicomOutput  # noqa: E402
 from gadgets.espirit import Espirit  # noqa: E402
 from gadgets.generative_recon import GenerativeRecon  # noqa: E402
+from gadgets.image_lines import ImageLines  # noqa: E402
 from gadgets.reconstruction import Reconstruction  # noqa: E402
 from gadgets.solvers.methods import all_methods, options_of  # noqa: E402
 from gadgets.stream import Gadget  # noqa: E402
@@ -33,7 +34,10 @@ files, hosts or later scans: a chain that a client sends to `genrecon serve` may
   the fully sampled centre of k-space. A scan that has neither gets its centre completed by low rank; its images carry
   a warning in their meta attributes and DICOM comments.
 - Two map sets (the shipped chains' setting) hold anatomy larger than the field of view.
-- Navigator, dummy and feedback lines are left out. Scans with reversed lines (EPI) are refused.
+- Readouts that are no line of an image (navigators, phase stabilization, feedback, dummies ...) are left out and
+  counted. Lines read backwards are turned round and brought into the phase of the others, from phase correction
+  readouts or from the data. EPI is refused. In process `ImageLines` below does it at the head of every chain; on a
+  real Gadgetron put it first in the stream for such scans, else the gadgets repair in the buffers what can be.
 - The slices of an interleaved scan are complete only at its end; until then all of them are in memory.
 """
 TWIN_HEAD = """
@@ -88,7 +92,7 @@ def gadgets_page() -> str:
         page += f"| `{name}` | {', '.join(f'`{option}`' for option in options_of(name)) or 'none'} |\n"
     page += _section(Reconstruction)
     page += "\nProperties are `member.property` of " + ", ".join(f"`{name}`" for name in Reconstruction.members) + ".\n"
-    page += _section(DicomOutput)
+    page += _section(DicomOutput) + _section(ImageLines)
     return page + TWIN_HEAD + "".join(_section(twin, "###") for twin in TWINS.values())
 
 

@@ -213,6 +213,11 @@ def counts_text(kinds: Counter[str]) -> str:
     return f"{counts} readout{'s' * (kinds.total() != 1)}"
 
 
+def left_out_text(kinds: Counter[str]) -> str:
+    """Text such as "1 navigator readout is left out"."""
+    return f"{counts_text(kinds)} {'is' if kinds.total() == 1 else 'are'} left out"
+
+
 def kinds() -> dict[str, int]:
     """The bits of the flags of each kind of readouts, by its name."""
     bits: dict[str, int] = {}

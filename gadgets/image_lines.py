@@ -14,11 +14,11 @@ import numpy as np
 from gadgets.acquisition_flags import (
     FLAGS,
     Use,
-    counts_text,
     is_noise,
     is_phase_correction,
     is_reversed,
     kind_left_out,
+    left_out_text,
     undefined_flags,
 )
 from gadgets.acquisitions import encoding_of, with_data
@@ -89,7 +89,7 @@ class ImageLines(Gadget):
         if references.used:
             del left_out[PHASE_CORRECTION]
         if left_out:
-            log.warning("%s: %s are left out", self.name, counts_text(left_out))
+            log.warning("%s: %s", self.name, left_out_text(left_out))
         for number, count in undefined.items():
             log.warning(
                 "%s: %d lines have flag %d, which the ISMRMRD standard does not define; it is ignored",

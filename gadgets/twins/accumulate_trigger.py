@@ -13,12 +13,12 @@ from gadgetron.types import AcquisitionBucket
 from gadgetron.types.acquisition_bucket import AcquisitionBucketStats
 
 from gadgets.acquisition_flags import (
-    counts_text,
     is_calibration,
     is_calibration_only,
     is_for_images,
     is_noise,
     kind_left_out,
+    left_out_text,
 )
 from gadgets.acquisitions import COUNTERS, counter_of
 from gadgets.stream import Gadget, parameter
@@ -135,7 +135,7 @@ class AcquisitionAccumulateTriggerGadget(Gadget):
         for text in ends.doubts():
             log.warning("%s: %s", self.name, text)
         if left_out:
-            log.warning("%s: %s are left out", self.name, counts_text(left_out))
+            log.warning("%s: %s", self.name, left_out_text(left_out))
         if late:
             log.warning(
                 "%s: %d calibration lines came after their slice was complete and are left out; set its property "

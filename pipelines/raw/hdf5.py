@@ -14,7 +14,7 @@ import ismrmrd
 import numpy as np
 from ismrmrd.hdf5 import acquisition_header_dtype
 
-from gadgets.acquisition_flags import COMPRESSED, is_compressed
+from gadgets.acquisition_flags import COMPRESSED, is_compressed, kind_left_out
 from gadgets.stream import ReconError
 from pipelines.raw.file_kinds import format_of
 from pipelines.raw.header import protocol_name
@@ -169,7 +169,7 @@ class Hdf5Scan:
         if values.size and not head.active_channels and not head.number_of_samples:
             self._complete(head, values.size // 2)
         coils, samples = head.active_channels, head.number_of_samples
-        if not values.size or values.size != 2 * coils * samples:
+        if not (values.size or kind_left_out(head)) or values.size != 2 * coils * samples:
             raise ReconError(
                 f"{self.path}: acquisition {index} holds {values.size / 2:g} samples, its header says {coils} coils x "
                 f"{samples}; convert the raw data again"

@@ -12,15 +12,16 @@ from raw_files import MARKER, header, kspace, line, lines, marker, noise, pixels
 from gadgets.image_lines import TURNED, ImageLines
 from gadgets.polarity import PolarityPhase
 from gadgets.stream import ReconError
+from pipelines.chain import shipped_xml
 
 REVERSE, CORRECTION = ismrmrd.ACQ_IS_REVERSE, ismrmrd.ACQ_IS_PHASECORR_DATA
 NAVIGATOR, LAST_IN_SLICE = ismrmrd.ACQ_IS_NAVIGATION_DATA, ismrmrd.ACQ_LAST_IN_SLICE
 KSPACE = kspace()
 
 
-def through(items, text=None):
+def through(items, text=None, **properties):
     gadget = ImageLines()
-    gadget.configure(ismrmrd.xsd.CreateFromDocument((text or header()).encode()), {})
+    gadget.configure(ismrmrd.xsd.CreateFromDocument((text or header()).encode()), properties)
     return list(gadget.process(iter(items)))
 
 
@@ -127,13 +128,13 @@ def test_phase_correction_of_one_polarity_is_of_no_use_and_told(caplog):
     with caplog.at_level(logging.WARNING, "genrecon"):
         found = through([references(0.4, 0.5)[0], *alternating(0.4, 0.5)])
     assert found[1].is_flag_set(TURNED)
-    assert caplog.messages == ["ImageLines: 1 phase correction readout are left out"]
+    assert caplog.messages == ["ImageLines: 1 phase correction readout is left out"]
 
 
 def test_phase_correction_that_was_used_is_not_told(caplog):
     with caplog.at_level(logging.WARNING, "genrecon"):
         through([*references(0.4, 0.5), *alternating(0.4, 0.5), line(noise(), 0, flags=[NAVIGATOR])])
-    assert caplog.messages == ["ImageLines: 1 navigator readout are left out"]
+    assert caplog.messages == ["ImageLines: 1 navigator readout is left out"]
 
 
 def test_flags_of_the_end_go_to_the_line_before():
@@ -161,6 +162,30 @@ def test_a_line_that_ends_its_slice_is_not_held_back():
 
     next(gadget.process(source()))
     assert not taken
+
+
+def test_lines_for_a_real_gadgetron_are_not_turned_round():
+    own = line(KSPACE[:, 3], 3, flags=[REVERSE])
+    (found,) = through([*references(0.4, 0.5), own], turn_round="false")
+    assert found is own
+
+
+def test_readouts_without_samples_are_left_out_like_others(plain, tmp_path):
+    empty = line(np.zeros((4, 0)), 0, flags=[ismrmrd.ACQ_IS_DUMMYSCAN_DATA])
+    result, (image,) = replay(write(tmp_path / "scan.h5", (header(), [empty, *lines(KSPACE)])), tmp_path / "out")
+    np.testing.assert_array_equal(pixels(image), plain)
+    assert "ImageLines: 1 dummy readout is left out" in result.warnings
+
+
+def test_a_chain_that_has_the_gadget_turns_lines_round_once(plain, tmp_path):
+    gadget = '<external><execute name="gadgets.image_lines" target="ImageLines" type="python"/></external>'
+    chain = tmp_path / "chain.xml"
+    chain.write_text(shipped_xml("cg_sense").decode().replace("<stream>", f"<stream>{gadget}"))
+    measured = [line(backwards(KSPACE[:, y]), y, flags=[REVERSE]) for y in range(64)]
+    raw = write(tmp_path / "scan.h5", (header(), measured))
+    _, (image,) = replay(raw, tmp_path / "out", config=str(chain), processes=True)
+    assert marker(image) == pytest.approx(MARKER, abs=0.05)
+    assert error(image, plain) < 1e-6
 
 
 def test_flags_that_the_standard_does_not_define_are_told(caplog):

@@ -14,7 +14,7 @@ import ismrmrd
 import pytest
 from gadgetron.external import constants
 
-from gadgets.stream import PeerGone
+from gadgets.stream import PeerGone, ReconError
 from pipelines.raw import RawScan
 from pipelines.server.intake import ScanReader
 from pipelines.server.listener import Server
@@ -177,6 +177,23 @@ def test_a_client_that_ends_its_half_too_early_gets_an_error(unfinished: bytes) 
         sock.shutdown(socket.SHUT_WR)
         found = answer(sock)
     assert b"ERROR: the client closed the connection before its CLOSE message" in found and found.endswith(CLOSE)
+
+
+def test_compressed_acquisitions_are_refused() -> None:
+    """The bytes after the header of one are of another layout."""
+    start = struct.calcsize("<H")
+    head = ismrmrd.AcquisitionHeader.from_buffer_copy(acquisition_of(64)[start:])
+    head.set_flag(ismrmrd.ACQ_COMPRESSION2)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        reader = ScanReader(theirs, LIMITS, constants.GADGET_MESSAGE_ISMRMRD_ACQUISITION)
+        ours.sendall(bytes(head) + struct.pack("<I", 3) + b"abc")
+        reader.start()
+        try:
+            with pytest.raises(ReconError, match=r"acquisition 0 is compressed \(a flag ACQ_COMPRESSION\)"):
+                list(reader)
+        finally:
+            reader.stop()
 
 
 def test_a_client_that_dies_while_the_queue_is_full_is_noticed() -> None:
