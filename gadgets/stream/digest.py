@@ -14,6 +14,8 @@ from gadgetron.types import ImageArray, ReconData
 CHAIN_DIGEST = "GenreconChain"  # meta attribute of images: digest of the settings of the gadgets that made them
 SCAN_DIGEST = "GenreconScan"  # meta attribute of images: digest of the raw data of their scan
 
+SAMPLES_OF_A_LINE = 32  # of those of a line, in the digest of a buffer
+
 Settings = Sequence[tuple[str, Mapping[str, Any]]]  # gadget class and what is set in it, in the order of the chain
 
 
@@ -38,9 +40,9 @@ def with_digests(item: Any, digests: Mapping[str, str]) -> Any:
 class BufferDigest:
     """Digest of the first buffers of a scan, for a gadget in a process of its own.
 
-    A real Gadgetron's Python gadgets do not see the raw lines that `gadgets.scan_digest` takes: the UIDs of DICOM files
-    that its own chain writes differ from those of `genrecon replay` and `genrecon serve` where the header has no IDs.
-    They are the same at every replay on that server. Three digits of each line's energy count: the last bits of
+    A real Gadgetron's Python gadgets do not see the raw lines that `gadgets.scan_digest` takes: UIDs derived for DICOM
+    files that its own chain writes differ from those of `genrecon replay` and `genrecon serve`. They are the same at
+    every replay on that server. Three digits of each line's energy, of some of its samples, count: the last bits of
     prewhitened data may depend on the machine.
     """
 
@@ -60,6 +62,7 @@ def _buffer_digest(item: ReconData) -> str:
     measured = False
     for bit in item.bits:
         data = bit.data.data  # RO, E1, E2, CHA, N, S, LOC
+        data = data[:: max(len(data) // SAMPLES_OF_A_LINE, 1)]
         coils = (data[:, :, :, channel] for channel in range(data.shape[3]))
         energy = sum((np.square(part.real) + np.square(part.imag)).sum(0, dtype=np.float64) for part in coils)
         total = float(np.sum(energy))

@@ -150,12 +150,20 @@ def test_echoes_are_volumes_of_their_own(vendor: str, tmp_path: Path) -> None:
         assert_each_found(places(image, image.get_fdata()), stack.markers)
 
 
-@pytest.mark.parametrize("vendor", ["SIEMENS", "GE MEDICAL SYSTEMS"])
-def test_repetitions_are_volumes_of_one_series(vendor: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("counter", "vendor"),
+    [
+        ("repetition", "SIEMENS"),
+        ("repetition", "GE MEDICAL SYSTEMS"),
+        ("phase", "GE MEDICAL SYSTEMS"),
+        ("set", "Philips"),
+    ],
+)
+def test_repetitions_are_volumes_of_one_series(counter: str, vendor: str, tmp_path: Path) -> None:
     stack = stack_of(3)
-    header = raw_files.header(limits={"slice": (0, 2, 0), "repetition": (0, 3, 0)})
+    header = raw_files.header(limits={"slice": (0, 2, 0), counter: (0, 3, 0)})
     scales = (1.0, 0.8, 0.6, 0.4)
-    lines = [line for n, scale in enumerate(scales) for line in stack.lines((2, 0, 1), scale, repetition=n)]
+    lines = [line for n, scale in enumerate(scales) for line in stack.lines((2, 0, 1), scale, **{counter: n})]
     (image,) = valid_nifti(tmp_path, header, lines, vendor)
     assert image.shape == (64, 64, 3, 4)
     volumes = np.moveaxis(image.get_fdata(), 3, 0)
