@@ -19,7 +19,7 @@ from tests.gadgets.dicom.filled_headers import MARKS, NUMBER, TEXT, UID, filled
 META = {
     key: [f"{TEXT} meta", f"{TEXT}={TEXT}"]
     for name, keys in vars(attributes).items()
-    if name.endswith("_KEYS") and name != "WARNING_KEYS"  # warnings are texts of this package's gadgets
+    if name.endswith("_KEYS") and name not in ("WARNING_KEYS", "NOISE_KEYS")  # texts of this package's own
     for key in keys
 } | {"GADGETRON_SeriesDescription": TEXT, "PatientName": TEXT, TEXT: "1"}
 
