@@ -129,7 +129,7 @@ def test_raw_files(tmp_path):
         tmp_path / "half.h5",
         simulate(SimulationSettings(matrix=(40, 40, 1), coils=4, sampling="uniform", acceleration=2)),
     )
-    with pytest.raises(ReconError, match=r"half\.h5: \d+% of its k-space is sampled"):
+    with pytest.raises(ReconError, match=r"half\.h5, slice 0: \d+% of its k-space is sampled"):
         BenchmarkCases((tmp_path / "half.h5",)).cases()
 
 
