@@ -37,13 +37,8 @@ def is_right(dataset: Any, within: float = TENTH_OF_A_PIXEL) -> bool:
 
 # Names of tests of faults that are not corrected yet, and what they wait for. Take the line out with the fault.
 FAULTS = {
-    "test_centre_of_the_readout_left_at_zero": "point 3",
-    "test_echoes_read_backwards": "point 8",
     "test_limits_beyond_the_encoded_matrix": "point 3",
-    "test_encoded_space_without_the_oversampling": "point 3",
     "test_encoded_matrix_of_another_scan": "points 3 and 7",
-    "test_two_partitions_of_a_slice": "point 3",
-    "test_partial_echo_filled_with_zeros_and_discarded": "point 3",
     "test_field_of_view_of_the_slice_is_zero": "point 3",
 }
 
