@@ -154,9 +154,9 @@ def test_echoes_are_volumes_of_their_own(vendor: str, tmp_path: Path) -> None:
     ("counter", "vendor"),
     [
         ("repetition", "SIEMENS"),
-        ("repetition", "GE MEDICAL SYSTEMS"),
+        ("repetition", "Philips"),
         ("phase", "GE MEDICAL SYSTEMS"),
-        ("set", "Philips"),
+        ("set", "Canon"),
     ],
 )
 def test_repetitions_are_volumes_of_one_series(counter: str, vendor: str, tmp_path: Path) -> None:
