@@ -30,6 +30,7 @@ log = logging.getLogger("genrecon")
 Array = np.ndarray[Any, np.dtype[Any]]
 
 MOST_TAKEN_OUT = 0.1  # of an image's lines; with more, too many lines may be lost under other readouts
+SHORTEST_TR_MS = 1.8  # between excitations of one slice; echoes of EPI are 0.4 to 1.2 ms apart
 TICK_MS = 2.5  # of acquisition_time_stamp, by custom of the converters
 FEWEST_OF_A_TRAIN = 8  # lines
 _TURNED = REVERSED | 1 << TURNED - 1
@@ -80,7 +81,7 @@ def _checked(bit: ReconBit, header: Any, space: int) -> ReconBit:
         if backward.any():
             head = next(head for head in buffer.headers[backward].flat)
             refuse_epi(encoding, head.scan_counter)
-            _refuse_one_shot(buffer, header, encoding)
+            _refuse_one_shot(buffer, encoding)
             _turn(buffer, encoding)
     for location in range(buffers[0].headers.shape[4]):
         phases = _phases(buffers, location)
@@ -154,13 +155,12 @@ def _turn(buffer: ReconBuffer, encoding: Any) -> None:
     np.moveaxis(buffer.data, 3, -1)[:, backward] = turned
 
 
-def _refuse_one_shot(buffer: ReconBuffer, header: Any, encoding: Any) -> None:
+def _refuse_one_shot(buffer: ReconBuffer, encoding: Any) -> None:
     """Raise ReconError for an image that one echo train covers with alternating polarity: EPI by another name.
 
-    Its lines alternate in the order in which they were measured, within less than a repetition time or within the
-    header's length of an echo train.
+    Its lines alternate in the order in which they were measured, and are closer together than excitations can be, or
+    the header's echo train has as many.
     """
-    times = header.sequenceParameters.TR if header.sequenceParameters else []
     for n, s, location in np.ndindex(buffer.headers.shape[2:]):
         heads = [head for head in buffer.headers[:, :, n, s, location].flat if head.number_of_samples]
         heads.sort(key=lambda head: (head.acquisition_time_stamp, head.scan_counter))
@@ -169,7 +169,7 @@ def _refuse_one_shot(buffer: ReconBuffer, header: Any, encoding: Any) -> None:
         if not alternate or len(heads) < FEWEST_OF_A_TRAIN:
             continue
         stamps = [head.acquisition_time_stamp for head in heads]
-        quick = all(stamps) and times and TICK_MS * (stamps[-1] - stamps[0]) < min(times)
+        quick = all(stamps) and 0 < TICK_MS * (stamps[-1] - stamps[0]) < SHORTEST_TR_MS * (len(heads) - 1)
         if quick or (encoding.echoTrainLength or 0) >= len(heads):
             raise ReconError(
                 f"acquisition {heads[0].scan_counter}: one echo train of alternating polarity covers the image (EPI), "

@@ -172,29 +172,29 @@ def test_an_image_that_may_have_lost_lines_to_navigators_is_refused():
         list(checked_readouts(data, parsed))
 
 
-SEQUENCE = "<sequenceParameters><TR>2000</TR></sequenceParameters>"
-
-
 @pytest.mark.parametrize(
     ("text", "ticks"),
     [
-        (header(after=SEQUENCE), 1),  # the whole image in 160 ms of a TR of 2 s
-        (header(in_encoding="<echoTrainLength>64</echoTrainLength>"), 0),
+        (header(), 0.3),  # of 2.5 ms: a line every 0.75 ms
+        (header(in_encoding="<echoTrainLength>64</echoTrainLength>"), 0.0),
     ],
 )
 def test_one_echo_train_of_alternating_polarity_is_refused_as_epi(text, ticks):
     measured = polarity(0.0, 0.0, lambda y: y % 2)
     for number, one in enumerate(measured):
-        one.acquisition_time_stamp = 1000 * ticks + ticks * number
-    with pytest.raises(ReconError, match=r"one echo train of alternating polarity covers the image \(EPI\)"):
+        one.acquisition_time_stamp = round(ticks and 1000 + ticks * number)
+        one.scan_counter = number + 1
+    with pytest.raises(ReconError, match=r"^acquisition 1: one echo train of alternating polarity .* \(EPI\)"):
         checked(measured, text)
 
 
-def test_lines_of_alternating_polarity_in_repetition_times_of_their_own_are_not_refused(truth):
+@pytest.mark.parametrize("ticks", [1, 800])
+def test_lines_of_alternating_polarity_in_repetition_times_of_their_own_are_not_refused(ticks, truth):
     measured = polarity(0.0, 0.0, lambda y: y % 2)
     for number, one in enumerate(measured):
-        one.acquisition_time_stamp = 1000 + 800 * number
-    assert off(checked(measured, header(after=SEQUENCE)).data.data, truth) < 0.02
+        one.acquisition_time_stamp = 1000 + ticks * number
+    text = header(after="<sequenceParameters><TR>600</TR></sequenceParameters>")  # of the whole image, as for bSSFP
+    assert off(checked(measured, text).data.data, truth) < 0.02
 
 
 def test_marker_of_echoes_of_alternating_polarity(tmp_path):
