@@ -136,7 +136,7 @@ def _complete_axis(axis: str, encoded_mm: _Sizes, encoded: _Sizes, recon_mm: _Si
         encoded[axis] = recon[axis] = 1
     if axis not in encoded_mm and axis not in recon_mm:
         recon_mm[axis] = max(recon.get(axis, 0) or encoded[axis], 1) * PIXEL_MM
-        text = f"pixels and slices of {PIXEL_MM:g} mm are assumed: distances in the images are not true"
+        text = f"a field of view of {PIXEL_MM:g} mm a pixel is assumed, and distances in the images are not true"
     known = axis in encoded_mm and axis in recon_mm and min(encoded_mm[axis], recon_mm[axis]) > 0
     ratio = encoded_mm[axis] / recon_mm[axis] if known else 1
     recon.setdefault(axis, max(round(encoded.get(axis, 1) / ratio), 1))

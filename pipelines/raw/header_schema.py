@@ -143,6 +143,8 @@ def _leaf(child: Any, field: _Field, path: str, notes: list[str]) -> Element | N
         number, problem = _number(term, field.kind, path)
         if not problem:
             copy.text = number
+            if field.kind is int and float(term) != float(number) and not path.endswith("_Hz"):
+                notes.append(f"header: {path} is not a whole number; {number} is used")
         elif path.startswith(_NEEDED):
             raise ReconError(f"{path} in its ISMRMRD header {problem}; correct the header")
         else:
@@ -169,8 +171,6 @@ def _number(text: str, kind: type, path: str) -> tuple[str, str]:
         return text, ""
     if abs(value) > (LARGEST_COUNTER if "/matrixSize/" in path else LARGEST_NUMBER):
         return "", "is too large"
-    if value != round(value) and not path.endswith("_Hz"):
-        return "", "is not a whole number"
     return str(round(value)), ""
 
 

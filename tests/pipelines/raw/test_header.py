@@ -176,6 +176,15 @@ def test_parallel_imaging_without_factors() -> None:
     assert imaging.accelerationFactor.kspace_encoding_step_1 == 1
 
 
+def test_whole_numbers_with_a_fraction() -> None:
+    """philips_to_ismrmrd#4"""
+    found = read(PLAIN.replace("<z>1</z>", "<z>0.99996</z>", 1).replace("123000000", "123252541.7"))
+    assert found.fields.encoding[0].encodedSpace.matrixSize.z == 1
+    assert found.fields.experimentalConditions.H1resonanceFrequency_Hz == 123252542
+    (note,) = found.warnings
+    assert "encodedSpace/matrixSize/z is not a whole number; 1 is used" in note
+
+
 def test_an_accession_number_with_letters_is_kept() -> None:
     text = PLAIN.replace("<studyDate>", "<accessionNumber>RAD-17</accessionNumber><studyDate>")
     assert read(text).fields.studyInformation.accessionNumber == "RAD-17"
