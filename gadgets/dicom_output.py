@@ -74,6 +74,7 @@ class DicomOutput(Gadget):
         count = 0
         numbers = InstanceNumbers(self.header, self.survey)
         scan: str | None = None  # digest of the data: of the first image, for all of them
+        files: set[Path] = set()
         spooled: list[Path] = []
         lost: list[ReconError] = []  # why files could not be written
         for item in items:
@@ -86,7 +87,9 @@ class DicomOutput(Gadget):
                     spooled += self._spool_files(contents, self._destination, lost)
                 try:
                     if self._writes_folder:
-                        count += len(write_datasets(datasets, contents, self.parameters))
+                        written = write_datasets(datasets, contents, self.parameters)
+                        count += len(written)
+                        files.update(written)
                 except ReconError as error:
                     if self._destination:
                         warn_once(str(error).removeprefix(f"{self.name}: "))
@@ -100,6 +103,11 @@ class DicomOutput(Gadget):
                     f"{left} of {len(spooled)} files wait in the spool for {self._destination.pacs}; the next scan or "
                     f"genrecon deliver --spool {self._spool} sends them"
                 )
+        if len(files) < count:
+            warn_once(
+                f"{count} images are {len(files)} DICOM files: some have the same counters, position and pixels, and "
+                "replaced each other"
+            )
         if self._writes_folder:
             log.info("%s: %d files in %s", self.name, count, self.parameters.folder)
         if self._destination:

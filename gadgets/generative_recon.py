@@ -30,10 +30,11 @@ from gadgets.buffers import (
 )
 from gadgets.image_headers import image_header, recon_steps
 from gadgets.images import DEVIATION, DEVIATION_SERIES, NOISE, NOISE_NAME, SCALE_RATIO
+from gadgets.line_counts import LineCounts
 from gadgets.numbering import Numbers
 from gadgets.pixel_scale import MOST_WITHOUT_SIGNAL, PixelScale, has_signal
 from gadgets.placed_readouts import checked_readouts
-from gadgets.solvers.budget import ScanBudget
+from gadgets.solvers.budget import ScanBudget, expected_images
 from gadgets.solvers.classical import METHODS
 from gadgets.solvers.generative import CONSISTENCY, GenerativeSolver
 from gadgets.solvers.methods import PROBLEM_MEGABYTES, all_methods, foreign_option, solve_in_parts
@@ -62,6 +63,7 @@ class _Image:
     maps: Tensor
     prewhitened: float  # noise level that prewhitening and averaging left; 0: not prewhitened
     noise: float = 0.0  # in the units of the k-space; 0: not known
+    doubt: str = ""  # whether its lines came
     choice: tuple[DataStepName, str] = ("auto", "")
     outcome: Outcome | None = None
 
@@ -77,6 +79,7 @@ class _Image:
         found = [text for warnings in self.outcome.warnings for text in warnings] if self.outcome else []
         if not bool((self.kspace != 0).any()):
             found.append("no sample was measured: the image is empty")
+        found += [self.doubt] if self.doubt else []
         return list(dict.fromkeys(found))
 
 
@@ -208,6 +211,7 @@ class GenerativeRecon(Gadget):
     def process(self, items: Iterator[Any]) -> Iterator[Any]:
         self._scale = PixelScale(self.name, self.parameters.intensity, self.parameters.pixel_scale)
         self._unscaled: list[_Work] = []
+        self._line_counts = LineCounts(self.header)
         self._numbers: dict[int, Numbers] = {}  # of the images of each series
         self._budget = ScanBudget(self.parameters.time_budget_s or math.inf, self._announced(), self._known())
         waiting: list[_Work] = []
@@ -222,6 +226,14 @@ class GenerativeRecon(Gadget):
                 yield from self._done(waiting)
                 waiting = []
         yield from self._done(waiting, last=True)
+        counts = self._line_counts
+        if counts.incomplete:
+            log.warning(
+                "%s: %d of %d images have a fraction of their lines; they are marked",
+                self.name,
+                counts.incomplete,
+                counts.images,
+            )
 
     def _announced(self) -> int:
         return expected_images(self.header, self.parameters.average)
@@ -249,9 +261,13 @@ class GenerativeRecon(Gadget):
                 maps = maps_problems(maps_of(all_maps, s, loc))
                 for n in range(n_count):
                     part, lines = data[..., n, s, loc], headers[..., n, s, loc]
+                    if not part.any() and not any(head.number_of_samples for head in lines.flat):
+                        continue  # no such image was measured, only others of its N, S or slice
                     level = merged**-0.5 if is_prewhitened(lines) else 0.0
                     place, counters = (n, s, loc), _counters(space, lines)
-                    images.append(_Image(place, counters, kspace_problems(part), sampled(part), maps, level))
+                    doubt = self._line_counts.doubt(space, (part != 0).any(axis=(0, 3)), lines)
+                    mask = sampled(part)
+                    images.append(_Image(place, counters, kspace_problems(part), mask, maps, level, doubt=doubt))
         return _Work(space, bit, data, headers, all_maps.shape[4], images)
 
     def _done(self, works: list[_Work], last: bool = False) -> Iterator[ImageArray]:
@@ -316,18 +332,21 @@ class GenerativeRecon(Gadget):
 
     def _arrays(self, work: _Work) -> Iterator[ImageArray]:
         """The image array of a bit; a second one of standard deviations where there are several samples."""
-        yield self._array(work, "")
-        if any(image.outcome.deviations is not None for image in work.images if image.outcome):
-            yield self._array(work, DEVIATION)
+        whole = len(work.images) == math.prod(work.data.shape[4:])
+        for images in [work.images] if whole else [[image] for image in work.images]:
+            yield self._array(work, images, "")
+            if any(image.outcome.deviations is not None for image in images if image.outcome):
+                yield self._array(work, images, DEVIATION)
 
-    def _array(self, work: _Work, what: str) -> ImageArray:
-        """Image array of the images, or of their standard deviations."""
+    def _array(self, work: _Work, images: list[_Image], what: str) -> ImageArray:
+        """Image array of all images or of one, or of their standard deviations."""
         space, bit, shape = work.space, work.bit, work.data.shape
         gain = adjustment_gain(shape, recon_steps(bit.data))  # so that pixels have `scale` at the chain's end
-        array = np.zeros((*shape[:3], 1, *shape[4:]), dtype=np.complex64)
-        headers = np.empty(shape[4:], dtype=object)
+        counts = shape[4:] if len(images) > 1 else (1, 1, 1)
+        array = np.zeros((*shape[:3], 1, *counts), dtype=np.complex64)
+        headers = np.empty(counts, dtype=object)
         metas = {}
-        for image in work.images:
+        for image in images:
             outcome = image.outcome
             assert outcome is not None
             pixels, scale = outcome.images, self._scale.of(outcome.images)
@@ -335,8 +354,11 @@ class GenerativeRecon(Gadget):
                 pixels = torch.zeros(pixels.shape) if outcome.deviations is None else outcome.deviations
                 scale = self._scale.of_deviations(pixels)
             n, s, loc = image.place
+            lines = work.headers[:, :, n, s, loc]
+            if len(images) == 1:
+                n = s = loc = 0
             array[:, :, :, 0, n, s, loc] = image_from_problems(pixels * (scale / gain), is_3d(work.data))
-            header = image_header(work.headers[:, :, n, s, loc], bit.data, self.header, space)
+            header = image_header(lines, bit.data, self.header, space)
             header.image_series_index = self.parameters.image_series + space + 1 + (DEVIATION_SERIES if what else 0)
             numbers = self._numbers.setdefault(header.image_series_index, Numbers(HIGHEST_INDEX))
             header.image_index = numbers.take(header.image_index)
@@ -381,25 +403,6 @@ class GenerativeRecon(Gadget):
 _CALIBRATION_WARNINGS = {
     "completed": "no calibration lines were found: coil maps are from a k-space centre completed by low rank",
 }
-
-
-def expected_images(header: Any, averaged: bool) -> int:
-    """How many images (volumes in 3D) the header announces, one or more.
-
-    Parameters
-    ----------
-    header : ismrmrd.xsd.ismrmrdHeader
-    averaged : whether the averages make one image
-    """
-    total = 0
-    for encoding in header.encoding:
-        count = 1
-        for name in ("slice", "contrast", "phase", "set", "repetition", "average"):
-            limit = getattr(encoding.encodingLimits, name)
-            if limit is not None and not (averaged and name == "average"):
-                count *= limit.maximum + 1
-        total += count
-    return max(total, 1)
 
 
 def _counters(space: int, lines: Array) -> tuple[int, ...]:

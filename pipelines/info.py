@@ -12,6 +12,7 @@ from gadgets.noise.scan import noise_dependencies
 from pipelines.noise.files import noise_among
 from pipelines.raw import RawScan, measurements
 from pipelines.raw.measurements import UnclearMeasurement
+from pipelines.survey import announced_and_found
 
 COUNTERS = ("slice", "contrast", "phase", "set", "average", "repetition")
 
@@ -34,7 +35,8 @@ def describe(path: str | Path, group: str = "") -> list[tuple[str, str]]:
 def describe_scan(scan: RawScan) -> list[tuple[str, str]]:
     """As `describe`, of a file that is open."""
     heads = scan.heads()
-    return [*scan.notes(), *_header(scan.header), *_acquisitions(heads, scan.header), *_noise(scan, heads)]
+    found = announced_and_found(scan.survey(), scan.header)
+    return [*scan.notes(), *_header(scan.header), *_acquisitions(heads, scan.header), *found, *_noise(scan, heads)]
 
 
 def _noise(scan: RawScan, heads: Any) -> list[tuple[str, str]]:

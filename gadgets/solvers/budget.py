@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import replace
+from typing import Any
 
 from priors.rules.rule import RULES
 from priors.settings import ReconstructionSettings
@@ -47,6 +48,25 @@ def affordable(
     text += " and " if text and settings.samples > 1 else ""
     text += f"one sample instead of {settings.samples}" if settings.samples > 1 else ""
     return fewer, f"{text}, to keep time_budget_s"
+
+
+def expected_images(header: Any, averaged: bool) -> int:
+    """How many images (volumes in 3D) the header announces, one or more.
+
+    Parameters
+    ----------
+    header : ismrmrd.xsd.ismrmrdHeader
+    averaged : whether the averages make one image
+    """
+    total = 0
+    for encoding in header.encoding:
+        count = 1
+        for name in ("slice", "contrast", "phase", "set", "repetition", "average"):
+            limit = getattr(encoding.encodingLimits, name)
+            if limit is not None and not (averaged and name == "average"):
+                count *= limit.maximum + 1
+        total += count
+    return max(total, 1)
 
 
 class ScanBudget:

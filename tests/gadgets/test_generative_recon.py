@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from gadgets import generative_recon
-from gadgets.generative_recon import DEVIATION_SERIES, GenerativeRecon, expected_images
+from gadgets.generative_recon import DEVIATION_SERIES, GenerativeRecon
 from gadgets.images import SCALE_RATIO, meta_of, meta_values
 from gadgets.reconstruction import Reconstruction
 from gadgets.solvers import budget
 from gadgets.solvers import generative as solvers
+from gadgets.solvers.budget import expected_images
 from gadgets.stream import ReconError
 from pipelines.chain import read_chain
 from pipelines.simulation import SimulationSettings, simulate
