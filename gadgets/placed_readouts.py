@@ -21,7 +21,7 @@ from gadgetron.types.recon_data import ReconBit, ReconBuffer
 from gadgets.acquisition_flags import LEFT_OUT, REVERSED, counts_text, kind_left_out
 from gadgets.buffers import filled
 from gadgets.image_lines import TURNED, refuse_epi
-from gadgets.polarity import PolarityPhase, between, fitted, within_image
+from gadgets.polarity import PolarityPhase, between, fitted, line_energy, within_image
 from gadgets.stream import ReconError
 from gadgets.twins.fourier import centred_fft
 
@@ -32,6 +32,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 MOST_TAKEN_OUT = 0.1  # of an image's lines; with more, too many lines may be lost under other readouts
 SHORTEST_TR_MS = 1.8  # between excitations of one slice; echoes of EPI are 0.4 to 1.2 ms apart
 TICK_MS = 2.5  # of acquisition_time_stamp, by custom of the converters
+MOST_LINES = 1024  # of an image that tell its phase: those with the most energy
 FEWEST_OF_A_TRAIN = 8  # lines
 _TURNED = REVERSED | 1 << TURNED - 1
 
@@ -147,12 +148,13 @@ def _turn(buffer: ReconBuffer, encoding: Any) -> None:
     if not backward.any():
         return
     samples = buffer.data.shape[0]
-    lines = np.moveaxis(buffer.data, 3, -1)[:, backward]  # readout, line, coil
+    mirrored = (2 * (samples // 2) - np.arange(samples)) % samples
     oversampling = encoding.encodedSpace.fieldOfView_mm.x / encoding.reconSpace.fieldOfView_mm.x
-    mirrored = centred_fft(lines, (0,), inverse=True)[(2 * (samples // 2) - np.arange(samples)) % samples]
-    apart = 1 / oversampling if encoding.encodedSpace.matrixSize.x % 2 == 0 else 0.0
-    turned = PolarityPhase(apart, 0.0).removed(centred_fft(mirrored, (0,)), 0)
-    np.moveaxis(buffer.data, 3, -1)[:, backward] = turned
+    apart = PolarityPhase(1 / oversampling if encoding.encodedSpace.matrixSize.x % 2 == 0 else 0.0, 0.0)
+    for e1, own in enumerate(backward):
+        lines = np.moveaxis(buffer.data[:, e1], 2, -1)  # readout, E2, N, S, LOC, coil
+        hybrid = centred_fft(lines[:, own], (0,), inverse=True)
+        lines[:, own] = apart.removed(centred_fft(hybrid[mirrored], (0,)), 0)
 
 
 def _refuse_one_shot(buffer: ReconBuffer, encoding: Any) -> None:
@@ -223,8 +225,10 @@ def _phases_of_whole_images(
 
     def product(place: Place, other: Place) -> Array:
         first, second = (kspace[..., n, s, location] for n, s in (other, place))
-        both = (first != 0) & (second != 0)
-        return between(first * both, second * both)
+        energy = np.minimum(line_energy(first), line_energy(second))
+        strongest = np.argsort(-energy, axis=None, kind="stable")[:MOST_LINES]
+        e1, e2 = np.unravel_index(strongest[energy.flat[strongest] > 0], energy.shape)
+        return between(first[:, e1, e2], second[:, e1, e2])
 
     found: dict[Place, PolarityPhase] = {}
     clean: Array | None = None  # products with twice the phase, in which that of the contrasts' echo times is cancelled
@@ -263,5 +267,6 @@ def _remove(buffer: ReconBuffer, phases: dict[Place, PolarityPhase], location: i
     backward = _backward(buffer)
     for (n, s), phase in phases.items():
         if n < backward.shape[2] and s < backward.shape[3] and location < backward.shape[4]:
-            lines, own = buffer.data[:, :, :, :, n, s, location], backward[:, :, n, s, location]
-            lines[:, own] = phase.removed(lines[:, own], 0)
+            for e1, own in enumerate(backward[:, :, n, s, location]):
+                lines = buffer.data[:, e1, :, :, n, s, location]
+                lines[:, own] = phase.removed(lines[:, own], 0)

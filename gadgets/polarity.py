@@ -110,30 +110,38 @@ def within_image(kspace: Array, measured: Array, backward: Array) -> PolarityPha
     The phase, or None where the image does not tell: no window has lines of both polarities, too few coils for what
     was left out, noise.
     """
-    hybrid = centred_fft(_compressed(kspace, measured), (0,), inverse=True)
-    lines = min(max(WINDOW_VALUES // hybrid.shape[3], 4), LONGEST_WINDOW)
+    lines = min(max(WINDOW_VALUES // min(kspace.shape[3], COILS), 4), LONGEST_WINDOW)
     windows = _windows(measured, backward, lines)
     if windows is None:
         return None
-    energy = (np.abs(hybrid) ** 2).sum(axis=(0, 3))[windows[..., 0], windows[..., 1]].sum(axis=1)
-    windows = windows[np.sort(np.argsort(-energy)[:MOST_WINDOWS])]
+    energy = line_energy(kspace)[windows[..., 0], windows[..., 1]].sum(axis=1)
+    windows = windows[np.sort(np.argsort(-energy, kind="stable")[:MOST_WINDOWS])]
     reversed_lines = backward[windows[..., 0], windows[..., 1]]
     if not (reversed_lines.any(axis=1) & ~reversed_lines.all(axis=1)).any():
         return None
-    signal = (np.abs(hybrid) ** 2).sum(axis=(1, 2, 3))
-    chosen = np.sort(np.argsort(-signal)[:MOST_POSITIONS])
+    samples = _virtual_coils(kspace[:, windows[..., 0], windows[..., 1]])
+    values = centred_fft(samples, (0,), inverse=True)  # position, window, line, coil
+    signal = (np.abs(values) ** 2).sum(axis=(1, 2, 3))
+    chosen = np.sort(np.argsort(-signal, kind="stable")[:MOST_POSITIONS])
     chosen = chosen[signal[chosen] > 1e-3 * signal.max()]
-    values = hybrid[chosen][:, windows[..., 0], windows[..., 1]]  # position, window, line, coil
-    costs = _costs(values, reversed_lines)
-    return _lowest(costs, _positions(len(hybrid))[chosen], len(hybrid))
+    costs = _costs(values[chosen], reversed_lines)
+    return _lowest(costs, _positions(len(kspace))[chosen], len(kspace))
 
 
-def _compressed(kspace: Array, measured: Array) -> Array:
-    """Virtual coils [RO, E1, E2, COILS at most] with the most energy."""
-    samples = kspace[:, measured].reshape(-1, kspace.shape[3])
-    _, vectors = np.linalg.eigh(samples.conj().T @ samples)
-    compressed: Array = kspace @ vectors[:, ::-1][:, :COILS].astype(np.complex64)
-    return compressed
+def line_energy(kspace: Array) -> Array:
+    """Energy of each line [E1, E2] of k-space [RO, E1, E2, CHA]; no copy of it is made."""
+    energy = np.zeros(kspace.shape[1:3])
+    for plane in kspace:
+        energy += (np.abs(plane) ** 2).sum(axis=2)
+    return energy
+
+
+def _virtual_coils(samples: Array) -> Array:
+    """Samples (..., coil) of the virtual coils, COILS at most, with the most energy."""
+    flat = samples.reshape(-1, samples.shape[-1])
+    _, vectors = np.linalg.eigh(flat.conj().T @ flat)
+    virtual: Array = samples @ vectors[:, ::-1][:, :COILS].astype(np.complex64)
+    return virtual
 
 
 def _windows(measured: Array, backward: Array, lines: int) -> Array | None:
