@@ -25,6 +25,7 @@ COMMENT_KEYS = ("GADGETRON_ImageComment", "ImageComments", "ImageComment")
 HISTORY_KEYS = ("GADGETRON_ImageProcessingHistory", "ImageProcessingHistory")
 METHOD_KEYS = ("GenreconMethod",)
 SETTINGS_KEYS = ("GenreconSettings",)
+ENCODED_MATRIX_KEYS = ("encoded_matrix",)  # x, y, z; of the lines that came, which the header may contradict
 CHAIN_KEYS = (CHAIN_DIGEST,)
 SCAN_KEYS = (SCAN_DIGEST,)
 NOISE_KEYS = (NOISE,)

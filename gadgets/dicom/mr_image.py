@@ -8,7 +8,13 @@ import ismrmrd
 from ismrmrd.xsd import ismrmrdHeader
 from pydicom.dataset import Dataset
 
-from gadgets.dicom.attributes import ECHO_TIME_KEYS, INVERSION_TIME_KEYS, attribute, attribute_number
+from gadgets.dicom.attributes import (
+    ECHO_TIME_KEYS,
+    ENCODED_MATRIX_KEYS,
+    INVERSION_TIME_KEYS,
+    attribute,
+    attribute_number,
+)
 from gadgets.dicom.values import TEXT_LIMITS, Warn, cut, decimal, of_contrast, positive, text_value
 from gadgets.images import encoding_of_image
 
@@ -61,7 +67,10 @@ def add_mr_image(ds: Dataset, image: ismrmrd.Image, header: ismrmrdHeader, warn:
     ds.ScanningSequence = scanning
     ds.SequenceVariant = user_codes(header, "sequenceVariant", SEQUENCE_VARIANTS) or variant
     ds.ScanOptions = user_codes(header, "scanOptions", SCAN_OPTIONS) or ""
-    volume = image.data.shape[1] > 1 or (encoding is not None and encoding.encodedSpace.matrixSize.z > 1)
+    partitions = attribute(image, ENCODED_MATRIX_KEYS)[2:] or [
+        str(encoding.encodedSpace.matrixSize.z) if encoding else "1"
+    ]
+    volume = image.data.shape[1] > 1 or partitions != ["1"]
     dimension = user_codes(header, "mrAcquisitionType", frozenset({"2D", "3D"}))
     ds.MRAcquisitionType = dimension[0] if dimension else "3D" if volume else "2D"
 
