@@ -187,9 +187,9 @@ class GenerativeRecon(Gadget):
         )
 
         noise: str = parameter(
-            "", "which noise the data were prewhitened with, for the images' metadata", local=True, same_image=True
+            "", "which noise the data were prewhitened with, for the images' metadata", same_image=True
         )
-        noise_name: str = parameter("", "file or measurement of that noise", local=True, same_image=True)
+        noise_name: str = parameter("", "file or measurement of that noise", same_image=True)
 
     def configure(self, header: Any, properties: Mapping[str, str]) -> None:
         """Take header and properties; load the prior. Raises ReconError for what is wrong with any of them."""

@@ -216,7 +216,7 @@ class Chain:
         )
 
     def noise_properties(self, node: Node) -> dict[str, str]:
-        """Properties of a gadget that tell it which noise the scan is prewhitened with."""
+        """Properties of a gadget that tell it which noise the scan is prewhitened with, where the chain does not."""
         if self.noise is None or not self.prewhitens:
             return {}
         kind = node.load() if node.module.startswith("gadgets.") else None
@@ -227,7 +227,7 @@ class Chain:
             f"{prefix}{entry.name}": texts[entry.name]
             for prefix, owner in found.items()
             for entry in fields(owner.Parameters)
-            if entry.name in texts
+            if entry.name in texts and f"{prefix}{entry.name}" not in node.properties
         }
 
     def to_xml(self) -> bytes:

@@ -14,7 +14,7 @@ import numpy as np
 from gadgets.dicom.times import acquired
 from gadgets.dicom.values import time_of
 from gadgets.noise.coils import Coil, coil_order, coils_of
-from gadgets.noise.covariance import SAMPLES_A_COIL, Array
+from gadgets.noise.covariance import SAMPLES_A_COIL, Array, without_correlation
 
 OWN = "own scan"
 OLDEST = datetime.timedelta(days=1)  # coils and receivers are adjusted anew from one examination to the next
@@ -72,10 +72,12 @@ class NoiseScan:
 
     def as_line(self) -> ismrmrd.Acquisition:
         """A noise readout that has this covariance, for a server that knows noise as readouts only."""
-        count = len(self.covariance)
-        values, vectors = np.linalg.eigh(self.covariance)
+        covariance = without_correlation(self.covariance) if self.too_few_samples else self.covariance
+        values, vectors = np.linalg.eigh(covariance)
         root = vectors * np.sqrt(np.clip(values, 0, None))
-        samples = np.concatenate([root, np.zeros((count, 1))], axis=1) * np.sqrt(count)  # C = N N^H / (n - 1)
+        count = 1 + SAMPLES_A_COIL * len(root)
+        samples = np.zeros((len(root), count), complex)
+        samples[:, : len(root)] = root * np.sqrt(count - 1)  # C = N N^H / (n - 1)
         line = ismrmrd.Acquisition.from_array(samples.astype(np.complex64))
         line.sample_time_us = self.dwell_us
         line.set_flag(ismrmrd.ACQ_IS_NOISE_MEASUREMENT)

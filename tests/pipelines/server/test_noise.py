@@ -98,6 +98,16 @@ def test_dicom_is_that_of_a_replay(folder: Path, tmp_path: Path) -> None:
     assert found.SeriesInstanceUID == expected.SeriesInstanceUID
 
 
+def test_a_replay_on_a_server_sends_the_noise_ahead(folder: Path, tmp_path: Path) -> None:
+    with serving() as server:
+        options: dict[str, Any] = {"noise": str(folder / "noise.h5"), "gadgetron": address(server)}
+        for name in ("scan", "own"):  # its own noise lines are not sent
+            replay(folder / f"{name}.h5", "cg_sense", tmp_path / name, **options)
+            found = image(tmp_path / name)
+            np.testing.assert_allclose(found.data.astype(float), image(folder / "own").data, atol=1)
+            assert meta_values(meta_of(found.attribute_string), NOISE) == ["another file, 5 min older"]
+
+
 def test_noise_without_an_id_and_the_command(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
