@@ -136,6 +136,36 @@ def test_info_names_the_format(tmp_path):
     assert rows["phase encodings"] == "56 in columns 4..59 of 64; the header's limits are 0..55 (centre 28)"
 
 
+def test_readout_and_phase_the_other_way_round(tmp_path):
+    """ismrmrd/mrd#69: files of this layout whose last axis is the readout; the header's matrix tells."""
+    mask = np.arange(64) != 7
+    raw = write_fastmri(tmp_path / "f.h5", two_slices().swapaxes(2, 3), header(), mask=mask)
+    with RawScan(raw) as scan:
+        assert [line.idx.kspace_encode_step_1 for line in scan.acquisitions()] == 2 * np.flatnonzero(mask).tolist()
+    result, datasets = replay(raw, tmp_path / "out")
+    assert marker(datasets[0]) == pytest.approx(MARKER, abs=0.2)
+    assert any("it is taken for that" in text for text in result.warnings)
+    assert "2 x 4 x 64 x 128 (slice, coil, phase, readout)" in str(describe(raw))
+
+
+def test_averages_that_sample_different_lines(tmp_path):
+    """The prostate data: averages are the first axis, each has every second line."""
+    data = np.stack([two_slices()] * 3)
+    data[0::2, :, :, 1::2] = 0
+    data[1, :, :, 0::2] = 0
+    raw = write_fastmri(tmp_path / "f.h5", data, header(limits=SLICES))
+    with RawScan(raw) as scan:
+        found = [(line.idx.slice, line.idx.average, line.idx.kspace_encode_step_1) for line in scan.acquisitions()]
+        assert scan.header.encoding[0].encodingLimits.average.maximum == 2
+    steps = [range(0, 64, 2), range(1, 64, 2), range(0, 64, 2)]
+    assert found == [(s, average, step) for s in range(2) for average in range(3) for step in steps[average]]
+    datasets = replay(raw, tmp_path / "out")[1]
+    assert len(datasets) == 2
+    full = images(write_twin(tmp_path / "i.h5", two_slices()), tmp_path / "twin")
+    for dataset, image in zip(datasets, full, strict=True):
+        np.testing.assert_allclose(pixels(dataset), image, atol=0.02 * image.max())
+
+
 def test_limits_that_the_lines_do_not_keep(tmp_path):
     rows = describe(write_fastmri(tmp_path / "f.h5", two_slices(), PADDED))
     assert "its phase encodings are in columns 0..63, by the header's limits in 4..59" in str(rows)
@@ -148,9 +178,9 @@ def test_limits_that_the_lines_do_not_keep(tmp_path):
     ("data", "text", "more", "message"),
     [
         (two_slices(), None, {}, "it has kspace and no ismrmrd_header"),
-        (two_slices()[None], header(), {}, "kspace is 1 x 2 x 4 x 128 x 64 of complex64; that of a fastMRI file"),
+        (two_slices()[0, 0], header(), {}, "kspace is 128 x 64 of complex64; that of a fastMRI file is complex"),
+        (two_slices()[None, None], header(), {}, "kspace is 1 x 1 x 2 x 4 x 128 x 64 of complex64; that of a fastMRI"),
         (two_slices()[:0], header(), {}, "kspace is 0 x 4 x 128 x 64 of complex64"),
-        (two_slices().swapaxes(2, 3), header(), {}, "its last axis is the readout of 128 samples"),
         (two_slices(), header(), {"mask": np.ones(63)}, "mask is 63 of float64, kspace has 64 phase encodings"),
         (two_slices(), header(), {"mask": np.zeros(64)}, "no phase encoding of its mask has samples"),
         (two_slices() * 0, header(), {}, "it has no acquisitions"),
