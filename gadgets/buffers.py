@@ -19,6 +19,7 @@ from gadgetron.types.recon_data import ReconBuffer
 from torch import Tensor
 
 from gadgets.stream import ReconError
+from gadgets.survey import Survey
 from priors.signal.fourier import ifft2c
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -105,8 +106,26 @@ def first_line(buffer: ReconBuffer) -> ismrmrd.AcquisitionHeader:
     return next((head for head in buffer.headers.flat if head.number_of_samples), buffer.headers.flat[0])
 
 
-def slices_come_again(header: Any) -> bool:
-    """Whether a slice may come in more than one buffer: repetitions, phases, sets, or a header that does not say."""
+LATEST_SLICES = 4  # what is known of them is kept though the header announces each slice once: it may be wrong
+
+
+def keep(known: dict[Any, Any], key: Any, value: Any, all_of_them: bool) -> None:
+    """Keep what is known of a slice for its other images: of all slices, or of the latest."""
+    known[key] = value
+    while not all_of_them and len(known) > LATEST_SLICES:
+        del known[next(iter(known))]
+
+
+def slices_come_again(header: Any, survey: Survey | None = None) -> bool:
+    """Whether a slice may come in more than one buffer: repetitions, phases, sets, or a header that does not say.
+
+    Parameters
+    ----------
+    header : ismrmrd.xsd.ismrmrdHeader
+    survey : of the lines, where they are known beforehand
+    """
+    if survey is not None:
+        return survey.images(averaged=True) > sum(len(survey.values("slice", space)) for space in survey.spaces())
     if len(header.encoding) > 1:
         return True
     limits = header.encoding[0].encodingLimits

@@ -12,7 +12,7 @@ from gadgetron.types import ReconData
 from gadgetron.types.recon_data import ReconBit
 from torch import Tensor
 
-from gadgets.buffers import Array, first_line, is_3d, replace_data, slices_come_again
+from gadgets.buffers import Array, first_line, is_3d, keep, replace_data, slices_come_again
 from gadgets.placed_readouts import checked_readouts
 from gadgets.references import with_references
 from gadgets.stream import Gadget, parameter
@@ -143,6 +143,7 @@ class CoilCompression(Gadget):
 
     def process(self, items: Iterator[Any]) -> Iterator[Any]:
         self._matrices: dict[tuple[int, ...], list[Tensor]] = {}
+        self._come_again = slices_come_again(self.header, self.survey)
         for item in checked_readouts(items, self.header):
             if isinstance(item, ReconData) and self.parameters.method != "none":
                 item = with_references(item)
@@ -156,8 +157,7 @@ class CoilCompression(Gadget):
         same_coils = bit.ref is not None and bit.ref.data.shape[3] == data.shape[3]
         key = (space, first_line(bit.data).idx.slice, data.shape[3])
         matrices = self._matrices.get(key) or self._learned(bit.ref.data if same_coils else data, data)
-        if slices_come_again(self.header):
-            self._matrices[key] = matrices
+        keep(self._matrices, key, matrices, self._come_again)
         ref = replace_data(bit.ref, _applied(bit.ref.data, matrices)) if same_coils else None
         return ReconBit(replace_data(bit.data, _applied(data, matrices)), ref)
 

@@ -16,6 +16,7 @@ from gadgets.buffers import (
     Array,
     first_line,
     is_3d,
+    keep,
     kspace_problems,
     maps_from_problems,
     replace_data,
@@ -55,6 +56,7 @@ class Espirit(Gadget):
         kept: dict[tuple[int, int], tuple[Array, str]] = {}
         shared: dict[tuple[int, ...], _SharedCalibration] = {}
         waiting: list[ReconData] = []
+        self._come_again = slices_come_again(self.header, self.survey)
         for item in checked_readouts(items, self.header):
             if not isinstance(item, ReconData):
                 yield item
@@ -96,9 +98,9 @@ class Espirit(Gadget):
             if calibration is None:
                 calibration, source = self._completed(bit), "completed"
             bit.coil_maps, bit.calibration = self._maps(bit, calibration), source
-            if slices_come_again(self.header):
-                kept[place] = (bit.coil_maps, "earlier repetition" if source == "measured" else source)
-                shared.pop(key, None)
+            known = bit.coil_maps, "earlier repetition" if source == "measured" else source
+            keep(kept, place, known, self._come_again)
+            shared.pop(key, None)
         return True
 
     def _maps(self, bit: ReconBit, calibrations: list[list[Tensor]]) -> Array:
