@@ -91,8 +91,10 @@ def _extent(encoding: Any, samples: int) -> tuple[float, str]:
     by_pixel, by_extent = _same(pixel / recon_pixel, wanted), _same(fov / samples / recon_pixel, wanted)
     multiple = samples > matrix and samples % matrix == 0
     if by_pixel or (multiple and not by_extent):
-        slightly_less = CLOSE * matrix < samples < matrix  # perhaps both ends of the readouts were left out
-        if samples * pixel >= recon.fieldOfView_mm.x and not slightly_less:
+        # Fewer samples than the matrix are an oversampling that was removed, in whole steps; else the matrix is another
+        # scan's, or both ends of the readouts were left out.
+        factor = samples * pixel / recon.fieldOfView_mm.x
+        if samples > matrix or (factor > 1 - SAME and _same(factor, round(factor)) and samples <= CLOSE * matrix):
             return samples * pixel, _taken(samples, matrix, f"oversampled, over {samples * pixel:.4g} mm")
     elif by_extent and fov == recon.fieldOfView_mm.x:
         return fov, _taken(samples, matrix, f"the encoded matrix, over {fov:.4g} mm")

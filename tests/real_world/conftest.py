@@ -33,16 +33,3 @@ def reconstruct(tmp_path: Path) -> Callable[..., Any]:
 def is_right(dataset: Any, within: float = TENTH_OF_A_PIXEL) -> bool:
     """Whether the marker is where it was put, in mm in patient coordinates."""
     return bool(np.linalg.norm(marker(dataset) - MARKER) < within)
-
-
-# Names of tests of faults that are not corrected yet, and what they wait for. Take the line out with the fault.
-FAULTS = {
-    "test_limits_beyond_the_encoded_matrix": "point 3",
-    "test_encoded_matrix_of_another_scan": "point 3",
-}
-
-
-def pytest_collection_modifyitems(items: list[Any]) -> None:
-    for item in items:
-        if item.name in FAULTS and "real_world" in str(item.path):
-            item.add_marker(pytest.mark.xfail(strict=True, reason=FAULTS[item.name]))

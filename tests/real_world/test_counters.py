@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from gadgets.errors import ReconError
 from tests.raw_files import header, kspace, line, lines, pixels
 from tests.real_world.conftest import is_right
 
@@ -107,11 +108,20 @@ def test_segments_of_a_turbo_spin_echo(reconstruct, data):
     assert is_right(images[0])
 
 
-def test_limits_beyond_the_encoded_matrix(reconstruct):
-    """mrpro#217: shots of 20 lines make 80 of a matrix of 64; the lines beyond are sampled at the same distance."""
-    wide = kspace(samples=(128, 80))
-    _, (image,) = reconstruct(header(limits={"kspace_encoding_step_1": (0, 79, 40)}), lines(wide))
+def test_lines_of_phase_oversampling_that_the_header_leaves_out(reconstruct):
+    """siemens_to_ismrmrd#49: the converter wrote an oversampling of 0; the limits count the lines."""
+    wide = kspace(samples=(128, 80), extent=(300, 187.5))
+    result, (image,) = reconstruct(header(limits={"kspace_encoding_step_1": (0, 79, 40)}), lines(wide))
     assert is_right(image)
+    assert any("oversampled" in text for text in result.warnings)
+
+
+@pytest.mark.parametrize("centre", [32, 34])
+def test_limits_a_little_beyond_the_encoded_matrix(reconstruct, centre):
+    """mrpro#217: shots of 20 lines make 200 of a matrix of 188, no oversampling: no image rather than a wrong one."""
+    more = kspace(samples=(128, 68))
+    with pytest.raises(ReconError, match="correct matrixSize y, fieldOfView_mm y and the encoding limits"):
+        reconstruct(header(limits={"kspace_encoding_step_1": (0, 67, centre)}), lines(more))
 
 
 def test_lines_beyond_the_limits(reconstruct, data):

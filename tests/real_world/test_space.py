@@ -6,6 +6,7 @@ import ismrmrd
 import numpy as np
 import pytest
 
+from gadgets.errors import ReconError
 from tests.raw_files import header, kspace, line, lines, marker, pixels
 from tests.real_world.conftest import is_right
 
@@ -24,11 +25,12 @@ def test_sixfold_oversampling(reconstruct):
     assert is_right(image)
 
 
-def test_encoded_matrix_of_another_scan(reconstruct, data):
-    """philips_to_ismrmrd#4: a header of 448 x 156 x 35.9996, samples of 240 x 84 x 36; here 239 x 119, no integers."""
-    head = header(encoded=("238.933", "118.857", "0.99996"), encoded_extent=(300, 150, 5))
-    _, (image,) = reconstruct(head, lines(data))
-    assert is_right(image)
+@pytest.mark.parametrize("encoded", [("238.933", "118.857", "0.99996"), (239, 119, 1)])
+def test_encoded_matrix_of_another_scan(reconstruct, data, encoded):
+    """philips_to_ismrmrd#4: a header of 448 x 156 x 35.9996, samples of 240 x 84 x 36: no wrong image."""
+    head = header(encoded=encoded, encoded_extent=(300, 150, 5), recon=(119, 119, 1))
+    with pytest.raises(ReconError, match=r"whole number|header and data disagree"):
+        reconstruct(head, lines(data))
 
 
 def test_two_partitions_of_a_slice(reconstruct, data):
@@ -191,7 +193,7 @@ def test_field_of_view_of_the_slice_is_zero(reconstruct, data):
     head = header(encoded_extent=(300, 150, 0), recon_extent=(150, 150, 0))
     result, (image,) = reconstruct(head, lines(data))
     assert is_right(image)
-    assert any("field of view" in text for text in result.warnings)
+    assert any("slices of 1 mm are assumed" in text for text in result.warnings)
 
 
 def test_reference_lines_in_another_encoding_space(reconstruct, data):
