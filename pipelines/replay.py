@@ -8,7 +8,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -130,9 +130,7 @@ def replay(
             result.seconds = time.perf_counter() - start
             _write_account(staging / ACCOUNT_FILE, "noise measurement", result, chain.name, {})
             return result
-        chain.noise = choose_noise(scan, noise) if chain.prewhitens else None
-        if chain.noise and anonymizes(chain):
-            chain.noise = replace(chain.noise, name="")
+        chain.noise = choose_noise(scan, noise, not anonymizes(chain)) if chain.prewhitens else None
         if chain.noise:
             result.noise = ", ".join(filter(None, (chain.noise.text, chain.noise.name)))
         set_pixel_scale(chain, scan)

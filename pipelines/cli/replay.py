@@ -132,15 +132,16 @@ def _start_on_dask(address: str, raw: list[Path], options: dict[str, Any]) -> di
     """Submit the slices of all files before the first one is waited for."""
     from pipelines.evaluation.distribute import DaskReplay, dask_client
     from pipelines.raw import file_and_group
-    from pipelines.replay import DICOM_MODULE, configured_chain
+    from pipelines.replay import DICOM_MODULE, anonymizes, configured_chain
 
     client = dask_client(address)
     started = {}
     for path in raw:
         with contextlib.suppress(ReconError):  # the replay of this file raises it again
-            chain = configured_chain(options["config"], options["settings"]).without(DICOM_MODULE)
-            file, named = file_and_group(path)
-            started[path] = DaskReplay(client, file, chain, options["noise"], options["group"] or named)
+            whole = configured_chain(options["config"], options["settings"])
+            chain, named = whole.without(DICOM_MODULE), not anonymizes(whole)
+            file, group = file_and_group(path)
+            started[path] = DaskReplay(client, file, chain, options["noise"], options["group"] or group, named)
     return started
 
 

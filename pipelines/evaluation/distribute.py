@@ -80,6 +80,7 @@ class DaskReplay:
     raw : raw file; the workers must see it under the same path
     chain : run by the workers; it must reconstruct slices independently, as the shipped ones do
     noise : as `pipelines.replay.replay`
+    noise_named : whether images may say which file or measurement that is
     group : of a file with several measurements, the name of one
 
     Raises
@@ -88,7 +89,9 @@ class DaskReplay:
         The file cannot be read, or the chain trains a prior on the scan.
     """
 
-    def __init__(self, client: Any, raw: Path, chain: Chain, noise: str = "", group: str = "") -> None:
+    def __init__(
+        self, client: Any, raw: Path, chain: Chain, noise: str = "", group: str = "", noise_named: bool = True
+    ) -> None:
         self._raw = raw.absolute()
         for node in chain.nodes:
             if "self" in (node.properties.get("training"), node.properties.get("generative_recon.training")):
@@ -97,7 +100,7 @@ class DaskReplay:
                 if node.properties.get(name):
                     node.properties[name] = str(Path(node.properties[name]).expanduser().absolute())
         with RawScan(raw, group) as scan:
-            chosen_noise = choose_noise(scan, noise) if chain.prewhitens else None
+            chosen_noise = choose_noise(scan, noise, noise_named) if chain.prewhitens else None
             chain.noise = chosen_noise
             set_pixel_scale(chain, scan)
             heads = _heads(scan)

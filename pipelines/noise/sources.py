@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from pipelines.raw import RawScan
 log = logging.getLogger("genrecon")
 
 
-def choose_noise(scan: RawScan, given: str = "") -> ChosenNoise | None:
+def choose_noise(scan: RawScan, given: str = "", named: bool = True) -> ChosenNoise | None:
     """The noise that a scan is prewhitened with; None where there is none.
 
     In this order: what the user gives; noise lines of the scan, wherever they are in the file; another measurement of
@@ -34,12 +35,18 @@ def choose_noise(scan: RawScan, given: str = "") -> ChosenNoise | None:
     ----------
     scan : open file
     given : file of a noise scan (see `noise_of_file`), or http:// address of a storage server; empty: none
+    named : whether images may say which file or measurement it is
 
     Raises
     ------
     ReconError
         What the user gave cannot be read.
     """
+    noise = _chosen(scan, given)
+    return noise if named or noise is None else dataclasses.replace(noise, name="")
+
+
+def _chosen(scan: RawScan, given: str) -> ChosenNoise | None:
     heads = scan.heads()
     place = _first_line(scan, heads)
     if place is None:

@@ -16,6 +16,7 @@ from pipelines.noise.sources import choose_noise
 from pipelines.raw import RawScan
 from pipelines.replay import read_images
 from tests import raw_files
+from tests.gadgets.noise.covariances import blob, covariance_blob, storage
 from tests.noise_scans import NAMES, header, noise_lines, scan_lines
 
 ID = "1_2_3_1"
@@ -202,6 +203,20 @@ def test_noise_of_another_scanner_in_the_file_is_not_used(tmp_path, caplog):
     raw = raw_files.write(tmp_path / "raw.h5", other, (header(), scan_lines(), "scan"))
     assert chosen(raw) is None
     assert "differs from the scan in: station; it is not used" in caplog.text
+
+
+def test_a_storage_server(folder, monkeypatch):
+    expected = reference(folder)
+    order = [1, 0, 3, 2]
+    stored = expected[np.ix_(order, order)]
+    content = covariance_blob(stored, [NAMES[place] for place in order], dwell=5.0)
+    with storage(blob(content)) as (address, _):
+        monkeypatch.setenv(ADDRESS_VARIABLE, address)
+        noise = chosen(folder / "scan.h5")
+        assert chosen(folder / "own.h5").scan is None
+    np.testing.assert_allclose(noise.scan.covariance, expected, rtol=1e-6)
+    assert noise.text.startswith("another measurement, from the storage server, ")
+    assert noise.name == f"measurement {ID}"
 
 
 def test_an_absent_storage_server_is_a_warning(folder, caplog, monkeypatch):
