@@ -10,7 +10,7 @@ from typing import Any
 import ismrmrd
 
 from gadgets.acquisition_flags import is_calibration, is_calibration_only
-from gadgets.acquisitions import COUNTERS, calibration_mode, encoding_of
+from gadgets.acquisitions import COUNTERS, calibration_mode, encoding_of, signed_step
 from gadgets.survey import Survey
 
 Key = tuple[int, int]  # value of the trigger's counter, and of the sorting one
@@ -22,7 +22,7 @@ REMEMBERED = 256  # buckets that were sent whose places are known
 IN_ORDER = 8  # repetitions in a row that never came back: then each ends where the next begins
 LEAST_LINES = 4
 WITHIN_IMAGES = frozenset(("kspace_encode_step_1", "kspace_encode_step_2", "segment"))  # change within an image
-LEAST_FRACTION = 1 / 16  # of the phase encodings, an image's; with fewer it is one line of many loops
+LEAST_FRACTION = 1 / 8  # of the phase encodings, an image's; with fewer it is one line of many loops
 ALL_BUT = 7 / 8  # of the phase encodings of a regular pattern: others with its acceleration have about as many
 # Limits that span less than this fraction of the matrix say nothing (converters write zeros).
 LEAST_SPAN = 0.25
@@ -183,7 +183,8 @@ class StreamedEnds(ChangeEnds):
         if self._trigger not in {"repetition", "slice"}:
             return []
         if not self._in_order and len(held) >= IN_ORDER:
-            self._in_order = all(self._enough(bucket) for group in held.values() for bucket in group.values())
+            waiting = [bucket for group in held.values() for bucket in group.values()]
+            self._in_order = all(self._enough(bucket) and self._spread(bucket) for bucket in waiting)
         return [*held] if self._in_order and all(map(self._enough, buckets.values())) else []
 
     def slice_ended(self, line: ismrmrd.Acquisition, key: Key, bucket: Bucket) -> bool:
@@ -273,6 +274,11 @@ class StreamedEnds(ChangeEnds):
     def _enough(self, bucket: Bucket) -> bool:
         least = LEAST_FRACTION * max(self._expected(place[0]) for place in bucket.places)
         return len(bucket.places) >= max(LEAST_LINES, least)
+
+    def _spread(self, bucket: Bucket) -> bool:
+        """Whether the phase encodings are spread over k-space, unlike those of one of many segments."""
+        steps = [signed_step(place[2]) for place in bucket.places]
+        return max(steps) - min(steps) >= max(self._expected(place[0]) for place in bucket.places) / 2
 
     def _flagged_end(self, buckets: Mapping[int, Bucket]) -> bool:
         flags = [ismrmrd.ACQ_LAST_IN_MEASUREMENT]
