@@ -19,6 +19,7 @@ from gadgetron.types import ReconData
 from gadgetron.types.recon_data import ReconBit, ReconBuffer
 
 from gadgets.acquisition_flags import LEFT_OUT, REVERSED, counts_text, kind_left_out
+from gadgets.buffer_oversampling import without_oversampling
 from gadgets.buffers import filled
 from gadgets.image_lines import TURNED, refuse_epi
 from gadgets.polarity import PolarityPhase, between, fitted, line_energy, within_image
@@ -50,7 +51,8 @@ def checked_readouts(items: Iterable[Any], header: Any) -> Iterator[Any]:
       (`gadgets.polarity.within_image`); of images read backwards as a whole, from the averages read forwards, or from
       the contrasts before and after, between whose phases theirs is. With a contrast on one side only, the linear phase
       is taken from it and the constant stays: it cannot be told from off-resonance.
-    - Without reversed lines and other readouts a buffer passes as it is.
+    - Readouts with an oversampling that the header does not tell of are cut (`gadgets.buffer_oversampling`).
+    - Without any of these a buffer passes as it is.
 
     Raises
     ------
@@ -59,7 +61,8 @@ def checked_readouts(items: Iterable[Any], header: Any) -> Iterator[Any]:
     """
     for item in items:
         if isinstance(item, ReconData):
-            item.bits = [_checked(bit, header, space) for space, bit in enumerate(item.bits)]
+            bits = [without_oversampling(bit, header.encoding[space]) for space, bit in enumerate(item.bits)]
+            item.bits = [_checked(bit, header, space) for space, bit in enumerate(bits)]
         yield item
 
 

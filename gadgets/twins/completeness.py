@@ -202,7 +202,9 @@ class StreamedEnds(ChangeEnds):
             names.append("repetition")
         limits = ((getattr(encoding.encodingLimits, name), int(getattr(line.idx, name))) for name in names)
         last = all(value >= (limit.maximum if limit else 0) for limit, value in limits)
-        one_plane = len(self._header.encoding) == 1 and encoding.encodedSpace.matrixSize.z == 1
+        partitions = encoding.encodingLimits.kspace_encoding_step_2
+        depth = max(encoding.encodedSpace.matrixSize.z, encoding.reconSpace.matrixSize.z)
+        one_plane = len(self._header.encoding) == depth == 1 and not (partitions and partitions.maximum)
         return last and one_plane and self.whole(key, bucket)
 
     def whole(self, key: Key, bucket: Bucket) -> bool:
