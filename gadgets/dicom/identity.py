@@ -80,8 +80,10 @@ def identity_of(header: ismrmrdHeader, parameters: DicomParameters, warn: Warn, 
         header.measurementInformation,
     )
     salt = f"anonymized {parameters.salt}" if parameters.anonymize else ""
-    # A real Gadgetron rounds the header's numbers to single precision: with six digits the UIDs are the same.
-    text = re.sub(r"(?<=>)-?\d+\.\d+(?=<)", lambda number: f"{float(number[0]):.6g}", header.toXML("utf-8"))
+    # A real Gadgetron rounds the header's numbers to single precision: with six digits the UIDs are the same. Clients
+    # leave out the version of the schema (see pipelines/wire.py).
+    whole = replace(header, version=None).toXML("utf-8")
+    text = re.sub(r"(?<=>)-?\d+\.\d+(?=<)", lambda number: f"{float(number[0]):.6g}", whole)
     scan = hashlib.sha256(f"{text}{data}".encode("utf-8", "replace")).hexdigest()
 
     def given(name: str, value: str | None) -> str:

@@ -38,6 +38,15 @@ def test_replay_gives_the_same_uids_and_another_method_another_series(full: bool
     assert later.SOPInstanceUID != first.SOPInstanceUID
 
 
+def test_what_servers_and_clients_change_in_a_header_changes_no_uid() -> None:
+    """Numbers in single precision, and the version of the schema."""
+    first, second = make_header(False), make_header(False)
+    first.version, second.version = 1, None
+    first.encoding[0].reconSpace.fieldOfView_mm.x, second.encoding[0].reconSpace.fieldOfView_mm.x = 24.1, 24.100000381
+    found = [uids(dicom_datasets(make_image(), header, warn=quiet)[0]) for header in (first, second)]
+    assert found[0] == found[1]
+
+
 def test_invalid_study_uid_is_replaced() -> None:
     header = make_header()
     header.studyInformation.studyInstanceUID = "not a uid"
