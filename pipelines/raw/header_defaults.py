@@ -7,6 +7,7 @@ from xml.etree.ElementTree import Element, SubElement
 AXES = "xyz"
 STEPS = {"y": "kspace_encoding_step_1", "z": "kspace_encoding_step_2"}
 GYROMAGNETIC_RATIO_HZ_PER_T = 42.577478518e6  # of protons
+LARGEST_RATIO = 100.0  # of two fields of view, to derive a matrix from
 PIXEL_MM = 1.0  # where a header says nothing of sizes
 
 _Sizes = dict[str, float]  # of an axis; those that are not known are not in it
@@ -139,6 +140,8 @@ def _complete_axis(axis: str, encoded_mm: _Sizes, encoded: _Sizes, recon_mm: _Si
         text = f"a field of view of {PIXEL_MM:g} mm a pixel is assumed, and distances in the images are not true"
     known = axis in encoded_mm and axis in recon_mm and min(encoded_mm[axis], recon_mm[axis]) > 0
     ratio = encoded_mm[axis] / recon_mm[axis] if known else 1
+    if not 1 / LARGEST_RATIO < ratio < LARGEST_RATIO:
+        return text
     recon.setdefault(axis, max(round(encoded.get(axis, 1) / ratio), 1))
     encoded.setdefault(axis, max(round(recon[axis] * ratio), 1))
     oversampling = max(encoded[axis] / recon[axis], 1) if recon[axis] else 1

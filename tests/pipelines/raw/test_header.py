@@ -10,6 +10,8 @@ from typing import Any
 import ismrmrd
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gadgets.stream import ReconError
 from pipelines.raw import RawScan, check_header, field_of_view_doubts, read_header
@@ -206,6 +208,10 @@ def test_an_accession_number_with_letters_is_kept() -> None:
             without(PLAIN, "trajectory").replace("<encodedSpace>", "<trajectoryDescription/><encodedSpace>"),
             "trajectory",
         ),
+        (
+            PLAIN.replace("<x>300</x>", "<x>1e-320</x>").replace("<x>128</x>", ""),
+            "encodedSpace/matrixSize/x is missing",
+        ),
         (header(trajectory="the name of a patient"), "the trajectory of encoding 0 is unknown"),
         ("<ismrmrdHeader/>", "header has no encoding section"),
     ],
@@ -260,3 +266,23 @@ def test_radial_navigators_in_an_encoding_of_their_own(tmp_path: Path, caplog: p
     _, (found,) = replay(path, tmp_path / "found")
     assert np.array_equal(found.pixel_array, plain.pixel_array)
     assert found.ImagePositionPatient == plain.ImagePositionPatient
+
+
+VALUES = ("", "nan", "inf", "-1", "1e400", "0", "9" * 20, "abc", "0.3", "1e-320", "1_000", " 5 ", "0x10", "None")
+
+
+@given(st.data())
+@settings(max_examples=150, deadline=None)
+def test_damaged_headers_are_read_or_refused(data: st.DataObject) -> None:
+    """Elements that are missing, doubled, empty or no numbers: never an error of Python's."""
+    text = PLAIN
+    for _ in range(data.draw(st.integers(1, 4))):
+        places = [match.span(1) for match in re.finditer(r"(<(\w+)>[^<]*</\2>)", text)]
+        first, last = data.draw(st.sampled_from(places))
+        element = text[first:last]
+        value = re.sub(">.*<", f">{data.draw(st.sampled_from(VALUES))}<", element)
+        text = text[:first] + data.draw(st.sampled_from(("", element * 2, value, element + value))) + text[last:]
+    try:
+        read(text)
+    except ReconError as error:
+        assert str(error).startswith("scan.h5: ") and not NOTHING_OF_PYTHON.search(str(error))
