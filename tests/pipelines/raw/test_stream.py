@@ -16,7 +16,7 @@ from gadgets.stream import ReconError
 from pipelines.info import describe
 from pipelines.raw import RawScan
 from tests.pipelines.raw.streams import CLOSE, header_message, text_message, write_items, write_stream
-from tests.raw_files import header, kspace, lines, replay, write
+from tests.raw_files import header, kspace, line, lines, noise, replay, write
 
 HEADER = header()
 START = header_message(HEADER)
@@ -129,9 +129,9 @@ def test_acquisitions_before_a_header(tmp_path: Path) -> None:
 
 
 def test_memory_does_not_grow_with_the_stream(tmp_path: Path) -> None:
-    line = lines(kspace())[5]
-    path = write_items(tmp_path / "scan.mrd", START, [line] * 4000)
-    assert path.stat().st_size > 16e6
+    start = header_message(header(encoded=(2048, 64, 1), encoded_extent=(4800, 150, 5)))
+    path = write_items(tmp_path / "scan.mrd", start, [line(noise((4, 2048)), 5)] * 400)
+    assert path.stat().st_size > 26e6
     with RawScan(path) as scan:
         scan.survey()  # a replay takes it from the headers of all acquisitions, before their data
         tracemalloc.start()
