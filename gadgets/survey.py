@@ -67,6 +67,11 @@ class Survey:
         rows, _ = _distinct([*keys, self._space, self._calibration, *(self._idx[name] for name in names)])
         return Counter(tuple(row[: len(keys)]) for row in rows.tolist())
 
+    def splits_images(self, dimension: str) -> bool:
+        """Whether a counter changes within images: buckets sent at each change have a part of their lines."""
+        values = self._column(dimension)[~self._calibration]
+        return int((values[1:] != values[:-1]).sum()) + 1 > self.images(averaged=False)
+
     def _column(self, dimension: str) -> Array:
         if dimension.startswith("user_"):
             return np.asarray(self._idx["user"][:, int(dimension[5:])])

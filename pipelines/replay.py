@@ -22,6 +22,7 @@ from gadgets.readouts import WholeReadouts
 from gadgets.scan_digest import ScanDigest
 from gadgets.stream import ReconError, StageTiming, read_parameters
 from gadgets.stream.logs import collected_warnings
+from gadgets.survey import IMAGE_COUNTERS, Survey
 from pipelines.chain import CHAIN_PROPERTY, Chain, read_chain
 from pipelines.evaluation.distribute import DaskReplay
 from pipelines.info import describe_scan
@@ -142,6 +143,7 @@ def replay(
             items: Any = dask.images(result.timings)
             next((None for _ in digest.watch(scan.acquisitions()) if digest.text), None)
         elif gadgetron:
+            _warn_of_loops(remaining, survey)
             remaining, lines = _with_noise_line(remaining, lines)
             whole = WholeReadouts(scan.header)(_lines_of_images(scan.header, lines))
             items = reconstruct_remotely(gadgetron, remaining.to_xml(), scan.header_xml, whole, timeout)
@@ -204,6 +206,18 @@ def _write_account(path: Path, raw: str, result: ReplayResult, chain: str, heade
         "header": header,
     }
     path.write_text(json.dumps(account, indent=1))
+
+
+def _warn_of_loops(chain: Chain, survey: Survey) -> None:
+    """Warn of a counter at whose changes a real Gadgetron would cut images into pieces."""
+    for node in chain.nodes:
+        name = node.properties.get("trigger_dimension", "") if node.classname else ""
+        if name in IMAGE_COUNTERS and survey.splits_images(name):
+            logging.getLogger("genrecon").warning(
+                "the counter %s changes within images: a real Gadgetron makes images of a part of their lines; replay "
+                "without --gadgetron",
+                name,
+            )
 
 
 def _with_noise_line(chain: Chain, lines: Iterator[Any]) -> tuple[Chain, Iterator[Any]]:
