@@ -96,7 +96,7 @@ class Chain:
         self.noise: ChosenNoise | None = None
         try:
             self._root = defusedxml.ElementTree.fromstring(text)
-        except (ElementTree.ParseError, DefusedXmlException, ValueError, LookupError) as error:
+        except (defusedxml.ElementTree.ParseError, DefusedXmlException, ValueError, LookupError) as error:
             raise ReconError(f"{name}: not an XML chain ({one_line(error)}); see xml_configs for examples") from None
         for element in self._root.iter():
             if isinstance(element.tag, str):

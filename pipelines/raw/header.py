@@ -114,7 +114,7 @@ def _root(path: Path | str, text: str) -> Any:
         root = defusedxml.ElementTree.fromstring(re.sub(r"^<\?xml.*?\?>", "", text, count=1, flags=re.DOTALL))
     except DefusedXmlException:
         reason = "it defines entities"
-    except (ElementTree.ParseError, ValueError) as error:
+    except (defusedxml.ElementTree.ParseError, ValueError) as error:
         reason = " ".join(str(error).split())
     else:
         if str(root.tag).rpartition("}")[2] == ROOT:
