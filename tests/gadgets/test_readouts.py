@@ -108,7 +108,7 @@ def test_a_side_that_energy_does_not_tell_is_refused() -> None:
         ({}, 128, 300),
         ({}, 64, 150),  # the oversampling was removed
         ({}, 256, 600),
-        ({}, 96, 225),
+        ({"encoded": (256, 64, 1), "encoded_extent": (600, 150, 5)}, 128, 300),  # in part
         (BASE, 64, 150),
         (BASE, 128, 300),
         (BASE, 80, 187.5),
@@ -122,7 +122,7 @@ def test_field_of_view_by_the_samples_that_come(changes: dict[str, Any], samples
     assert readout_extent(parsed(**changes).encoding[0], samples) == pytest.approx(extent)
 
 
-@pytest.mark.parametrize("samples", [124, 50, 40])
+@pytest.mark.parametrize("samples", [124, 96, 50, 40])
 def test_samples_that_no_oversampling_explains_are_refused(samples: int) -> None:
     with pytest.raises(
         ReconError, match=rf"has {samples} samples, the header's encoded matrix is 128; .*: give matrix"

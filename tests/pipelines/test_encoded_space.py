@@ -48,7 +48,7 @@ def partial(start: int, stop: int, centre: int) -> list[Any]:
         pytest.param(BASE, lines(WHOLE), "taken as oversampled, over 300 mm", id="base resolution"),
         pytest.param({}, lines(NOT_OVERSAMPLED), "taken as without oversampling", id="oversampling removed"),
         pytest.param(
-            {}, lines(kspace(samples=(96, 64), extent=(225, 150))), "oversampled, over 225 mm", id="1.5 times"
+            BASE, lines(kspace(samples=(96, 64), extent=(225, 150))), "oversampled, over 225 mm", id="1.5 times"
         ),
         pytest.param({**BASE, "recon": (128, 128, 1)}, lines(WHOLE), "over 300 mm", id="interpolated"),
         pytest.param(
