@@ -22,6 +22,20 @@ def recon_steps(buffer: ReconBuffer) -> list[tuple[int, int, int]]:
     return adjustment_steps(buffer.data.shape, sampling.encoded_FOV, sampling.recon_FOV, sampling.recon_matrix)
 
 
+def image_directions(line: Any, header: Any) -> list[list[float]]:
+    """Patient directions in which the pixels of an inverse Fourier transform of a line's scan increase.
+
+    Siemens' k-space has the other sign, s(k) = integral of rho(r) exp(+2 pi i k r) along the directions of its raw
+    data: pixels of the inverse transform run against them (gadgetron#1003, mrpro#833; the air bubble of a bottle on a
+    Skyra lies at the top by this, as it must).
+    """
+    system = header.acquisitionSystemInformation
+    sign = -1.0 if system and "SIEMENS" in (system.systemVendor or "").upper() else 1.0
+    return [
+        [sign * value + 0.0 for value in direction] for direction in (line.read_dir, line.phase_dir, line.slice_dir)
+    ]
+
+
 def image_header(headers: Array, buffer: ReconBuffer, header: Any, space: int) -> ismrmrd.ImageHeader:
     """Image header of one image, from the acquisition nearest to the k-space centre, as Gadgetron fills it.
 
@@ -42,8 +56,10 @@ def image_header(headers: Array, buffer: ReconBuffer, header: Any, space: int) -
     image.measurement_uid = line.measurement_uid
     image.matrix_size[:] = (buffer.data.shape[0], buffer.data.shape[1], buffer.data.shape[2])
     image.channels = 1
-    for name in ("position", "read_dir", "phase_dir", "slice_dir", "patient_table_position", "physiology_time_stamp"):
+    for name in ("position", "patient_table_position", "physiology_time_stamp"):
         getattr(image, name)[:] = list(getattr(line, name))
+    directions = image_directions(line, header)
+    image.read_dir[:], image.phase_dir[:], image.slice_dir[:] = directions
     steps = recon_steps(buffer)
     sampling = buffer.sampling
     encoding = header.encoding[space]
@@ -59,7 +75,7 @@ def image_header(headers: Array, buffer: ReconBuffer, header: Any, space: int) -
         ]
         before = [encoding.encodedSpace.matrixSize.x, steps[-1][1], steps[-1][2]]
         position = np.array(image.position)
-        for axis, direction in enumerate((line.read_dir, line.phase_dir, line.slice_dir)):
+        for axis, direction in enumerate(directions):
             moved = centre_shift(before[axis], matrix[axis])
             position -= moved * extent[axis] / matrix[axis] * np.array(direction)
         image.position[:] = position.tolist()

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.simulation.geometry import directions, slice_position_mm
+from pipelines.simulation.scanners import VENDORS
 from pipelines.simulation.settings import SimulationSettings
 
 TIME_STAMP_TICK_MS = 2.5  # of Siemens scanners
@@ -31,7 +32,10 @@ class AcquisitionHeaders:
             head.setChannelActive(coil)
         read, phase, normal = directions(settings)
         head.position[:] = settings.position_mm
-        head.read_dir[:], head.phase_dir[:], head.slice_dir[:] = read, phase, normal
+        sign = VENDORS[settings.vendor].fourier_sign  # the k-space is that of the other sign: its directions are turned
+        head.read_dir[:], head.phase_dir[:], head.slice_dir[:] = (
+            [sign * value + 0.0 for value in direction] for direction in (read, phase, normal)
+        )
         self._common = bytes(head)
 
     def next(self, samples: int, pause_ms: float, echo_ms: float = 0.0) -> Any:

@@ -60,11 +60,11 @@ def test_dicom(replayed):
     (path,) = (replayed.folder / "dicom").rglob("*.dcm")
     ds = pydicom.dcmread(path)
     assert (ds.Rows, ds.Columns) == (144, 192)
-    assert list(ds.ImageOrientationPatient) == [-1, 0, 0, 0, 1, 0]
+    assert list(ds.ImageOrientationPatient) == [1, 0, 0, 0, -1, 0]  # the air bubble of a bottle is at the top
     np.testing.assert_allclose(ds.PixelSpacing, [280 / 192, 210 / 144], rtol=1e-6)
     # The pixel at the matrix centre lies at the position the scanner gave.
     centre = np.array(ds.ImagePositionPatient, float)
-    centre += ds.PixelSpacing[1] * 96 * np.array([-1, 0, 0]) + ds.PixelSpacing[0] * 72 * np.array([0, 1, 0])
+    centre += ds.PixelSpacing[1] * 96 * np.array([1, 0, 0]) + ds.PixelSpacing[0] * 72 * np.array([0, -1, 0])
     np.testing.assert_allclose(centre, [20.0483, 66.5700, 0.0], atol=1e-3)
     assert ds.ContentQualification == "RESEARCH"
     assert DEFAULT_CHAIN in ds.DerivationDescription

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from gadgets.errors import ReconError
-from tests.raw_files import header, kspace, line, lines, marker, pixels
+from tests.raw_files import MARKER, OBJECT, header, kspace, line, lines, marker, pixels
 from tests.real_world.conftest import is_right
 
 
@@ -212,3 +212,13 @@ def test_reference_lines_in_another_encoding_space(reconstruct, data):
     _, images = reconstruct(parts[0] + "</encoding>" + second + parts[1], [*reference, *lines(data, range(0, 64, 2))])
     assert len(images) == 1
     assert is_right(images[0])
+
+
+@pytest.mark.parametrize("vendor", ["SIEMENS", "Siemens Healthineers"])
+def test_directions_of_siemens(reconstruct, vendor):
+    """gadgetron#1003, mrpro#828, #833: k-space of the other sign, the marker at its patient position."""
+    ball, mark = OBJECT
+    mirrored = kspace(objects=(ball, (tuple(-value for value in MARKER), *mark[1:])))  # k-space at -k
+    system = f"<acquisitionSystemInformation><systemVendor>{vendor}</systemVendor></acquisitionSystemInformation>"
+    _, (image,) = reconstruct(header(after=system), lines(mirrored))
+    assert is_right(image)

@@ -328,12 +328,16 @@ def test_averages_have_their_own_noise_and_seeds_repeat() -> None:
 def test_positions_and_directions() -> None:
     s = settings(slices=3, slice_gap_mm=1.0, position_mm=(10.0, 20.0, 30.0))
     assert [slice_position_mm(s, n).tolist() for n in range(3)] == [[10, 20, 24], [10, 20, 30], [10, 20, 36]]
-    oblique = simulate(settings(slices=2, rotation_degrees=(20.0, -10.0, 30.0)))
+    turned = {"slices": 2, "rotation_degrees": (20.0, -10.0, 30.0)}
+    oblique = simulate(settings(**turned, vendor="generic"))
+    siemens = imaging(simulate(settings(**turned, vendor="SIEMENS")).acquisitions())[0]
     a, b = (imaging(oblique.acquisitions())[i] for i in (0, -1))
     frame = np.array([a.read_dir[:], a.phase_dir[:], a.slice_dir[:]])
     np.testing.assert_allclose(frame @ frame.T, np.eye(3), atol=1e-6)
     np.testing.assert_allclose(np.cross(frame[0], frame[1]), frame[2], atol=1e-6)
     np.testing.assert_allclose(np.subtract(b.position, a.position), 5 * frame[2], atol=1e-5)
+    # Siemens' directions go with a k-space of the other sign.
+    np.testing.assert_allclose([siemens.read_dir[:], siemens.phase_dir[:], siemens.slice_dir[:]], -frame, atol=1e-6)
 
 
 @pytest.mark.parametrize("vendor", ["SIEMENS", "GE MEDICAL SYSTEMS", "Philips", "generic"])
