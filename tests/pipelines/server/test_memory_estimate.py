@@ -67,7 +67,7 @@ def field_of_view(millimetres: float) -> Callable[[Any, list[Any]], None]:
         (noise_of_many_coils, "GiB of memory, the limit is 1 GiB"),
         (field_of_view(1e-3), "GiB of memory, the limit is 1 GiB"),
         (field_of_view(5e-324), "out of all proportion"),
-        (field_of_view(float("nan")), "all must be positive"),
+        (field_of_view(float("nan")), "is not a finite number"),
     ],
 )
 def test_no_memory_is_taken_for_what_header_or_lines_announce(
