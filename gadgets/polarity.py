@@ -31,6 +31,7 @@ SHIFT_STEP = 0.125
 # Part of the costs' range by which the lowest one is below all at shifts more than a sample away: 0.2 and more where
 # lines have neighbours of the other polarity, below 0.2 and often wrong where they have not (phantom, four coils).
 LEAST_DEPTH = 0.2
+LEAST_CENTRAL = 0.2  # 0.4 for a disc as wide as 0.8 of the field of view, 0 for one that fills it
 LEAST_FALL = 0.003  # of the mean cost, by which the lowest one is below it: 0.001 for noise, 0.005 and more for images
 
 
@@ -97,8 +98,8 @@ def within_image(kspace: Array, measured: Array, backward: Array) -> PolarityPha
     Neighbouring lines of all coils depend on each other: the matrix of all windows of successive lines has few large
     singular values, and a wrong phase adds those of a ghost. Shift and constant are those whose matrices, one for each
     readout position, have the smallest sum of singular values (the low rank of Peterson et al., NeuroImage 2015, with
-    the convex measure). Where polarities alternate, pi more is the same image half a field of view away: the smaller
-    constant is taken.
+    the convex measure). Where polarities alternate, pi more is the same image half a field of view away: the constant
+    is taken whose object lies around the middle of the field of view, else the smaller one.
 
     Parameters
     ----------
@@ -125,7 +126,29 @@ def within_image(kspace: Array, measured: Array, backward: Array) -> PolarityPha
     chosen = np.sort(np.argsort(-signal, kind="stable")[:MOST_POSITIONS])
     chosen = chosen[signal[chosen] > 1e-3 * signal.max()]
     costs = _costs(values[chosen], reversed_lines)
-    return _lowest(costs, _positions(len(kspace))[chosen], len(kspace))
+    found, ambiguous = _lowest(costs, _positions(len(kspace))[chosen], len(kspace))
+    if found is None or not ambiguous or _central(kspace, measured, backward, found) > -LEAST_CENTRAL:
+        return found
+    return PolarityPhase(found.shift, float(np.angle(-np.exp(1j * found.constant))))
+
+
+def _central(kspace: Array, measured: Array, backward: Array, phase: PolarityPhase) -> float:
+    """Mean of cos(2 pi y / field of view) over an image's energy, from neighbouring lines of opposite polarity.
+
+    It is 1 for a point in the middle of the field of view, -1 for one at its edge, 0 where no lines are neighbours.
+    """
+    positions = _positions(len(kspace))
+    inverse = np.exp(-1j * (2 * np.pi * phase.shift / len(kspace) * positions + phase.constant))
+    total = energy = 0.0
+    for axis in (0, 1):
+        here, after = ((slice(None),) * axis + (part,) for part in (slice(None, -1), slice(1, None)))
+        apart = measured[here] & measured[after] & (backward[here] != backward[after])
+        turned = backward[here][apart][:, None]
+        lines, others = (np.moveaxis(np.moveaxis(kspace, 0, 2)[part][apart], 1, 0) for part in (here, after))
+        forward, reverse = np.where(turned, others, lines), np.where(turned, lines, others)
+        total += float((between(forward, reverse) * inverse).real.sum())
+        energy += float((np.abs(forward) ** 2).sum() + (np.abs(reverse) ** 2).sum()) / 2
+    return total / energy if energy else 0.0
 
 
 def line_energy(kspace: Array) -> Array:
@@ -194,8 +217,11 @@ def _constants() -> Array:
     return 2 * np.pi * np.arange(CONSTANTS) / CONSTANTS
 
 
-def _lowest(costs: Array, positions: Array, samples: int) -> PolarityPhase | None:
-    """Shift and constant of the lowest cost, summed over the readout positions; None where it is not distinct."""
+def _lowest(costs: Array, positions: Array, samples: int) -> tuple[PolarityPhase | None, bool]:
+    """Shift and constant of the lowest cost, summed over the readout positions; None where it is not distinct.
+
+    Also whether pi more has as low a cost; then the constant is the smaller one.
+    """
     from scipy.optimize import minimize
 
     harmonics = np.fft.fft(costs, axis=1) / CONSTANTS  # in the constant phase
@@ -214,13 +240,14 @@ def _lowest(costs: Array, positions: Array, samples: int) -> PolarityPhase | Non
     span = table.max() - table.min()
     elsewhere = table[abs(shifts - shifts[row]) > 1].min()
     if elsewhere - table.min() < LEAST_DEPTH * span or table.mean() - table.min() < LEAST_FALL * table.mean():
-        return None
+        return None, False
     opposite = (column + CONSTANTS // 2) % CONSTANTS
     constants = np.angle(np.exp(1j * _constants()))
-    if table[row, opposite] - table[row, column] < 0.05 * span and abs(constants[opposite]) < abs(constants[column]):
+    ambiguous = bool(table[row, opposite] - table[row, column] < 0.05 * span)
+    if ambiguous and abs(constants[opposite]) < abs(constants[column]):
         column = opposite
     start = (shifts[row], constants[column])
     simplex = [start, (start[0] + SHIFT_STEP / 2, start[1]), (start[0], start[1] + np.pi / CONSTANTS)]
     found = minimize(cost, start, method="Nelder-Mead", options={"initial_simplex": simplex, "xatol": 1e-3})
     shift, constant = found.x
-    return PolarityPhase(float(shift), float(np.angle(np.exp(1j * constant))))
+    return PolarityPhase(float(shift), float(np.angle(np.exp(1j * constant)))), ambiguous

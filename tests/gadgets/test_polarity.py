@@ -44,6 +44,12 @@ def test_phase_of_nothing_is_none():
     assert fitted(np.zeros(16, dtype=np.complex64)) == PolarityPhase(0.0, 0.0)
 
 
+@pytest.mark.parametrize("constant", [-2.8, -1.2, 0.4, 2.2, 3.1])
+def test_of_two_constants_that_is_taken_whose_object_is_in_the_middle(constant):
+    data = delayed(KSPACE, ODD, 1.3, constant) + 2e-4 * abs(KSPACE).max() * noise(KSPACE.shape)
+    assert within_image(data, EVERY, ODD).constant == pytest.approx(constant, abs=0.02)
+
+
 @pytest.mark.parametrize("acceleration", [1, 2, 3])
 @pytest.mark.parametrize(("shift", "constant"), [(0.0, 0.0), (0.35, 0.5), (-1.0, -1.2)])
 def test_phase_between_lines_of_one_image(shift, constant, acceleration):
