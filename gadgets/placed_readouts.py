@@ -19,8 +19,9 @@ from gadgetron.types import ReconData
 from gadgetron.types.recon_data import ReconBit, ReconBuffer
 
 from gadgets.acquisition_flags import LEFT_OUT, REVERSED, counts_text, kind_left_out
+from gadgets.acquisitions import encoding_of
 from gadgets.buffer_oversampling import without_oversampling
-from gadgets.buffers import filled
+from gadgets.buffers import filled, first_line
 from gadgets.image_lines import TURNED, refuse_epi
 from gadgets.polarity import PolarityPhase, between, fitted, line_energy, within_image
 from gadgets.stream import ReconError
@@ -61,9 +62,17 @@ def checked_readouts(items: Iterable[Any], header: Any) -> Iterator[Any]:
     """
     for item in items:
         if isinstance(item, ReconData):
-            bits = [without_oversampling(bit, header.encoding[space]) for space, bit in enumerate(item.bits)]
+            bits = [without_oversampling(bit, _encoding(bit, header, space)) for space, bit in enumerate(item.bits)]
             item.bits = [_checked(bit, header, space) for space, bit in enumerate(bits)]
         yield item
+
+
+def _encoding(bit: ReconBit, header: Any, space: int) -> Any:
+    """The encoding of a bit by its lines, or by its place where it has none."""
+    for buffer in (bit.data, bit.ref):
+        if buffer is not None and buffer.headers.size and (line := first_line(buffer)).number_of_samples:
+            return encoding_of(header, line)
+    return header.encoding[space]
 
 
 def _checked(bit: ReconBit, header: Any, space: int) -> ReconBit:

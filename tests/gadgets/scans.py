@@ -30,4 +30,8 @@ def two_spaces():
     header, small = buffered(repetitions=2, calibration_repetitions="first", matrix=(24, 24, 1), coils=6)
     other, large = buffered(repetitions=2, calibration_repetitions="first", matrix=(40, 32, 1), coils=6, seed=3)
     header.encoding.append(other.encoding[0])
+    for item in large:
+        for buffer in (item[0].data, item[0].ref):
+            for line in buffer.headers.flat if buffer is not None else ():
+                line.encoding_space_ref = 1
     return header, [ReconData([first[0], second[0]]) for first, second in zip(small, large, strict=True)]
