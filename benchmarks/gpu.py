@@ -37,7 +37,7 @@ from benchmarks.wkgm import CASES, HELD_OUT, Scan, brain, ours, poisson, simulat
 from gadgets.images import meta_of, meta_values
 from gadgets.stream import ReconError
 from pipelines.evaluation import metrics
-from pipelines.evaluation.arrays import ArrayReconstruction
+from pipelines.evaluation.arrays import ArrayReconstruction, resize_header
 from pipelines.train import train as run_training
 from priors.learning.checkpoints import shipped_checkpoint
 from priors.learning.networks import Architecture, EdmDenoiser, compute_device
@@ -75,6 +75,8 @@ class Together(ArrayReconstruction):
 
         Raises ReconError when another method had to stand in: its time is not that of the method.
         """
+        width, height = items[0].bits[0].data.data.shape[:2]
+        resize_header(self._header, width, height)
         synchronise(self._device)
         start = time.perf_counter()
         arrays = list(self._recon.process(iter(items)))

@@ -71,14 +71,14 @@ class ArrayReconstruction:
 
     def with_maps(self, kspace: np.ndarray) -> ReconData:
         """Measured k-space, complex64 (coil, y, x), zero where nothing was measured, with its coil maps attached."""
-        _resize(self._header, kspace.shape[-1], kspace.shape[-2])
+        resize_header(self._header, kspace.shape[-1], kspace.shape[-2])
         (item,) = self._espirit.process(iter([recon_data(kspace)]))
         return item
 
     def __call__(self, item: ReconData) -> ArrayResult:
         """Reconstruct an item of `with_maps`. Raises ReconError when the method fails."""
         buffer = item.bits[0].data.data
-        _resize(self._header, buffer.shape[0], buffer.shape[1])
+        resize_header(self._header, buffer.shape[0], buffer.shape[1])
         start = time.perf_counter()
         arrays = list(self._recon.process(iter([item])))
         result = ArrayResult(_pixels(arrays[0]), seconds=time.perf_counter() - start)
@@ -145,7 +145,7 @@ def _header() -> Any:
     )
 
 
-def _resize(header: Any, width: int, height: int) -> None:
+def resize_header(header: Any, width: int, height: int) -> None:
     """Give the encoding of such a header the size of an array, with pixels of 1 mm."""
     encoding = header.encoding[0]
     for space in (encoding.encodedSpace, encoding.reconSpace):
