@@ -10,6 +10,7 @@ from pathlib import Path
 
 import ismrmrd
 
+from gadgets.images import meta_of, meta_values
 from gadgets.stream import ReconError
 from gadgets.stream.logs import collected_warnings
 from pipelines.chain import read_chain
@@ -27,7 +28,7 @@ class SendResult:
     first_image_s: float = 0.0
     last_image_s: float = 0.0
     texts: tuple[str, ...] = ()
-    warnings: list[str] = field(default_factory=list)  # about the file
+    warnings: list[str] = field(default_factory=list)  # about the file, and those of the images
 
 
 def send(
@@ -75,6 +76,9 @@ def send(
                     result.texts += (item,)
                     continue
                 result.images += 1
+                for warning in meta_values(meta_of(item.attribute_string), "GenreconWarning"):
+                    if warning not in result.warnings:
+                        result.warnings.append(warning)
                 result.last_image_s = time.perf_counter() - start
                 result.first_image_s = result.first_image_s or result.last_image_s
                 yield item

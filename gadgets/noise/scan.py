@@ -33,7 +33,8 @@ class NoiseScan:
     bandwidth : relativeReceiverNoiseBandwidth of its header
     measurement : measurementID
     context : digests of what names scanner, patient and study, by name
-    moment : when it was measured, by the scanner's clock
+    moment : when it was measured, by the scanner's clock; None: not known
+    day : when it was measured, where that is all that is known
     origin : where it comes from, without anything that identifies
     name : file, group or measurement
     """
@@ -46,6 +47,7 @@ class NoiseScan:
     measurement: str = ""
     context: Mapping[str, str] = dataclasses.field(default_factory=dict)
     moment: datetime.datetime | None = None
+    day: datetime.date | None = None
     origin: str = "another measurement"
     name: str = ""
 
@@ -187,6 +189,22 @@ def age_text(age: datetime.timedelta) -> str:
     return f"{seconds:.0f} s {'older' if age.total_seconds() >= 0 else 'newer'}"
 
 
+def age_of(noise: NoiseScan, header: Any, ticks: int) -> tuple[datetime.timedelta, str] | None:
+    """Age of the noise when a line with this acquisition_time_stamp was measured, and the same in words.
+
+    Where a time of day is not known, the dates count, in whole days. None where they are equal or not known either.
+    """
+    moment, day = moment_of(header, ticks), acquired(ticks, header)[0]
+    if moment is not None and noise.moment is not None:
+        return moment - noise.moment, age_text(moment - noise.moment)
+    noise_day = noise.day or (noise.moment.date() if noise.moment else None)
+    if day is None or noise_day is None or day == noise_day:
+        return None
+    days = (day - noise_day).days
+    unit = "day" if abs(days) == 1 else "days"
+    return day - noise_day, f"{abs(days)} {unit} {'older' if days > 0 else 'newer'}"
+
+
 def noise_of_covariance(header: Any, covariance: Array, samples: int, dwell_us: float, ticks: int) -> NoiseScan:
     """The noise of a measurement with this header."""
     system = header.acquisitionSystemInformation
@@ -199,5 +217,6 @@ def noise_of_covariance(header: Any, covariance: Array, samples: int, dwell_us: 
         measurement_id(header),
         context_of(header),
         moment_of(header, ticks),
+        acquired(ticks, header)[0],
         name=measurement_id(header) and f"measurement {measurement_id(header)}",
     )

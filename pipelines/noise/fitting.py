@@ -8,7 +8,7 @@ from typing import Any
 import ismrmrd
 
 from gadgets.noise.coils import coils_of
-from gadgets.noise.scan import OLDEST, ChosenNoise, NoiseScan, age_text, conflict, moment_of
+from gadgets.noise.scan import OLDEST, ChosenNoise, NoiseScan, age_of, conflict
 
 log = logging.getLogger("genrecon")
 
@@ -41,10 +41,9 @@ def fitted(
         )
         return None
     text = noise.origin
-    moment = moment_of(header, first.acquisition_time_stamp)
-    if moment is not None and noise.moment is not None:
-        age = moment - noise.moment
-        text += f", {age_text(age)}"
+    if found := age_of(noise, header, first.acquisition_time_stamp):
+        age, words = found
+        text += f", {words}"
         if age > OLDEST or age.total_seconds() < 0:
-            log.warning("%s is %s than the scan; measure noise shortly before the scan", what, age_text(age))
+            log.warning("%s is %s than the scan; measure noise shortly before the scan", what, words)
     return ChosenNoise(matched, text, noise.name)

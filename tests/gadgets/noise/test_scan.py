@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gadgets.noise.lines import NoiseLines
-from gadgets.noise.scan import NoiseScan, age_text, conflict, moment_of, noise_dependencies
+from gadgets.noise.scan import NoiseScan, age_of, age_text, conflict, moment_of, noise_dependencies
 from tests.noise_scans import MIXING, header, noise_lines
 
 
@@ -84,6 +84,21 @@ def test_the_moment_needs_a_time_of_its_own():
 )
 def test_ages(seconds, text):
     assert age_text(datetime.timedelta(seconds=seconds)) == text
+
+
+@pytest.mark.parametrize(
+    ("date", "text"),
+    [
+        ("2024-02-10", "20 days older"),
+        ("2024-02-29", "1 day older"),
+        ("2024-03-03", "2 days newer"),
+        ("2024-03-01", ""),
+    ],
+)
+def test_without_times_of_day_the_dates_tell_the_age(date, text):
+    noise = noise_of(noise_lines(acquisition_time_stamp=0), date=date)
+    assert (age_of(noise, parsed(), 14_424_000) or (None, ""))[1] == text
+    assert (age_of(noise, parsed(), 0) or (None, ""))[1] == text
 
 
 def test_noise_dependencies():

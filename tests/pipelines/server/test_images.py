@@ -23,6 +23,7 @@ from pipelines.send import send
 from pipelines.server.listener import Server
 from pipelines.server.status import StatusServer
 from pipelines.simulation import simulate
+from tests import raw_files
 from tests.pipelines.server.serving import (
     CLOSE,
     SCAN,
@@ -39,6 +40,15 @@ from tests.pipelines.server.serving import (
     text,
     works,
 )
+
+
+def test_warnings_of_images_are_told(server: Server, tmp_path: Path) -> None:
+    data = raw_files.kspace()
+    lines = [line for slice_ in range(2) for line in raw_files.lines(data * slice_, slice=slice_)]
+    file = raw_files.write(tmp_path / "scan.h5", (raw_files.header(limits={"slice": (0, 1, 0)}), lines))
+    result = send(file, "cg_sense", address(server), timeout=30)
+    assert result.images == 2
+    assert "no sample was measured: the image is empty" in result.warnings
 
 
 @pytest.mark.parametrize("by", ["name", "installed name", "value"])
