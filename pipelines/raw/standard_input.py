@@ -9,10 +9,15 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from gadgets.stream import ReconError
+
 
 @contextlib.contextmanager
 def raw_file(path: Path) -> Iterator[Path]:
-    """The path itself; of "-" a temporary file with all of standard input, so that memory does not hold it."""
+    """The path itself; of "-" a temporary file with all of standard input, so that memory does not hold it.
+
+    Errors of the block name standard input instead of that file.
+    """
     if str(path) != "-":
         yield path
         return
@@ -20,4 +25,7 @@ def raw_file(path: Path) -> Iterator[Path]:
         copy = Path(folder) / "stdin"
         with copy.open("wb") as file:
             shutil.copyfileobj(sys.stdin.buffer, file)
-        yield copy
+        try:
+            yield copy
+        except ReconError as error:
+            raise ReconError(str(error).replace(str(copy), "standard input")) from error

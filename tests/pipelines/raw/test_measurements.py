@@ -18,6 +18,7 @@ from pipelines.cli import app
 from pipelines.evaluation.arrays import scan_bits
 from pipelines.info import describe
 from pipelines.raw import RawScan, measurements
+from pipelines.raw.standard_input import raw_file
 from tests.pipelines.raw.streams import write_stream
 from tests.raw_files import MARKER, header, kspace, lines, marker, noise, replay, write
 
@@ -162,3 +163,9 @@ def test_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
         command([Path("-")])
         assert len(list((tmp_path / "genrecon-out" / "stdin").rglob("*.dcm"))) == 1
+
+
+def test_errors_name_standard_input_and_no_temporary_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"no raw data")))
+    with pytest.raises(ReconError, match=r"^standard input: not an HDF5 file"), raw_file(Path("-")) as path:
+        RawScan(path)
