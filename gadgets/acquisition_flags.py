@@ -229,5 +229,5 @@ def kinds() -> dict[str, int]:
 
 def undefined_flags(readout: Readout) -> list[int]:
     """Numbers of the flags that are set and that the standard does not define."""
-    flags = _flags(readout)
-    return [number for number in range(1, BITS + 1) if flags & UNDEFINED & 1 << number - 1]
+    found = _flags(readout) & UNDEFINED
+    return [number for number in range(1, BITS + 1) if found & 1 << number - 1] if found else []

@@ -57,7 +57,8 @@ def signed_step(value: int) -> int:
 
 def phase_encodings(head: Any) -> tuple[int, int]:
     """kspace_encode_step_1 and _2 of a header, with sign."""
-    return signed_step(int(head.idx.kspace_encode_step_1)), signed_step(int(head.idx.kspace_encode_step_2))
+    idx = head.idx
+    return signed_step(int(idx.kspace_encode_step_1)), signed_step(int(idx.kspace_encode_step_2))
 
 
 def with_data(acquisition: ismrmrd.Acquisition, data: Array, **header_fields: int) -> ismrmrd.Acquisition:

@@ -6,7 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import ismrmrd
 import numpy as np
@@ -62,8 +62,10 @@ class ImageLines(Gadget):
         centres: dict[int, int] = {}  # of lines read forwards, by number of samples
         held: ismrmrd.Acquisition | None = None  # the last line, as long as a readout after it may have flags for it
         for item in items:
-            if isinstance(item, ismrmrd.Acquisition) and kind_left_out(item):
-                left_out[kind_left_out(item)] += 1
+            is_readout = isinstance(item, ismrmrd.Acquisition)
+            flags = int(item.flags) if is_readout else 0
+            if kind := kind_left_out(flags):
+                left_out[kind] += 1
                 if is_phase_correction(item):
                     references.add(item)
                 if held is not None:
@@ -72,15 +74,15 @@ class ImageLines(Gadget):
             if held is not None:
                 yield held
                 held = None
-            if not isinstance(item, ismrmrd.Acquisition) or is_noise(item):
+            if not is_readout or is_noise(flags):
                 yield item
                 continue
-            undefined.update(undefined_flags(item))
-            if is_reversed(item) and self.parameters.turn_round:
-                item = self._turned(item, references, centres)
-            elif not is_reversed(item):
+            undefined.update(undefined_flags(flags))
+            if is_reversed(flags):
+                item = self._turned(item, references, centres) if self.parameters.turn_round else item
+            else:
                 centres.setdefault(item.number_of_samples, item.center_sample)
-            if item.flags & LAST_IN_SLICE:
+            if flags & LAST_IN_SLICE:
                 yield item
             else:
                 held = item
@@ -167,12 +169,16 @@ def _with_last_flags(line: ismrmrd.Acquisition, other: ismrmrd.Acquisition) -> i
     return line
 
 
+_Kind: TypeAlias = tuple[bool, int, int]  # read backwards, coils, samples
+_Sum: TypeAlias = tuple[Any, int]  # of readouts (coil, sample), and their number
+
+
 class _References:
-    """Phase correction readouts, in groups of one slice and contrast."""
+    """Phase correction readouts, in groups of one slice and contrast, of which only sums are kept."""
 
     def __init__(self) -> None:
         self.used = False
-        self._groups: dict[tuple[int, int, int], list[ismrmrd.Acquisition]] = {}
+        self._groups: dict[tuple[int, int, int], dict[_Kind, _Sum]] = {}
         self._closed: set[tuple[int, int, int]] = set()  # groups that lines have used: the next readout begins anew
         self._phases: dict[tuple[tuple[int, ...], int], PolarityPhase | None] = {}
 
@@ -183,8 +189,11 @@ class _References:
         key = _group(readout)
         if key in self._closed:
             self._closed.discard(key)
-            self._groups[key] = []
-        self._groups.setdefault(key, []).append(readout)
+            self._groups[key] = {}
+        backward, data = is_reversed(readout), _kept_samples(readout)
+        group, kind = self._groups.setdefault(key, {}), (backward, *data.shape)
+        total, count = group.get(kind, (0, 0))
+        group[kind] = (total + (data[:, ::-1] if backward else data), count + 1)
         self._groups[key] = self._groups.pop(key)  # the last one that came is at the end
         self._phases.clear()
 
@@ -201,14 +210,17 @@ class _References:
         for length in (3, 2, 1):
             keys = [key for key in self._groups if key[:length] == own[:length]]
             for chosen in [keys[-1:], keys] if length < 3 else [keys]:
-                readouts = [one for key in chosen for one in self._groups[key] if one.number_of_samples == samples]
-                backward = [_kept_samples(one)[:, ::-1] for one in readouts if is_reversed(one)]
-                forward = [_kept_samples(one) for one in readouts if not is_reversed(one)]
-                coils = {len(data) for data in (*forward, *backward)}
-                if forward and backward and len(coils) == 1:
+                kinds = {kind for key in chosen for kind in self._groups[key] if kind[2] == samples}
+                if len(kinds) == 2 and len({coils for _, coils, _ in kinds}) == 1:
                     self._closed.update(chosen)
-                    return fitted(between(np.mean(forward, axis=0).T, np.mean(backward, axis=0).T))
+                    forward, backward = (self._mean(chosen, kind) for kind in sorted(kinds))
+                    return fitted(between(forward.T, backward.T))
         return None
+
+    def _mean(self, keys: list[tuple[int, int, int]], kind: _Kind) -> Any:
+        """Mean of the readouts of a kind, (coil, sample), in some groups."""
+        sums = [self._groups[key][kind] for key in keys if kind in self._groups[key]]
+        return sum(total for total, _ in sums) / sum(count for _, count in sums)
 
 
 def _group(readout: ismrmrd.Acquisition) -> tuple[int, int, int]:

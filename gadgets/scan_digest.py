@@ -9,7 +9,7 @@ from typing import Any
 
 import ismrmrd
 
-from gadgets.acquisition_flags import is_for_images
+from gadgets.acquisition_flags import is_calibration_only, is_for_images
 from gadgets.images import meta_of
 from gadgets.stream.digest import SCAN_DIGEST
 
@@ -56,7 +56,7 @@ class ScanDigest:
 
 def line_digest(line: ismrmrd.Acquisition) -> str:
     """Digest of an imaging line, 32 hexadecimal digits; empty for one that is empty or not for images."""
-    if not is_for_images(line) or line.is_flag_set(ismrmrd.ACQ_IS_PARALLEL_CALIBRATION) or not line.data.any():
+    if not is_for_images(line) or is_calibration_only(line) or not line.data.any():
         return ""
     head = line.getHead()
     place = (head.measurement_uid, head.acquisition_time_stamp, *head.position, *head.read_dir, *head.phase_dir)

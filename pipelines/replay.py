@@ -15,6 +15,7 @@ from typing import Any
 import ismrmrd
 import numpy as np
 
+from gadgets.acquisition_flags import is_noise
 from gadgets.dicom_output import DicomOutput
 from gadgets.image_lines import ImageLines
 from gadgets.images import SCALE_RATIO, meta_of, meta_values
@@ -226,7 +227,7 @@ def _with_noise_line(chain: Chain, lines: Iterator[Any]) -> tuple[Chain, Iterato
         return chain, lines
     for node in chain.nodes:
         node.properties |= chain.noise_properties(node)
-    others = (line for line in lines if not line.is_flag_set(ismrmrd.ACQ_IS_NOISE_MEASUREMENT))
+    others = (line for line in lines if not is_noise(line))
     return chain, itertools.chain([chain.noise.scan.as_line()], others)
 
 

@@ -156,7 +156,8 @@ class _SliceEnds:
         """Take a line into account."""
         if is_calibration_only(item):
             return  # it may come after the end of its slice
-        key = (item.encoding_space_ref, item.idx.slice, item.idx.repetition)
+        idx = item.idx
+        key = (item.encoding_space_ref, idx.slice, idx.repetition)
         last = item.is_flag_set(ismrmrd.ACQ_LAST_IN_SLICE)
         self._flagged = self._flagged or last or item.is_flag_set(ismrmrd.ACQ_FIRST_IN_SLICE)
         self._slices[key] = self._slices.get(key, False) or last
@@ -193,6 +194,7 @@ def _stats(acquisitions: list[ismrmrd.Acquisition]) -> list[AcquisitionBucketSta
     spaces = 1 + max((item.encoding_space_ref for item in acquisitions), default=-1)
     values: list[dict[str, set[int]]] = [{name: set() for name in COUNTERS} for _ in range(spaces)]
     for item in acquisitions:
+        idx, own = item.idx, values[item.encoding_space_ref]
         for name in COUNTERS:
-            values[item.encoding_space_ref][name].add(int(getattr(item.idx, name)))
+            own[name].add(int(getattr(idx, name)))
     return [AcquisitionBucketStats(**space) for space in values]

@@ -8,6 +8,7 @@ from typing import Any
 import ismrmrd
 import numpy as np
 
+from gadgets.acquisition_flags import is_noise
 from gadgets.acquisitions import encoding_of, with_data
 from gadgets.readouts import is_whole
 from gadgets.stream import Gadget
@@ -22,7 +23,7 @@ class AsymmetricEchoAdjustROGadget(Gadget):
 
     def process(self, items: Iterator[Any]) -> Iterator[Any]:
         for item in items:
-            if isinstance(item, ismrmrd.Acquisition) and not item.is_flag_set(ismrmrd.ACQ_IS_NOISE_MEASUREMENT):
+            if isinstance(item, ismrmrd.Acquisition) and not is_noise(item):
                 item = self._centred(item)
             yield item
 

@@ -101,7 +101,8 @@ class BucketToBufferGadget(Gadget):
         return axes
 
     def _key(self, line: ismrmrd.Acquisition) -> tuple[int, ...]:
-        key = {name: int(getattr(line.idx, name)) for name in BUFFER_COUNTERS}
+        idx = line.idx  # a copy at each access
+        key = {name: int(getattr(idx, name)) for name in BUFFER_COUNTERS}
         for dimension in (self.parameters.N_dimension, self.parameters.S_dimension):
             if dimension in key and dimension != "slice":
                 key[dimension] = 0

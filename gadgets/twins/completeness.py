@@ -94,24 +94,31 @@ class SurveyedEnds(ChangeEnds):
     """
 
     def __init__(self, survey: Survey, trigger: str, sorting: str) -> None:
-        self._trigger = trigger
+        self._counters = [None if name == trigger else _PLACE_OF[name] for name in IMAGE]  # None: the trigger's own
         self._left = survey.lines(trigger, sorting)
         self._places = survey.places(trigger, sorting)
         self._left_of_image = survey.lines(trigger, sorting, "encoding_space_ref", *IMAGE)
         self._one_space = len(survey.spaces()) == 1
+        # By values of the trigger's counter: images of held lines that have lines to come, and values without any.
+        self._unfinished: dict[int, set[tuple[int, ...]]] = {}
+        self._ended: set[int] = set()
 
     def seen(self, key: Key, place: Place) -> None:
         """Take a line into account."""
+        image = self._image(key, place)
         self._left[key] -= 1
-        self._left_of_image[self._image(key, place)] -= 1
+        self._left_of_image[image] -= 1
+        unfinished = self._unfinished.setdefault(key[0], set())
+        if self._left_of_image[image]:
+            unfinished.add(image)
+        else:
+            unfinished.discard(image)
+        self._note(key[0])
 
     def values_ended(self, value: int, held: Mapping[int, Mapping[int, Bucket]]) -> list[int]:
         """Values of the trigger's counter whose images have all of their lines."""
-        return [
-            number
-            for number, buckets in held.items()
-            if all(map(self._ended, [number] * len(buckets), buckets.items()))
-        ]
+        self._ended = {number for number in self._ended if number in held}
+        return [number for number in held if number in self._ended] if self._ended else []
 
     def slice_ended(self, line: ismrmrd.Acquisition, key: Key, bucket: Bucket) -> bool:
         """Whether a bucket is complete with this line."""
@@ -121,14 +128,20 @@ class SurveyedEnds(ChangeEnds):
         """Whether a bucket has a line for each place."""
         return len(bucket.places) >= self._places[key]
 
-    def _ended(self, value: int, bucket: tuple[int, Bucket]) -> bool:
-        index, held = bucket
-        images = {self._image((value, index), place) for place in held.places}
-        return all(self._left_of_image[image] == 0 for image in images)
+    def sent(self, key: Key, bucket: Bucket) -> None:
+        """A bucket was sent."""
+        value = key[0]
+        self._unfinished[value] = {image for image in self._unfinished[value] if image[: len(key)] != key}
+        self._note(value)
+
+    def _note(self, value: int) -> None:
+        if self._unfinished[value]:
+            self._ended.discard(value)
+        else:
+            self._ended.add(value)
 
     def _image(self, key: Key, place: Place) -> tuple[int, ...]:
-        counters = [key[0] if name == self._trigger else place[_PLACE_OF[name]] for name in IMAGE]
-        return (*key, place[0], *counters)
+        return (*key, place[0], *(key[0] if at is None else place[at] for at in self._counters))
 
 
 class StreamedEnds(ChangeEnds):
@@ -165,11 +178,10 @@ class StreamedEnds(ChangeEnds):
             self._repeated.add(key)
             return Bucket()
         self._inner = True
-        lines = self._retained.pop(key, None)
+        lines = self._forget(key)
         if lines is None:
             self._on_its_own.add(key)
             return Bucket()
-        self._retained_bytes -= sum(line.data.nbytes for line in lines)
         self._made_again.add(key)
         return Bucket(lines, {place_of(line, self._trigger) for line in lines})
 
@@ -224,11 +236,11 @@ class StreamedEnds(ChangeEnds):
             self._sent.popitem(last=False)
         if len(self._patterns) > REMEMBERED:
             self._patterns = {places: places for places in self._sent.values()}
+        self._forget(key)  # the lines that were sent before
         self._retained[key] = bucket.lines
-        self._retained_bytes += sum(line.data.nbytes for line in bucket.lines)
+        self._retained_bytes += _bytes_of(bucket.lines)
         while self._retained_bytes > RETAINED_BYTES:
-            _, lines = self._retained.popitem(last=False)
-            self._retained_bytes -= sum(line.data.nbytes for line in lines)
+            self._forget(next(iter(self._retained)))
 
     def came_again(self) -> None:
         """A value of the trigger's counter that is held came back after another one."""
@@ -251,6 +263,12 @@ class StreamedEnds(ChangeEnds):
                 name = self._trigger if self._trigger not in {"", "none"} else "trigger"
                 texts.append(f"{name} {shown}: {text}")
         return texts
+
+    def _forget(self, key: Key) -> list[ismrmrd.Acquisition] | None:
+        """The lines of a bucket that were kept after it was sent, which are kept no longer; None without."""
+        lines = self._retained.pop(key, None)
+        self._retained_bytes -= _bytes_of(lines or [])
+        return lines
 
     def _expected(self, space: int) -> int:
         """Phase encodings of an image that is complete, by limits, matrix and acceleration of the header."""
@@ -300,6 +318,10 @@ _END_FLAGS = {
     "set": ismrmrd.ACQ_LAST_IN_SET,
     "segment": ismrmrd.ACQ_LAST_IN_SEGMENT,
 }
+
+
+def _bytes_of(lines: list[ismrmrd.Acquisition]) -> int:
+    return sum(line.data.nbytes for line in lines)
 
 
 def _image_of(place: Place) -> Place:

@@ -10,6 +10,7 @@ from typing import Any
 import ismrmrd
 import numpy as np
 
+from gadgets.acquisition_flags import is_noise
 from gadgets.acquisitions import with_data
 from gadgets.noise.covariance import SAMPLES_A_COIL, prewhitening_matrix, without_correlation
 from gadgets.noise.lines import NoiseLines, known_dwell
@@ -85,7 +86,7 @@ class NoiseAdjustGadget(Gadget):
             if not isinstance(item, ismrmrd.Acquisition):
                 yield item
                 continue
-            if item.is_flag_set(ismrmrd.ACQ_IS_NOISE_MEASUREMENT):
+            if is_noise(item):
                 if adjust and matrix is None and self.noise is None:
                     noise.add(item)
                 continue

@@ -15,6 +15,7 @@ from gadgets.acquisition_flags import (
     COMPRESSED,
     is_calibration_only,
     is_compressed,
+    is_for_images,
     is_noise,
     kind_left_out,
 )
@@ -100,6 +101,7 @@ class AcquisitionChecker:
         system = header.acquisitionSystemInformation
         self._announced_coils = (system.receiverChannels if system else None) or 0
         self._coils = 0
+        self._fitting: set[tuple[int, ...]] = set()  # what lines had whose samples fit the header
         self.imaging_lines = 0
 
     def _fail(self, index: int, text: str) -> None:
@@ -107,16 +109,18 @@ class AcquisitionChecker:
 
     def __call__(self, index: int, acquisition: ismrmrd.Acquisition) -> bool:
         """Whether a line is to be used: not when its encoding cannot be reconstructed."""
-        if not self._encoding_is_usable(index, acquisition):
+        flags = int(acquisition.flags)
+        for_images = is_for_images(flags)
+        if not self._encoding_is_usable(index, acquisition, for_images):
             return False
-        if kind_left_out(acquisition):
+        if kind_left_out(flags):
             return True
-        if is_compressed(acquisition):
+        if is_compressed(flags):
             self._fail(index, COMPRESSED)
         if not np.isfinite(kept_samples(acquisition)).all():
             self._fail(index, "has NaN or infinite samples; correct or leave out that line")
-        if is_noise(acquisition):
-            return True
+        if not for_images:
+            return True  # noise
         if self._coils and acquisition.active_channels != self._coils:
             self._fail(
                 index,
@@ -131,22 +135,23 @@ class AcquisitionChecker:
                 acquisition.active_channels,
             )
         self._coils = acquisition.active_channels
-        calibration = is_calibration_only(acquisition)
-        self.imaging_lines += not calibration
+        self.imaging_lines += not is_calibration_only(flags)
         encoding = encoding_of(self._header, acquisition)
         if is_block_of_its_own(self._header, acquisition):
             return True
-        try:
-            possible_grids(encoding, acquisition.getHead())
-        except ReconError as error:
-            self._fail(index, str(error))
+        names = ("encoding_space_ref", "number_of_samples", "discard_pre", "discard_post", "center_sample")
+        samples = tuple(int(getattr(acquisition, name)) for name in names)
+        if samples not in self._fitting:
+            try:
+                possible_grids(encoding, acquisition)
+            except ReconError as error:
+                self._fail(index, str(error))
+            self._fitting.add(samples)
         return True
 
-    def _encoding_is_usable(self, index: int, acquisition: ismrmrd.Acquisition) -> bool:
-        """Whether the encoding of a line can be reconstructed; a warning tells of the first image line of one that
-        cannot."""
+    def _encoding_is_usable(self, index: int, acquisition: ismrmrd.Acquisition, for_images: bool) -> bool:
+        """Whether the encoding of a line can be reconstructed; warns of the first line of one that cannot."""
         number, spaces = acquisition.encoding_space_ref, len(self._header.encoding)
-        for_images = not is_noise(acquisition) and not kind_left_out(acquisition)
         if number >= spaces:
             if for_images:
                 self._fail(index, f"refers to encoding {number}, the header has {spaces}; header and data disagree")

@@ -88,7 +88,8 @@ class RawScan:
             log.warning("all imaging lines are flagged as surface coil readouts; they are used, the flag is not")
         check = AcquisitionChecker(self.path, self.header, self._header.assumed_cartesian)
         for index, acquisition in self._source.acquisitions(chosen):
-            acquisition.flags = acquisition.flags & ~self._mistaken_flags
+            if self._mistaken_flags:
+                acquisition.flags = acquisition.flags & ~self._mistaken_flags
             if check(index, acquisition):
                 yield acquisition
         if not check.imaging_lines:

@@ -11,7 +11,7 @@ from typing import Any
 import ismrmrd
 import numpy as np
 
-from gadgets.acquisition_flags import is_for_images
+from gadgets.acquisition_flags import is_for_images, is_noise
 from gadgets.noise.lines import NoiseLines
 from gadgets.noise.scan import ChosenNoise, NoiseScan, conflict, noise_dependencies
 from gadgets.noise.storage import ADDRESS_VARIABLE, stored_noise
@@ -65,7 +65,7 @@ class ScanNoise:
             read.append(item)
             if not isinstance(item, ismrmrd.Acquisition):
                 continue
-            if item.is_flag_set(ismrmrd.ACQ_IS_NOISE_MEASUREMENT):
+            if is_noise(item):
                 lines.add(item)
                 continue
             others = True
@@ -107,11 +107,12 @@ class ScanNoise:
         """Noise lines after other lines would prewhiten a part of the data."""
         lines = NoiseLines()
         for item in items:
-            if isinstance(item, ismrmrd.Acquisition) and item.is_flag_set(ismrmrd.ACQ_IS_NOISE_MEASUREMENT):
-                lines.add(item)
+            if isinstance(item, ismrmrd.Acquisition) and is_noise(item):
+                if not self.is_kept:
+                    lines.add(item)
             else:
                 yield item
-        if lines and not self.is_kept:
+        if lines:
             log.warning(
                 "noise lines came after lines for images: the data are not prewhitened with them; send them first"
             )

@@ -100,3 +100,8 @@ def test_buffers_stand_in_where_a_process_sees_no_lines() -> None:
     own = of(buffers(np.zeros_like(data)), buffers(data), buffers(-2 * data))
     assert own == of(buffers(data)) == of(buffers((1 + 1e-7j) * data)) and len(own) == 32
     assert own != of(buffers(raw_files.noise((4, 16, 32), seed=1)))
+
+
+def test_lines_for_image_and_calibration_are_imaging_lines() -> None:
+    both = [ismrmrd.ACQ_IS_PARALLEL_CALIBRATION, ismrmrd.ACQ_IS_PARALLEL_CALIBRATION_AND_IMAGING]
+    assert digest_of(raw_files.line(LINE, 0, flags=both)) == digest_of(raw_files.line(LINE, 0)) != ""

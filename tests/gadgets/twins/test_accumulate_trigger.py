@@ -107,3 +107,10 @@ def test_other_counters_that_change_with_every_line(trigger: str) -> None:
                 setattr(one.idx, trigger, value)
             made.append(one)
     assert [buckets for _, buckets in sent(made, trigger)] == [[(value, 64)] for value in range(3)]
+
+
+def test_a_slice_that_comes_again_and_again_is_kept_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    one_image = 64 * 4 * 8  # bytes
+    monkeypatch.setattr("gadgets.twins.completeness.RETAINED_BYTES", 2 * one_image)
+    made = [one for _ in range(5) for one in lines(flags=LAST)]
+    assert [buckets for _, buckets in sent(made)] == [[(0, 64)]] * 5
