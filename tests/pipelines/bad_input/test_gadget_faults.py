@@ -36,7 +36,7 @@ def test_bug_in_a_gadget_is_one_line_too(
 
     monkeypatch.setattr(GenerativeRecon, "_work", fail)
     if place != "generative_recon":
-        monkeypatch.setattr(RemoveROOversamplingGadget, "_cut", fail)
+        monkeypatch.setattr(RemoveROOversamplingGadget, "_without_oversampling", fail)
     before = tree(tmp_path)
     code, _, stderr = genrecon("replay", raw, "-o", tmp_path / "out")
     expected = f"error: gadget {place}: KeyError: 'oops [bold]' (unexpected; run with --verbose for the traceback)"
