@@ -109,8 +109,10 @@ def test_other_counters_that_change_with_every_line(trigger: str) -> None:
     assert [buckets for _, buckets in sent(made, trigger)] == [[(value, 64)] for value in range(3)]
 
 
-def test_a_slice_that_comes_again_and_again_is_kept_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    one_image = 64 * 4 * 8  # bytes
-    monkeypatch.setattr("gadgets.twins.completeness.RETAINED_BYTES", 2 * one_image)
-    made = [one for _ in range(5) for one in lines(flags=LAST)]
-    assert [buckets for _, buckets in sent(made)] == [[(0, 64)]] * 5
+def test_lines_of_a_slice_that_is_sent_again_take_the_place_of_those_kept_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("gadgets.twins.completeness.RETAINED_BYTES", 2 * 64 * 4 * 8)  # two images
+    late = [*lines([step for step in range(64) if step != 5], LAST, slice=1), *lines([5], slice=1)]
+    made = [*(one for _ in range(5) for one in lines(flags=LAST)), *late]
+    assert [buckets for _, buckets in sent(made, slice=(0, 1, 0))] == [[(0, 64)]] * 5 + [[(0, 63)], [(0, 64)]]
