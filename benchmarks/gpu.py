@@ -41,8 +41,7 @@ from pipelines.evaluation.arrays import ArrayReconstruction, resize_header
 from pipelines.train import train as run_training
 from priors.learning.checkpoints import shipped_checkpoint
 from priors.learning.networks import Architecture, EdmDenoiser, compute_device
-from priors.learning.trainer import Trainer
-from priors.learning.training import ImageCrops, TrainingSettings, normalised
+from priors.learning.training import ImageCrops, TrainingSettings, denoising_trainer, normalised
 from priors.registry import load_prior
 from priors.signal.fourier import fft2c, ifft2c
 from priors.signal.weighting import Weighting
@@ -282,7 +281,9 @@ def _steps_a_second(images: Tensor, architecture: Architecture, batch: int, crop
     torch.manual_seed(0)
     warm, timed = (1, CPU_STEPS) if device == "cpu" else (WARM_STEPS, TIMED_STEPS)
     settings = TrainingSettings(steps=warm + timed, batch=batch, crop=crop)
-    trainer = Trainer(EdmDenoiser(architecture).to(device), ImageCrops(images, Weighting(), settings), settings)
+    trainer = denoising_trainer(
+        EdmDenoiser(architecture).to(device), ImageCrops(images, Weighting(), settings), settings
+    )
     trainer.run(until=warm)
     synchronise(device)
     start = time.perf_counter()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from priors.signal.fourier import fft2c, ifft2c
 
+Network = TypeVar("Network", bound=nn.Module)
 Parameterisation = Literal["kspace", "fourier_conjugate"]
 
 
@@ -281,7 +282,7 @@ def compute_device(name: str) -> torch.device:
     return device
 
 
-def channels_last(model: EdmDenoiser) -> EdmDenoiser:
+def channels_last(model: Network) -> Network:
     """The same model with its convolution weights in the memory order that convolutions are fastest in."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d):

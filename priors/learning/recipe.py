@@ -127,13 +127,15 @@ def settable(options: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def explanations(options: Any, prefix: str = "") -> dict[str, str]:
     """What each settable name means, from the sections Parameters of the dataclasses' docstrings."""
-    text = (inspect.getdoc(type(options)) or "").partition("Parameters\n----------\n")[2].partition("\n\n")[0]
     found = {}
-    for names, lines in re.findall(r"^(\w[\w, ]*) : .*((?:\n .*)+)", text, re.MULTILINE):
-        for name in names.split(", "):
-            found[prefix + name] = " ".join(lines.split())
-            if is_dataclass(value := getattr(options, name, None)):
-                found |= explanations(value, f"{prefix}{name}.")
+    for kind in reversed(type(options).__mro__):
+        text = (inspect.getdoc(kind) or "").partition("Parameters\n----------\n")[2].partition("\n\n")[0]
+        for names, lines in re.findall(r"^(\w[\w, ]*) : .*((?:\n .*)+)", text, re.MULTILINE):
+            for name in names.split(", "):
+                found[prefix + name] = " ".join(lines.split())
+    for entry in fields(options):
+        if is_dataclass(value := getattr(options, entry.name)):
+            found |= explanations(value, f"{prefix}{entry.name}.")
     return found
 
 

@@ -10,8 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from priors.learning.trainer import Trainer
-from priors.learning.training import ImageCrops, TrainingSettings, normalised
+from priors.learning.training import ImageCrops, TrainingSettings, denoising_trainer, normalised
 from priors.reconstruct import reconstruct
 from priors.settings import ReconstructionSettings
 from priors.signal.espirit import calibration_region
@@ -183,7 +182,7 @@ def self_calibrated(
     training = replace(training, phase_width=prior.phase_width)
     model = copy.deepcopy(prior.model)
     model.requires_grad_(True)
-    trainer = Trainer(model, ImageCrops(normalised(torch.cat(pool)), prior.weighting, training), training)
+    trainer = denoising_trainer(model, ImageCrops(normalised(torch.cat(pool)), prior.weighting, training), training)
     trainer.run(stop=lambda: left() < judging)
     if trainer.step < min(FEWEST_STEPS, training.steps):
         return f"{seconds:.3g} s are too short: {trainer.step} steps of training"
@@ -193,7 +192,7 @@ def self_calibrated(
         return f"{seconds:.3g} s are too short to judge what was learnt"
     before, after = error(first), error(checked)
     better = _better(before, after)
-    return SelfCalibration(learnt if better else prior, better, trainer.step, trainer.examples.sha256, before, after)
+    return SelfCalibration(learnt if better else prior, better, trainer.step, trainer.objective.sha256, before, after)
 
 
 def _better(before: float, after: float) -> bool:

@@ -14,8 +14,7 @@ from torch import Tensor
 from priors.learning.augmentation import Augmentation
 from priors.learning.networks import Architecture, EdmDenoiser
 from priors.learning.noise_schedule import LogNormalSigma
-from priors.learning.trainer import Trainer
-from priors.learning.training import ImageCrops, TrainingSettings
+from priors.learning.training import ImageCrops, TrainingSettings, denoising_trainer
 from priors.signal.fourier import fft2c, ifft2c, low_resolution_phase
 from priors.signal.weighting import Weighting
 
@@ -128,7 +127,7 @@ def self_denoised(
         ),
         seed=seed,
     )
-    trainer = Trainer(model, ImageCrops(alike, Weighting(slope=1.0, p=0.0), settings), settings, state_path)
+    trainer = denoising_trainer(model, ImageCrops(alike, Weighting(slope=1.0, p=0.0), settings), settings, state_path)
     trainer.run(progress)
     network_of_average = trainer.average.eval()
     generator = torch.Generator().manual_seed(seed)

@@ -2,41 +2,125 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import math
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, Generic, Protocol, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import distributed, nn
+from torch import Tensor, distributed, nn
 
-from priors.learning.networks import EdmDenoiser, channels_last
-from priors.learning.training import Examples, TrainingSettings, denoising_loss
+from priors.learning.networks import Network, channels_last
 
 
-class Trainer:
+@dataclass(frozen=True)
+class OptimiserSettings:
+    """Settings of the optimiser of a training run.
+
+    Parameters
+    ----------
+    steps : int
+        Optimiser steps.
+    batch : int
+        Arrays in a batch (of each process).
+    learning_rate : float
+        Peak learning rate of AdamW, reached after `warm_up` steps.
+    weight_decay : float
+        Weight decay of AdamW.
+    warm_up : int
+        Steps of linearly growing learning rate.
+    decay : float
+        Last fraction of the run in which the learning rate falls linearly to zero: until then a run does not depend
+        on how long it is to be.
+    ema : float
+        Decay of the moving average of the weights in a step; less in the first steps.
+    bf16 : bool
+        Convolutions in bfloat16.
+    seed : int
+        Seed; two runs with the same seed, settings and images do the same.
+    save_every_s : float
+        Seconds between two saved states.
+
+    Raises
+    ------
+    ValueError
+        If a value is out of bounds.
+    """
+
+    steps: int = 8000
+    batch: int = 4
+    learning_rate: float = 5e-4
+    weight_decay: float = 0.0
+    warm_up: int = 100
+    decay: float = 0.3
+    ema: float = 0.999
+    bf16: bool = True
+    seed: int = 0
+    save_every_s: float = 120.0
+
+    def __post_init__(self) -> None:
+        if min(self.steps, self.batch) < 1 or self.warm_up < 0:
+            raise ValueError("training: steps and batch: one or more; warm_up: zero or more")
+        if not 0 < self.learning_rate < math.inf or not 0 <= self.ema < 1 or self.weight_decay < 0:
+            raise ValueError("training: learning_rate above 0, ema from 0 to below 1 and weight_decay 0 or more")
+        if not 0 <= self.decay <= 1:
+            raise ValueError(f"training: decay {self.decay} is not from 0 to 1")
+
+    def learning_rate_at(self, step: int) -> float:
+        """Learning rate of a step, counted from zero."""
+        warm = min(1.0, (step + 1) / (self.warm_up + 1))
+        left = (self.steps - step) / max(self.decay * self.steps, 1)
+        return self.learning_rate * min(warm, left)
+
+
+class Objective(Protocol):
+    """What a training run minimises.
+
+    Attributes
+    ----------
+    sha256 : str
+        Hash of the data that it learns from, see `images_sha256`.
+    description : dict
+        What else it depends on, as JSON takes it; a run goes on only with the same.
+    """
+
+    sha256: str
+    description: dict[str, Any]
+
+    def to(self, device: torch.device) -> None:
+        """Move the data to a device."""
+
+    def loss(
+        self, network: nn.Module, batch: int, generator: torch.Generator, noise_generator: torch.Generator
+    ) -> Tensor:
+        """Loss of a random batch, shape (); `generator` is on the CPU, `noise_generator` on the network's device."""
+
+
+class Trainer(Generic[Network]):
     """Training run that can be stopped at any time and taken up again as if nothing had happened.
 
     Parameters
     ----------
-    model : EdmDenoiser
-        Network to train, on the device to train on.
-    examples : Examples
-        What to learn from: `ImageCrops`, or the patches of one scan (`priors.hkgm`).
-    settings : TrainingSettings
+    model : nn.Module
+        Network to train, on the device to train on; its attribute `architecture`, a dataclass, says what it is.
+    objective : Objective
+        What to minimise.
+    settings : OptimiserSettings
         Settings of the run.
     state_path : Path, optional
         File that keeps the state of the run (safetensors); taken up again where it exists.
 
     Attributes
     ----------
-    average : EdmDenoiser
+    average : nn.Module
         Moving average of the weights: the result.
     step : int
         Steps done.
@@ -57,19 +141,18 @@ class Trainer:
 
     def __init__(
         self,
-        model: EdmDenoiser,
-        examples: Examples,
-        settings: TrainingSettings,
+        model: Network,
+        objective: Objective,
+        settings: OptimiserSettings,
         state_path: Path | None = None,
     ) -> None:
         self.model = channels_last(model).train()
         self.device = next(model.parameters()).device
-        self.examples = examples
-        self.examples.to(self.device)
+        self.objective = objective
+        self.objective.to(self.device)
         self.settings = settings
         self.state_path = state_path
-        self.average = EdmDenoiser(model.architecture).to(self.device).requires_grad_(False)
-        self.average.load_state_dict(model.state_dict())
+        self.average: Network = copy.deepcopy(model).requires_grad_(False)
         self.optimizer = torch.optim.AdamW(
             model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
@@ -145,15 +228,10 @@ class Trainer:
         digest = hashlib.sha256(place).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:4], "little"))
         noise_generator = torch.Generator(self.device).manual_seed(int.from_bytes(digest[4:8], "little"))
-        weighted = self.examples.draw(settings.batch, generator)
-        sigma = settings.sigma.sample(len(weighted), generator).to(self.device)
-        architecture = self.model.architecture
-        shape = (len(weighted), architecture.copies, *weighted.shape[-2:])
-        noise = math.sqrt(2) * torch.randn(shape, dtype=weighted.dtype, generator=noise_generator, device=self.device)
         for group in self.optimizer.param_groups:
             group["lr"] = settings.learning_rate_at(self.step)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=settings.bf16):
-            loss = denoising_loss(self._network, weighted, sigma, noise, architecture.sigma_data)
+            loss = self.objective.loss(self._network, settings.batch, generator, noise_generator)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -183,8 +261,8 @@ class Trainer:
         # How often a state is saved has no part in what is trained.
         del settings["save_every_s"]
         run = {
-            "architecture": asdict(self.model.architecture),
-            "examples": self.examples.description | {"sha256": self.examples.sha256},
+            "architecture": asdict(cast(Any, self.model.architecture)),
+            "examples": self.objective.description | {"sha256": self.objective.sha256},
             "settings": settings,
         }
         return json.dumps(run, sort_keys=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -11,47 +12,27 @@ from torch import Tensor, nn
 
 from priors.learning.augmentation import Augmentation, augmented_batch
 from priors.learning.cards import images_sha256
-from priors.learning.networks import EdmDenoiser
+from priors.learning.networks import Architecture, EdmDenoiser
 from priors.learning.noise_schedule import LogNormalSigma
+from priors.learning.trainer import OptimiserSettings, Trainer
 from priors.signal.fourier import fft2c, ifft2c, low_resolution_phase
 from priors.signal.weighting import Weighting
 
 
 @dataclass(frozen=True)
-class TrainingSettings:
-    """Settings of a training run.
+class TrainingSettings(OptimiserSettings):
+    """Settings of the training of a denoiser.
 
     Parameters
     ----------
-    steps : int
-        Optimiser steps.
-    batch : int
-        Arrays in a batch (of each process).
     crop : int
         Width and height of the crops of the weighted image; images that are smaller are used as they are.
-    learning_rate : float
-        Peak learning rate of AdamW, reached after `warm_up` steps.
-    weight_decay : float
-        Weight decay of AdamW.
-    warm_up : int
-        Steps of linearly growing learning rate.
-    decay : float
-        Last fraction of the run in which the learning rate falls linearly to zero: until then a run does not depend
-        on how long it is to be.
-    ema : float
-        Decay of the moving average of the weights in a step; less in the first steps.
-    bf16 : bool
-        Convolutions in bfloat16.
     phase_width : int
         Width of the k-space window whose low-resolution phase is taken from the images; 0: none.
     sigma : LogNormalSigma
         Distribution of the noise levels.
     augmentation : Augmentation
         Variation of the images.
-    seed : int
-        Seed; two runs with the same seed, settings and images do the same.
-    save_every_s : float
-        Seconds between two saved states.
 
     Raises
     ------
@@ -59,34 +40,15 @@ class TrainingSettings:
         If a value is out of bounds.
     """
 
-    steps: int = 8000
-    batch: int = 4
     crop: int = 128
-    learning_rate: float = 5e-4
-    weight_decay: float = 0.0
-    warm_up: int = 100
-    decay: float = 0.3
-    ema: float = 0.999
-    bf16: bool = True
     phase_width: int = 24
     sigma: LogNormalSigma = field(default_factory=lambda: LogNormalSigma(-4.2, 1.2))
     augmentation: Augmentation = field(default_factory=Augmentation)
-    seed: int = 0
-    save_every_s: float = 120.0
 
     def __post_init__(self) -> None:
-        if min(self.steps, self.batch, self.crop) < 1 or min(self.warm_up, self.phase_width) < 0:
-            raise ValueError("training: steps, batch, crop: one or more; warm_up and phase_width: zero or more")
-        if not 0 < self.learning_rate < math.inf or not 0 <= self.ema < 1 or self.weight_decay < 0:
-            raise ValueError("training: learning_rate above 0, ema from 0 to below 1 and weight_decay 0 or more")
-        if not 0 <= self.decay <= 1:
-            raise ValueError(f"training: decay {self.decay} is not from 0 to 1")
-
-    def learning_rate_at(self, step: int) -> float:
-        """Learning rate of a step, counted from zero."""
-        warm = min(1.0, (step + 1) / (self.warm_up + 1))
-        left = (self.steps - step) / max(self.decay * self.steps, 1)
-        return self.learning_rate * min(warm, left)
+        super().__post_init__()
+        if self.crop < 1 or self.phase_width < 0:
+            raise ValueError("training: crop: one or more; phase_width: zero or more")
 
 
 def normalised(images: Tensor) -> Tensor:
@@ -165,6 +127,45 @@ class ImageCrops:
         return augmented_batch(
             self._images, self._weighting, settings.augmentation, batch, settings.crop, generator, settings.phase_width
         )
+
+
+class Denoising:
+    """Objective of a denoiser: `denoising_loss` at random noise levels.
+
+    Parameters
+    ----------
+    examples : Examples
+        What to learn from.
+    architecture : Architecture
+        Network.
+    sigma : LogNormalSigma
+        Distribution of the noise levels.
+    """
+
+    def __init__(self, examples: Examples, architecture: Architecture, sigma: LogNormalSigma) -> None:
+        self.sha256, self.description = examples.sha256, examples.description
+        self._examples, self._architecture, self._sigma = examples, architecture, sigma
+
+    def to(self, device: torch.device) -> None:
+        """Move the data to a device."""
+        self._examples.to(device)
+
+    def loss(
+        self, network: nn.Module, batch: int, generator: torch.Generator, noise_generator: torch.Generator
+    ) -> Tensor:
+        """See `Objective.loss`."""
+        clean = self._examples.draw(batch, generator)
+        sigma = self._sigma.sample(len(clean), generator).to(clean.device)
+        shape = (len(clean), self._architecture.copies, *clean.shape[-2:])
+        noise = math.sqrt(2) * torch.randn(shape, dtype=clean.dtype, generator=noise_generator, device=clean.device)
+        return denoising_loss(network, clean, sigma, noise, self._architecture.sigma_data)
+
+
+def denoising_trainer(
+    model: EdmDenoiser, examples: Examples, settings: TrainingSettings, state_path: Path | None = None
+) -> Trainer[EdmDenoiser]:
+    """Training run of a denoiser; see `Trainer`."""
+    return Trainer(model, Denoising(examples, model.architecture, settings.sigma), settings, state_path)
 
 
 def denoising_loss(model: nn.Module, weighted: Tensor, sigma: Tensor, noise: Tensor, sigma_data: float) -> Tensor:

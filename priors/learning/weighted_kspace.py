@@ -14,8 +14,7 @@ from priors.learning.cards import images_sha256
 from priors.learning.networks import Architecture, EdmDenoiser
 from priors.learning.recipe import Run, Trained, TrainingSet
 from priors.learning.self_denoising import self_denoised
-from priors.learning.trainer import Trainer
-from priors.learning.training import Examples, TrainingSettings, denoising_quality, normalised
+from priors.learning.training import Examples, TrainingSettings, denoising_quality, denoising_trainer, normalised
 from priors.signal.weighting import Weighting
 from priors.typicality import typical_gains
 from priors.weighted_kspace import WeightedKspaceOptions, WeightedKspacePrior
@@ -86,7 +85,7 @@ def train_weighted_kspace(
         text = f", without their noise (Noisier2Noise, {options.denoising_steps} steps)"
     torch.manual_seed(settings.seed)
     model = EdmDenoiser(options.architecture).to(run.device)
-    trainer = Trainer(model, examples(learnt), settings, run.folder / "state.safetensors")
+    trainer = denoising_trainer(model, examples(learnt), settings, run.folder / "state.safetensors")
     trainer.run(run.report("training", settings.steps))
     judged, where = (data.held_out, "held-out") if len(data.held_out) else (data.images, "training")
     quality = denoising_quality(trainer.average, judged, options.weighting, settings)

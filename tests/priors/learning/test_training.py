@@ -14,7 +14,7 @@ from priors.learning.augmentation import Augmentation, augmented_batch
 from priors.learning.networks import Architecture, EdmDenoiser
 from priors.learning.noise_schedule import LogNormalSigma
 from priors.learning.trainer import Trainer
-from priors.learning.training import ImageCrops, TrainingSettings, denoising_loss
+from priors.learning.training import ImageCrops, TrainingSettings, denoising_loss, denoising_trainer
 from priors.signal.fourier import fft2c, ifft2c
 from priors.signal.weighting import Weighting
 
@@ -46,7 +46,7 @@ def model() -> EdmDenoiser:
 
 
 def trainer_of(network: EdmDenoiser, images: torch.Tensor, run: TrainingSettings, path: Path | None = None) -> Trainer:
-    return Trainer(network, ImageCrops(images, Weighting(), run), run, path)
+    return denoising_trainer(network, ImageCrops(images, Weighting(), run), run, path)
 
 
 def weights(module: EdmDenoiser) -> torch.Tensor:
