@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -23,7 +24,14 @@ class Domain(ABC):
     The distance of two arrays, :math:`\|W x - W x_0\|^2 = \sum_k g_k |F x - F x_0|_k^2`, is diagonal in k-space; its
     metric g says what a step of the prior is worth to the data (see `priors.data_steps`). White noise of level sigma
     in m is noise of level :math:`\sigma / \sqrt{g_k}` at the sample k of the image's k-space.
+
+    Attributes
+    ----------
+    bands : int
+        Arrays that make one m; where they are several, they are the axis before y and x.
     """
+
+    bands: ClassVar[int] = 1
 
     @abstractmethod
     def encode(self, images: Tensor) -> Tensor:
@@ -109,6 +117,8 @@ class WaveletDomain(Domain):
     frame, :math:`W^H W = 4`. Bands: low-low, low-high (along x), high-low, high-high (Wang et al., Neurocomputing
     2021).
     """
+
+    bands: ClassVar[int] = 4
 
     def encode(self, images: Tensor) -> Tensor:
         """Bands of complex images (..., y, x)."""

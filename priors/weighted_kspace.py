@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -11,11 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from priors.denoiser import DenoiserPrior
 from priors.domains import WeightedKspaceDomain
 from priors.learning.cards import ModelCard, checked_range, from_table
 from priors.learning.checkpoints import load_weights
-from priors.learning.networks import Architecture, EdmDenoiser, channels_last
-from priors.prior import Prior, SigmaLevels
+from priors.learning.networks import Architecture, EdmDenoiser
+from priors.prior import SigmaLevels
 from priors.signal.weighting import Weighting
 
 
@@ -55,7 +55,7 @@ class WeightedKspaceOptions:
         return asdict(self)
 
 
-class WeightedKspacePrior(Prior):
+class WeightedKspacePrior(DenoiserPrior):
     r"""Density of weighted single-coil k-space, known through a trained denoiser.
 
     Parameters
@@ -66,21 +66,15 @@ class WeightedKspacePrior(Prior):
         Weighting that the network was trained with.
     sigma_range : tuple of float
         Lowest and highest noise level that the network was trained with, per complex channel of its input.
-    phase_width : int
-        Width of the k-space window whose low-resolution phase the images of the training had lost; 0: none.
-    typical_gain : tuple of float, optional
-        Range of `denoising_gain` of images like those of the training; nothing is said of images without it.
-    batch_size : int
-        Most single-coil arrays that are denoised at a time, to bound memory.
-    bf16 : bool, optional
-        Evaluate the convolutions in bfloat16; if not given, where the processor multiplies in it.
     seed : int
         Seed of the noise that tells the channels of a high-dimensional embedding apart.
+    **options
+        Further arguments of `DenoiserPrior`.
 
     Raises
     ------
     ValueError
-        If the range or the batch size is out of bounds.
+        If the range or another argument is out of bounds.
 
     Notes
     -----
@@ -99,87 +93,25 @@ class WeightedKspacePrior(Prior):
         weighting: Weighting,
         sigma_range: tuple[float, float],
         *,
-        phase_width: int = 0,
-        typical_gain: tuple[float, float] | None = None,
-        batch_size: int = 16,
-        bf16: bool | None = None,
         seed: int = 0,
+        **options: Any,
     ) -> None:
         lowest, highest = sigma_range
         if not 0 < lowest < highest < math.inf:
             raise ValueError(f"prior: sigma range {lowest} to {highest} is not 0 < lowest < highest")
-        if batch_size < 1 or phase_width < 0:
-            raise ValueError(f"prior: batch size {batch_size} and phase width {phase_width}; one or more, zero or more")
-        self.model = channels_last(model).eval().requires_grad_(False)
-        self.domain: WeightedKspaceDomain = WeightedKspaceDomain(weighting)
         self.copies = model.architecture.copies
         # The levels that an array may have are those of the network's channels without the noise of the embedding.
-        self.sigma_levels = SigmaLevels((lowest / math.sqrt(self.copies), highest / math.sqrt(self.copies)), True)
-        self.phase_width = phase_width
-        self.typical_gain = typical_gain
-        self.batch_size = batch_size
-        self.bf16 = bf16
+        levels = SigmaLevels((lowest / math.sqrt(self.copies), highest / math.sqrt(self.copies)), True)
+        super().__init__(model, WeightedKspaceDomain(weighting), levels, **options)
+        self.weighting = weighting
         self.seed = seed
 
-    def with_model(self, model: EdmDenoiser) -> WeightedKspacePrior:
-        """The same prior with another network of the same architecture and training range."""
-        other = copy.copy(self)
-        other.model = channels_last(model).eval().requires_grad_(False)
-        return other
-
-    @property
-    def weighting(self) -> Weighting:
-        """Weighting of k-space."""
-        return self.domain.weighting
-
-    def to(self, device: torch.device) -> WeightedKspacePrior:
-        """The prior with its network moved to a device."""
-        self.model.to(device)
-        return self
-
-    @torch.no_grad()
-    def denoise(self, m: Tensor, sigma: float | Tensor) -> Tensor:
-        """Denoised weighted k-space.
-
-        Parameters
-        ----------
-        m : Tensor
-            Weighted k-space, complex, shape (batch, ..., y, x); all axes before (y, x) are single coils.
-        sigma : float or Tensor
-            Noise level in each of the real and imaginary parts: one value or one for each batch entry.
-
-        Returns
-        -------
-        Tensor
-            Array of the shape and type of `m`.
-
-        Raises
-        ------
-        ValueError
-            If the array is not complex, has fewer than three axes or does not fit to `sigma`.
-        """
-        if not m.is_complex() or m.ndim < 3:
-            raise ValueError(f"prior: {m.dtype} array of {tuple(m.shape)} is not complex (batch, ..., y, x)")
-        level = torch.as_tensor(sigma, dtype=torch.float32, device=m.device).reshape(-1)
-        if len(level) not in (1, len(m)):
-            raise ValueError(f"sigma: {len(level)} values are neither one nor {len(m)}, one a batch entry")
-        noisy = m.to(torch.complex64).flatten(0, -3)
-        level = level.expand(len(m)).repeat_interleave(len(noisy) // max(len(m), 1))
-        parts = [
-            self._denoise(*part)
-            for part in zip(noisy.split(self.batch_size), level.split(self.batch_size), strict=True)
-        ]
-        return torch.cat(parts).reshape(m.shape).to(m.dtype)
-
-    def _denoise(self, noisy: Tensor, sigma: Tensor) -> Tensor:
-        """Denoised arrays of one network batch, (batch, y, x), levels (batch,)."""
-        channels = noisy[:, None]
-        if self.copies > 1:
-            sigma = math.sqrt(self.copies) * sigma
-            channels = channels + sigma[:, None, None, None] * self._embedding_noise(noisy)
-        with torch.autocast(noisy.device.type, torch.bfloat16, enabled=self._uses_bf16(noisy.device)):
-            estimate: Tensor = self.model(channels, sigma)
-        return estimate.mean(1)
+    def _estimate(self, noisy: Tensor, sigma: Tensor) -> Tensor:
+        if self.copies == 1:
+            return super()._estimate(noisy, sigma)
+        sigma = math.sqrt(self.copies) * sigma
+        channels = noisy + sigma[:, None, None, None] * self._embedding_noise(noisy)
+        return super()._estimate(channels, sigma).mean(1, keepdim=True)
 
     def _embedding_noise(self, noisy: Tensor) -> Tensor:
         """White noise of the copies without its mean over them, unit variance in each part, (1, copies, y, x)."""
@@ -187,15 +119,6 @@ class WeightedKspacePrior(Prior):
         shape = (1, self.copies, *noisy.shape[-2:])
         noise = math.sqrt(2) * torch.randn(shape, dtype=noisy.dtype, generator=generator, device=noisy.device)
         return noise - noise.mean(1, keepdim=True)
-
-    def _uses_bf16(self, device: torch.device) -> bool:
-        if self.bf16 is not None:
-            return self.bf16
-        if device.type == "cuda":
-            return torch.cuda.get_device_capability(device) >= (8, 0)
-        # Without instructions for it bfloat16 is slower than float32 on a processor; older torch cannot tell.
-        tests = [getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported")]
-        return device.type == "cpu" and any(test is not None and test() for test in tests)
 
 
 def load_weighted_kspace(card: ModelCard, tensors: Mapping[str, Tensor], **options: Any) -> WeightedKspacePrior:

@@ -12,6 +12,7 @@ import torch
 from priors.learning import self_calibration as module
 from priors.learning.networks import Architecture, EdmDenoiser
 from priors.learning.self_calibration import SelfCalibration, hold_out, self_calibrated
+from priors.learning.trainer import Trainer
 from priors.learning.training import TrainingSettings
 from priors.settings import ReconstructionSettings
 from priors.signal.espirit import calibration_region
@@ -139,7 +140,7 @@ def test_time_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     truth, mask, maps = scan()
     now = 0.0
     denoise = WeightedKspacePrior.denoise
-    advance = module.Trainer._advance
+    advance = Trainer._advance
 
     def slow_denoise(*arguments: Any) -> torch.Tensor:
         nonlocal now
@@ -152,7 +153,7 @@ def test_time_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
         advance(trainer)
 
     monkeypatch.setattr(WeightedKspacePrior, "denoise", slow_denoise)
-    monkeypatch.setattr(module.Trainer, "_advance", slow_advance)
+    monkeypatch.setattr(Trainer, "_advance", slow_advance)
     monkeypatch.setattr(module.time, "monotonic", lambda: now)
     expected = {10: "too short to draft a slice", 22: "too short: .* steps of training", 28: "", 100: ""}
     for seconds, text in expected.items():
