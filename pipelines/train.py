@@ -21,7 +21,7 @@ from priors.learning.checkpoints import write_checkpoint
 from priors.learning.networks import compute_device
 from priors.learning.recipe import Progress, Recipe, Run, TrainingSet
 from priors.learning.training import normalised
-from priors.registry import generative_method, loadable_methods, method_names
+from priors.registry import VARIANT, generative_method, loadable_methods, method_names, with_variant
 
 INTENDED_USE = (
     "Research on the reconstruction of undersampled Cartesian MR k-space; not for diagnosis. Data unlike the training "
@@ -68,7 +68,7 @@ class TrainingJob:
 def recipe_of(kind: str) -> Recipe:
     """Recipe of a kind. Raises ReconError where there is none."""
     recipe = None
-    if kind in method_names():
+    if kind.partition(VARIANT)[0] in method_names():
         try:
             recipe = generative_method(kind).recipe
         except ValueError as error:
@@ -79,8 +79,13 @@ def recipe_of(kind: str) -> Recipe:
 
 
 def trainable_kinds() -> tuple[str, ...]:
-    """Names of the generative methods that can be trained."""
-    return tuple(name for name, method in loadable_methods() if method.recipe is not None)
+    """Names of the generative methods, and of their variants, that can be trained."""
+    methods = [
+        (with_variant(name, variant), one)
+        for name, method in loadable_methods()
+        for variant, one in (("", method), *method.variants.items())
+    ]
+    return tuple(name for name, method in methods if method.recipe is not None)
 
 
 def train(job: TrainingJob, progress: Progress | None = None) -> ModelCard:

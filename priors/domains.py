@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -24,14 +23,12 @@ class Domain(ABC):
     The distance of two arrays, :math:`\|W x - W x_0\|^2 = \sum_k g_k |F x - F x_0|_k^2`, is diagonal in k-space; its
     metric g says what a step of the prior is worth to the data (see `priors.data_steps`). White noise of level sigma
     in m is noise of level :math:`\sigma / \sqrt{g_k}` at the sample k of the image's k-space.
-
-    Attributes
-    ----------
-    bands : int
-        Arrays that make one m; where they are several, they are the axis before y and x.
     """
 
-    bands: ClassVar[int] = 1
+    @property
+    def bands(self) -> int:
+        """Arrays that make one m; where they are several, they are the axis before y and x."""
+        return 1
 
     @abstractmethod
     def encode(self, images: Tensor) -> Tensor:
@@ -108,6 +105,45 @@ class ImageDomain(Domain):
 
 
 @dataclass(frozen=True)
+class ReplicaDomain(Domain):
+    """Equal copies of images behind each other, shape (..., copy, y, x), which only noise tells apart.
+
+    Parameters
+    ----------
+    copies : int
+        How many; published: 3 (DAEP, DMSP, HGGDP).
+
+    Notes
+    -----
+    Their mean is all that noisy copies tell about the image: noise of level sigma in each is noise of level
+    :math:`\\sigma / \\sqrt{copies}` in it.
+    """
+
+    copies: int = 3
+
+    @property
+    def bands(self) -> int:
+        """The number of copies."""
+        return self.copies
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Copies of complex images (..., y, x)."""
+        return images.unsqueeze(-3).expand(*images.shape[:-2], self.copies, *images.shape[-2:]).clone()
+
+    def decode(self, m: Tensor, images: Tensor) -> Tensor:
+        """Their mean."""
+        return m.mean(-3)
+
+    def metric(self, height: int, width: int, device: torch.device) -> Tensor:
+        """The number of copies."""
+        return torch.full((), float(self.copies), device=device)
+
+    def symmetric(self, m: Tensor, kind: int, back: bool = False) -> Tensor:
+        """See `Domain.symmetric`."""
+        return turned(m, kind, back)
+
+
+@dataclass(frozen=True)
 class WaveletDomain(Domain):
     """One level of the undecimated Haar transform: four bands behind each other, shape (..., band, y, x).
 
@@ -118,7 +154,10 @@ class WaveletDomain(Domain):
     2021).
     """
 
-    bands: ClassVar[int] = 4
+    @property
+    def bands(self) -> int:
+        """Four."""
+        return 4
 
     def encode(self, images: Tensor) -> Tensor:
         """Bands of complex images (..., y, x)."""

@@ -22,6 +22,7 @@ from priors.rules.predictor_corrector import predictor_corrector
 from priors.rules.proximal import proximal
 from priors.rules.relaxation import annealed, momentum
 from priors.rules.rule import RULES, Noise, Stop, check_rule, default_rule
+from priors.rules.rule import evaluations as count_evaluations
 from priors.settings import Reconstruction, ReconstructionSettings
 from priors.sigmas import schedule
 from priors.signal.fourier import fft2c, low_resolution_phase
@@ -127,19 +128,19 @@ def reconstruct(
         growing_rank=rule != "predictor_corrector",
         steps=of_rule.count(of_rule.data_steps, len(sigmas)),
     )
-    expected = of_rule.count(of_rule.evaluations, len(sigmas))
+    expected = count_evaluations(rule, len(sigmas), prior, settings.rule_options)
     evaluations = 0
     results: list[Tensor] = []
     for sample in range(settings.samples):
         if results and stop is not None and stop():
             break
         step: KspaceStep = (SenseStep if name == "sense" else CoilStep)(measurement, prior.domain, step_settings)
-        loop = Loop(prior, step)
+        loop = Loop(prior, step, symmetries=settings.symmetries)
         white_noise = SliceNoise(settings.seed, sample, keys or range(len(kspace)), kspace.device)
         initial = loop.begin()
         if rule == "predictor_corrector":
             initial = loop.encode(step.zero_filled()) if settings.start == "measured" else torch.zeros_like(initial)
-        loop.run(rule, initial, sigmas, white_noise, several=settings.samples > 1, stop=stop)
+        loop.run(rule, initial, sigmas, white_noise, several=settings.samples > 1, stop=stop, **settings.rule_options)
         evaluations += loop.evaluations
         if results and loop.evaluations < expected:
             break  # a sample that was stopped is no sample of the posterior

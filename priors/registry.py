@@ -28,8 +28,18 @@ METHODS: dict[str, str] = {
     "wkgm": "priors.wkgm:WKGM",
     "svd_wkgm": "priors.wkgm:SVD_WKGM",
     "hkgm": "priors.hkgm:HKGM",
+    "daep": "priors.dae:DAEP",
+    "edaep": "priors.dae:EDAEP",
+    "dmsp": "priors.dmsp:DMSP",
+    "medmsp": "priors.dmsp:MEDMSP",
+    "wdaep": "priors.wavelet_dae:WDAEP",
+    "hggdp": "priors.hggdp:HGGDP",
 }
 CUSTOM = "custom"  # the method of a prior that is named by its file or module
+# How the published systems differ from ours, whatever the system: the prior sees images as they are, measured samples
+# stay as they were measured.
+PUBLISHED_SETTINGS: dict[str, Any] = {"symmetries": False, "keep_measured": "true"}
+VARIANT = ":"  # between the name of a method and that of its variant
 ENTRY_POINTS = "genrecon.priors"  # group in which installed packages name theirs
 
 
@@ -53,6 +63,10 @@ class GenerativeMethod:
         The prior itself, where it needs no weights.
     self_training : bool
         Whether it can go on learning from the scan.
+    takes : str
+        Kind whose weights it takes besides those of its own.
+    variants : mapping of GenerativeMethod
+        Other forms of it by name: "published" is the published system.
     """
 
     summary: str
@@ -62,6 +76,8 @@ class GenerativeMethod:
     recipe: Recipe | None = None
     prior: Prior | None = None
     self_training: bool = False
+    takes: str = ""
+    variants: Mapping[str, GenerativeMethod] = field(default_factory=dict)
 
     def without_weights(self) -> Prior:
         """The prior of a method that needs no weights. Raises ValueError for one that does."""
@@ -86,13 +102,20 @@ def is_generative(name: str) -> bool:
 
 
 def generative_method(name: str) -> GenerativeMethod:
-    """Method of a name.
+    """Method of a name, or of a name and a variant (NAME:VARIANT).
 
     Raises
     ------
     ValueError
         If there is none, or an installed package's cannot be loaded.
     """
+    name, colon, variant = name.partition(VARIANT)
+    if colon:
+        variants = generative_method(name).variants
+        if variant not in variants:
+            known = f"take {', '.join(variants)}, or none" if variants else "it has none"
+            raise ValueError(f"method {name}: there is no variant '{variant}'; {known}")
+        return variants[variant]
     if name == CUSTOM:
         return GenerativeMethod("a prior of your own, named by the property prior", _no_weights)
     if name in METHODS:
@@ -113,13 +136,15 @@ def generative_method(name: str) -> GenerativeMethod:
     return GenerativeMethod(f"{type(prior).__name__} of an installed package", _no_weights, prior=prior)
 
 
-def load_prior(path: Path) -> tuple[Prior, ModelCard]:
-    """Trained prior of a file, by the kind that its card names.
+def load_prior(path: Path, method: str = "") -> tuple[Prior, ModelCard]:
+    """Trained prior of a file, by the kind that its card names, or as a method takes it.
 
     Parameters
     ----------
     path : Path
         File of the weights, `name.safetensors`, with its card `name.json` beside it.
+    method : str
+        Name of the method that it is for.
 
     Returns
     -------
@@ -131,11 +156,18 @@ def load_prior(path: Path) -> tuple[Prior, ModelCard]:
     Raises
     ------
     ValueError
-        In one line: see `read_checkpoint`; or a kind that is not known here, or weights of another architecture.
+        In one line: see `read_checkpoint`; or a kind that is not known here or not for the method, or weights of
+        another architecture.
     """
     card, weights = read_checkpoint(path)
     try:
-        return generative_method(card.kind).load(card, weights), card
+        load = generative_method(card.kind).load
+        if method:
+            entry = generative_method(method)
+            if card.kind != entry.takes and load is not entry.load:
+                raise ValueError(f"weights of kind '{card.kind}' are not for method {method}; take method {card.kind}")
+            load = entry.load
+        return load(card, weights), card
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
@@ -197,6 +229,11 @@ def prior_of(found: Any, text: str) -> Prior:
     except ValueError as error:
         raise ValueError(f"prior {text}: {error}") from None
     return found
+
+
+def with_variant(method: str, variant: str) -> str:
+    """Name by which `generative_method` finds a variant of a method; an empty one is the method itself."""
+    return f"{method}{VARIANT}{variant}" if variant else method
 
 
 def loadable_methods() -> Iterator[tuple[str, GenerativeMethod]]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from torch import Tensor
@@ -39,7 +40,7 @@ class ReconstructionSettings:
         Noise levels; 0: the rule's own.
     sigma_max, sigma_min : float
         First and last noise level in the units of the prior; 0: by undersampling and by the noise of the data, or as
-        published for the predictor-corrector. Momentum and proximal stay at the last one.
+        published for the predictor-corrector. Momentum and proximal stay at the last one unless `sigma_max` is given.
     samples : int
         Posterior samples, each with noise of its own; a single one of the few-step rule adds no noise and looks for
         the most likely image.
@@ -57,6 +58,10 @@ class ReconstructionSettings:
         Window of the Hankel matrix in samples; less where the matrix is smaller or has more than 2048 columns.
     rank : int
         Rank of the Hankel matrix, at most its columns; 0: from the singular values of the estimated k-space.
+    symmetries : bool
+        Show the prior each estimate by another symmetry of the square.
+    rule_options : mapping of float
+        Options of the rule by name, see `priors.rules`; a published system's differ from the defaults.
 
     Raises
     ------
@@ -77,6 +82,8 @@ class ReconstructionSettings:
     data_weight: DataWeightName = "misfit"
     window: int = 6
     rank: int = 0
+    symmetries: bool = True
+    rule_options: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         choices = {

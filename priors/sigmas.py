@@ -55,7 +55,10 @@ def schedule(
     slices = zip(measured.mask, measured.noise, strict=True)
     ends = [_ends(rule, settings, prior, mask, noise, measured.kspace.shape[1], with_maps) for mask, noise in slices]
     same = len(set(ends)) == 1
-    schedules = [_levels(rule, highest, lowest, steps) for highest, lowest in (ends[:1] if same else ends)]
+    schedules = [
+        _levels(rule, highest, lowest, steps, settings.sigma_max > 0)
+        for highest, lowest in (ends[:1] if same else ends)
+    ]
     sigmas = schedules[0] if same else torch.stack(schedules, dim=1)
     prior.sigma_levels.check(sigmas)
     return prior.sigma_levels.nearest(sigmas)
@@ -79,11 +82,11 @@ def check_schedule(rule: str, settings: ReconstructionSettings, prior: Prior) ->
                 raise ValueError(f"{name} {given} is the end of the prior's range; the levels of {rule} must fall")
 
 
-def _levels(rule: str, highest: float, lowest: float, steps: int) -> Tensor:
+def _levels(rule: str, highest: float, lowest: float, steps: int, falls: bool) -> Tensor:
     if rule == "annealed":
         levels = min(ANNEALED_LEVELS, steps)
         return geometric_sigmas(lowest, highest, levels)[torch.arange(steps) * levels // steps]
-    if rule in ("momentum", "proximal"):
+    if rule in ("momentum", "proximal") and not falls:
         return torch.full((steps,), lowest, dtype=torch.float64)
     return geometric_sigmas(lowest, highest, steps)
 

@@ -21,7 +21,7 @@ from priors.classical.l1_wavelet import l1_wavelet
 from priors.data_steps.choice import choose_consistency
 from priors.learning.networks import compute_device
 from priors.reconstruct import measurement_of, reconstruct
-from priors.registry import generative_method
+from priors.registry import generative_method, with_variant
 from priors.rules.rule import RULES, default_rule
 from priors.settings import DataStepName, Reconstruction, ReconstructionSettings
 from priors.sigmas import check_schedule
@@ -78,7 +78,8 @@ class GenerativeSolver:
         except ValueError as error:
             raise ReconError(f"gadget {gadget}: property 'device': {one_line(ReconError(str(error)))}") from None
         try:
-            self._prior, card, prior_text = load(parameters.method, parameters.prior, self._device)
+            name = with_variant(parameters.method, parameters.variant)
+            self._prior, card, prior_text = load(name, parameters.prior, self._device)
         except OSError as error:
             raise ReconError(
                 f"gadget {gadget}: property 'prior': {error.filename} cannot be read ({error.strerror}); give a "
@@ -86,7 +87,7 @@ class GenerativeSolver:
             ) from None
         except (ValueError, RuntimeError) as error:  # also a GPU without room for it
             raise ReconError(f"gadget {gadget}: property 'prior': {one_line(ReconError(str(error)))}") from None
-        method = generative_method(parameters.method)
+        method = generative_method(name)
         try:
             default = type(parameters)()
             given = {name: getattr(parameters, name) for name in SETTINGS}

@@ -43,14 +43,12 @@ def load(method: str, given: str, device: torch.device) -> tuple[Prior, ModelCar
     path = weights_of(method, given)
     files = [file.stat() for file in (path, path.with_suffix(".json")) if file.exists() or file == path]
     stamp = tuple(number for status in files for number in (status.st_mtime_ns, status.st_size))
-    prior, card = _loaded(path, stamp, device)
-    if method != CUSTOM and generative_method(card.kind).load is not entry.load:
-        raise ValueError(f"{path}: weights of kind '{card.kind}' are not for method {method}; take method {card.kind}")
+    prior, card = _loaded(path, stamp, device, "" if method == CUSTOM else method)
     return prior, card, f"{card.name}:{card.training_data_sha256[:8]}:{card.steps}"
 
 
 @functools.lru_cache(maxsize=4)
-def _loaded(path: Path, _stamp: tuple[int, ...], device: torch.device) -> tuple[Prior, ModelCard]:
+def _loaded(path: Path, _stamp: tuple[int, ...], device: torch.device, method: str) -> tuple[Prior, ModelCard]:
     """Prior and its card; all scans of a process share it until the file changes."""
-    prior, card = load_prior(path)
+    prior, card = load_prior(path, method)
     return prior.to(device), card

@@ -26,7 +26,9 @@ def options_of(method: str) -> tuple[str, ...]:
     """Names of the properties that mean something to a method."""
     if not is_generative(method):
         return METHODS[method].options
-    return OF_GENERATIVE + (OF_SELF_TRAINING if generative_method(method).self_training else ())
+    entry = generative_method(method)
+    own = OF_SELF_TRAINING if entry.self_training else ()
+    return OF_GENERATIVE + own + (("variant",) if entry.variants else ())
 
 
 def foreign_option(method: str, names: set[str]) -> tuple[str, list[str]] | None:

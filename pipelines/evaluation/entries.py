@@ -10,7 +10,7 @@ from pathlib import Path
 from gadgets.solvers.methods import METHODS
 from gadgets.stream import ReconError
 from pipelines.evaluation.arrays import ArrayReconstruction
-from priors.registry import CUSTOM, is_code, is_generative, method_names, weights_of
+from priors.registry import CUSTOM, is_code, is_generative, method_names, weights_of, with_variant
 
 SET_BY_THE_BENCHMARK = {"method", "intensity", "pixel_scale", "image_series"}
 
@@ -37,7 +37,8 @@ class Entry:
         text = self.label
         if is_generative(self.method):
             given = dict(self.properties).get("prior", "")
-            source = Path(given.rpartition(":")[0]) if is_code(given) else weights_of(self.method, given)
+            name = with_variant(self.method, dict(self.properties).get("variant", ""))
+            source = Path(given.rpartition(":")[0]) if is_code(given) else weights_of(name, given)
             if source.is_file() or not is_code(given):  # code may be a module
                 text += hashlib.sha256(source.read_bytes()).hexdigest()
         return text

@@ -14,7 +14,7 @@ from torch.nn import functional
 from priors.signal.fourier import fft2c, ifft2c
 
 Network = TypeVar("Network", bound=nn.Module)
-Parameterisation = Literal["kspace", "fourier_conjugate"]
+Parameterisation = Literal["kspace", "image", "fourier_conjugate"]
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,9 @@ class Architecture:
         Groups of every group normalisation.
     copies : int
         Complex input channels: 1, or 3 for the published high-dimensional embedding.
-    parameterisation : {"fourier_conjugate", "kspace"}
-        Where the network looks: at the inverse Fourier transform of its input, or at the input itself.
+    parameterisation : {"fourier_conjugate", "kspace", "image"}
+        Where the network looks: at the inverse Fourier transform of its input, or at the input itself, k-space or
+        image.
     sigma_data : float
         Standard deviation of the noise-free data in each of the real and imaginary parts.
 

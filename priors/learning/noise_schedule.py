@@ -104,6 +104,32 @@ class LogNormalSigma:
         return (self.mean + self.std * torch.special.ndtri(probability)).exp().float()
 
 
+@dataclass(frozen=True)
+class FixedSigmas:
+    """A finite set of noise levels in training, all as often.
+
+    Parameters
+    ----------
+    levels : tuple of float
+        Noise levels above zero, ascending.
+    """
+
+    levels: tuple[float, ...]
+
+    @classmethod
+    def geometric(cls, lowest: float, highest: float, count: int) -> FixedSigmas:
+        """Levels at equal distances of their logarithm. Raises ValueError where there are none."""
+        return cls(tuple(geometric_sigmas(lowest, highest, count).flip(0).tolist()))
+
+    def sample(self, count: int, generator: torch.Generator) -> Tensor:
+        """Noise levels for a batch, float32 (count,); stratified, as those of `LogNormalSigma`."""
+        device = generator.device
+        place = torch.rand(count, generator=generator, device=device, dtype=torch.float64)
+        order = torch.randperm(count, generator=generator, device=device)
+        index = (len(self.levels) * (order + place) / count).long()
+        return torch.tensor(self.levels, device=device)[index]
+
+
 def _check(minimum: float, maximum: float, steps: int) -> None:
     if not (math.isfinite(minimum) and math.isfinite(maximum) and 0 < minimum <= maximum):
         raise ValueError(f"noise levels: range {minimum} to {maximum} is not 0 < minimum <= maximum")

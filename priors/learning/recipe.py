@@ -102,15 +102,15 @@ class Recipe:
 
     Parameters
     ----------
-    options : type
-        Frozen dataclass of what can be set, with a default each; nested dataclasses are tables of their own.
+    options : callable
+        Makes the defaults of what can be set, a frozen dataclass; nested dataclasses are tables of their own.
     train : callable
         Takes options, a `TrainingSet` and a `Run` to `Trained`.
     one_scan : bool
         Whether it learns from one multi-coil scan, whose coil k-space it needs.
     """
 
-    options: type
+    options: Callable[[], Any]
     train: Callable[[Any, TrainingSet, Run], Trained]
     one_scan: bool = False
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from priors.learning.augmentation import Augmentation, augmented_batch
 from priors.learning.cards import images_sha256
 from priors.learning.networks import Architecture, EdmDenoiser
-from priors.learning.noise_schedule import LogNormalSigma
+from priors.learning.noise_schedule import FixedSigmas, LogNormalSigma
 from priors.learning.trainer import OptimiserSettings, Trainer
 from priors.signal.fourier import fft2c, ifft2c, low_resolution_phase
 from priors.signal.weighting import Weighting
@@ -138,11 +138,11 @@ class Denoising:
         What to learn from.
     architecture : Architecture
         Network.
-    sigma : LogNormalSigma
+    sigma : LogNormalSigma or FixedSigmas
         Distribution of the noise levels.
     """
 
-    def __init__(self, examples: Examples, architecture: Architecture, sigma: LogNormalSigma) -> None:
+    def __init__(self, examples: Examples, architecture: Architecture, sigma: LogNormalSigma | FixedSigmas) -> None:
         self.sha256, self.description = examples.sha256, examples.description
         self._examples, self._architecture, self._sigma = examples, architecture, sigma
 

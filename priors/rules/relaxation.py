@@ -80,6 +80,8 @@ def momentum(
     *,
     momentum: float = 0.9,
     draws: int = 0,
+    all_levels: bool = False,
+    jacobian: bool = False,
     stop: Stop | None = None,
 ) -> Tensor:
     r"""Descent with momentum along the prior's direction, as DAEP, DMSP and WDAEP use it.
@@ -100,6 +102,10 @@ def momentum(
         Part of the last step that is kept, 0 to below 1; published: 0.9.
     draws : int
         Noise draws at which D is evaluated and averaged; 0: at the state itself.
+    all_levels : bool
+        Average over all noise levels of the prior in every step (EDAEP, MEDMSP), instead of the step's own.
+    jacobian : bool
+        Descend the prior's energy itself (DAEP), through the Jacobian J of D, instead of moving to D.
     stop : callable, optional
         Asked before every step but the first; the state stands where it says True.
 
@@ -111,25 +117,42 @@ def momentum(
     Raises
     ------
     ValueError
-        If a parameter is out of bounds.
+        If a parameter is out of bounds, or the prior has no finite set of levels to average over.
 
     Notes
     -----
-    :math:`v \leftarrow \beta v + (1 - \beta) (\overline{D(m + \sigma n_j, \sigma)} - m)`, :math:`m \leftarrow C(m + v)`
-    (Bigdeli et al., NeurIPS 2017; Liu et al., MRM 2020; Zhang et al., MedIA 2020).
+    :math:`v \leftarrow \beta v - (1 - \beta) \bar g`, :math:`m \leftarrow C(m + v)` with :math:`e = m - D(m + \sigma
+    n_j, \sigma)`, averaged over draws and levels, and :math:`g = e` (Bigdeli et al., NeurIPS 2017; Zhang et al., MedIA
+    2020) or :math:`g = (I - J)^T e`, the gradient of :math:`\tfrac12 \|e\|^2` (Liu et al., MRM 2020).
     """
     levels = check_levels(sigmas, falling=False)
     if not 0 <= momentum < 1 or draws < 0:
         raise ValueError(f"sampler: momentum {momentum} must be 0 to below 1 and draws {draws} 0 or more")
+    if all_levels and (prior.sigma_levels.continuous or not prior.sigma_levels):
+        raise ValueError("sampler: the prior has no finite set of noise levels to average over")
+    averaged = [torch.tensor(level) for level in prior.sigma_levels.values] if all_levels else None
     state, velocity = initial, torch.zeros_like(initial)
     for index, sigma in enumerate(levels):
         if index and stop is not None and stop():
             break
-        if draws:
-            noisy = (state + expand_sigma(sigma, state) * noise(state) for _ in range(draws))
-            estimate = torch.stack([prior.denoise(one, sigma) for one in noisy]).mean(0)
-        else:
-            estimate = prior.denoise(state, sigma)
-        velocity = momentum * velocity + (1 - momentum) * (estimate - state)
+        gradients = [
+            _gradient(prior, state, level, noise(state) if draws else None, jacobian)
+            for level in averaged or [sigma]
+            for _ in range(max(draws, 1))
+        ]
+        velocity = momentum * velocity - (1 - momentum) * torch.stack(gradients).mean(0)
         state = data_step(state + velocity, sigma**2)
     return state
+
+
+def _gradient(prior: Prior, state: Tensor, sigma: Tensor, noise: Tensor | None, jacobian: bool) -> Tensor:
+    """The state less its denoised estimate, e; or the gradient of |e|^2 / 2."""
+    point = state if noise is None else state + expand_sigma(sigma, state) * noise
+    if not jacobian:
+        return state - prior.denoise(point, sigma)
+    with torch.inference_mode(False), torch.enable_grad():
+        point = point.detach().clone().requires_grad_()
+        estimate = prior.denoise(point, sigma)
+        error = (state - estimate).detach()
+        (pulled,) = torch.autograd.grad(estimate, point, error)
+    return error - pulled.detach()

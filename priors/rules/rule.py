@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -57,6 +57,25 @@ RULES: dict[str, Rule] = {
 
 
 FALLING = ("few_step", "predictor_corrector")  # whose noise levels fall from step to step
+
+
+def evaluations(name: str, levels: int, prior: Prior, options: Mapping[str, float]) -> int:
+    """How often a rule asks the prior, over a schedule of levels.
+
+    Parameters
+    ----------
+    name : str
+        Name of the rule.
+    levels : int
+        Noise levels of the schedule.
+    prior : Prior
+        Prior, for its levels.
+    options : mapping of float
+        Options of the rule.
+    """
+    rule = RULES[name]
+    each = int(max(options.get("draws", 0), 1)) * (len(prior.sigma_levels.values) if options.get("all_levels") else 1)
+    return each * rule.count(rule.evaluations, levels)
 
 
 def default_rule(prior: Prior) -> RuleName:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from priors.domains import Domain, ImageDomain, WaveletDomain, WeightedKspaceDomain, turned
+from priors.domains import Domain, ImageDomain, ReplicaDomain, WaveletDomain, WeightedKspaceDomain, turned
 from priors.signal.fourier import fft2c
 from priors.signal.weighting import Weighting
 
-DOMAINS: list[Domain] = [ImageDomain(), WaveletDomain(), WeightedKspaceDomain(Weighting())]
+DOMAINS: list[Domain] = [ImageDomain(), ReplicaDomain(3), WaveletDomain(), WeightedKspaceDomain(Weighting())]
 
 
 def images(*shape: int, seed: int = 0) -> torch.Tensor:

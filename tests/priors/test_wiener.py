@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -14,9 +14,9 @@ from priors.data_steps.linear import LinearStep
 from priors.data_steps.sense import SenseStep
 from priors.data_steps.step import Measurement, StepSettings
 from priors.domains import Domain, ImageDomain, WeightedKspaceDomain
-from priors.prior import Prior
+from priors.prior import Prior, SigmaLevels
 from priors.reconstruct import Loop
-from priors.rules.rule import RULES, check_rule
+from priors.rules.rule import RULES, check_rule, evaluations
 from priors.signal.fourier import fft2c, ifft2c
 from priors.signal.weighting import Weighting
 from tests.priors.gaussian import WAYS, ByDenoiser
@@ -129,3 +129,27 @@ def test_all_ways_are_one_prior(way: Any) -> None:
         assert torch.allclose(prior.prox(m, torch.as_tensor(sigma) ** -2), exact.denoise(m, sigma), atol=1e-4)
     if prior.sigma_levels:
         assert torch.allclose(prior.score(m, 0.3), exact.score(m, 0.3), atol=1e-4)
+
+
+class AtTwoLevels(ByDenoiser):
+    sigma_levels: ClassVar[SigmaLevels] = SigmaLevels((0.7, 1.0))
+
+
+@pytest.mark.parametrize("options", [{"all_levels": True}, {"jacobian": True}, {"all_levels": True, "jacobian": True}])
+def test_momentum_over_all_levels_and_through_the_jacobian(options: dict[str, float]) -> None:
+    variance = torch.full((SIZE, SIZE), 0.8)
+    prior, problem = AtTwoLevels(variance), Problem("sense", ImageDomain())
+    loop = Loop(prior, problem.step, symmetries=False)
+    found = loop.run("momentum", loop.begin(), levels("momentum"), no_noise, **options)
+    # D = v / (v + s^2) m, so that m - D = s^2 / (v + s^2) m; its squared norm has the gradient of the square of that.
+    pull = [s**2 / (variance + s**2) for s in (prior.sigma_levels.values if "all_levels" in options else (LAST,))]
+    precision = torch.stack([one ** (2 if "jacobian" in options else 1) for one in pull]).mean(0) / LAST**2
+    assert float((found - problem.wiener(precision)).norm() / found.norm()) < 1e-4
+    assert loop.evaluations == evaluations("momentum", 200, prior, options)
+
+
+def test_only_a_finite_set_of_levels_can_be_averaged_over() -> None:
+    prior = ByDenoiser(torch.ones(SIZE, SIZE))
+    loop = Loop(prior, Problem("sense", ImageDomain()).step)
+    with pytest.raises(ValueError, match="the prior has no finite set of noise levels to average over"):
+        loop.run("momentum", loop.begin(), levels("momentum"), no_noise, all_levels=True)
