@@ -34,6 +34,11 @@ METHODS: dict[str, str] = {
     "medmsp": "priors.dmsp:MEDMSP",
     "wdaep": "priors.wavelet_dae:WDAEP",
     "hggdp": "priors.hggdp:HGGDP",
+    "ebm": "priors.energy:EBM",
+    "vae": "priors.vae:VAE",
+    "gan": "priors.gan:GAN",
+    "pixelcnn": "priors.pixelcnn:PIXELCNN",
+    "glow": "priors.glow:GLOW",
 }
 CUSTOM = "custom"  # the method of a prior that is named by its file or module
 # How the published systems differ from ours, whatever the system: the prior sees images as they are, measured samples

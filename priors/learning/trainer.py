@@ -230,7 +230,9 @@ class Trainer(Generic[Network]):
         noise_generator = torch.Generator(self.device).manual_seed(int.from_bytes(digest[4:8], "little"))
         for group in self.optimizer.param_groups:
             group["lr"] = settings.learning_rate_at(self.step)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=settings.bf16):
+        autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=settings.bf16)
+        with torch.random.fork_rng([]), autocast:
+            torch.manual_seed(int.from_bytes(digest[8:12], "little"))  # of networks that draw themselves
             loss = self.objective.loss(self._network, settings.batch, generator, noise_generator)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -242,6 +244,8 @@ class Trainer(Generic[Network]):
         with torch.no_grad():
             for average, weight in zip(self.average.parameters(), self.model.parameters(), strict=True):
                 average.lerp_(weight, 1 - decay)
+            for kept, buffer in zip(self.average.buffers(), self.model.buffers(), strict=True):
+                kept.copy_(buffer)
         self._pending += loss.detach()
         self.step += 1
         self._whole = True
