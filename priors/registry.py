@@ -236,6 +236,15 @@ def prior_of(found: Any, text: str) -> Prior:
     return found
 
 
+def has_weights(method: str) -> bool:
+    """Whether a method can be used without being given weights."""
+    try:
+        entry = generative_method(method)
+    except ValueError:
+        return False
+    return entry.prior is not None or (bool(entry.weights) and shipped_checkpoint(entry.weights).exists())
+
+
 def with_variant(method: str, variant: str) -> str:
     """Name by which `generative_method` finds a variant of a method; an empty one is the method itself."""
     return f"{method}{VARIANT}{variant}" if variant else method
@@ -280,7 +289,13 @@ def weights_of(method: str, given: str) -> Path:
     name = generative_method(method).weights
     if not name:
         raise ValueError(f"method {method}: it needs a prior: weights (.safetensors), FILE.py:NAME or MODULE:NAME")
-    return shipped_checkpoint(name)
+    if not (path := shipped_checkpoint(name)).exists():
+        kind = generative_method(method).takes or method
+        raise ValueError(
+            f"method {method}: no weights come with it; learn them (genrecon train {kind}) and name them by the "
+            "property prior"
+        )
+    return path
 
 
 def _no_weights(card: ModelCard, _weights: Mapping[str, Tensor]) -> Prior:

@@ -10,7 +10,7 @@ from pathlib import Path
 from gadgets.solvers.methods import METHODS
 from gadgets.stream import ReconError
 from pipelines.evaluation.arrays import ArrayReconstruction
-from priors.registry import CUSTOM, is_code, is_generative, method_names, weights_of, with_variant
+from priors.registry import has_weights, is_code, is_generative, method_names, weights_of, with_variant
 
 SET_BY_THE_BENCHMARK = {"method", "intensity", "pixel_scale", "image_series"}
 
@@ -45,9 +45,9 @@ class Entry:
 
 
 def default_entries() -> list[Entry]:
-    """All methods whose programs are installed here."""
+    """All methods whose programs are installed here and whose weights come with the package."""
     names = [name for name, method in METHODS.items() if not method.program or shutil.which(method.program[0])]
-    return [Entry(name) for name in (*names, *method_names()) if name != CUSTOM]
+    return [Entry(name) for name in (*names, *filter(has_weights, method_names()))]
 
 
 def read_entry(text: str) -> Entry:
