@@ -107,7 +107,9 @@ class GenerativeRecon(Gadget):
     @dataclass(frozen=True)
     class Parameters:
         method: str = parameter("l1_wavelet", "how to reconstruct", choices=all_methods())
-        variant: str = parameter("", "form of a generative method: published, or empty for the better one")
+        variant: str = parameter(
+            "", "form of a generative method: as published, or empty for ours", choices=("", "published")
+        )
         regularisation: float = parameter(0.0, "weight of the prior; 0: the method's own", minimum=0.0)
         iterations: int = parameter(0, "most iterations; 0: the method's own", minimum=0, maximum=10000)
         prior: str = parameter(
