@@ -25,8 +25,8 @@ def test_every_method_is_complete() -> None:
         assert method.summary
         if method.recipe is not None:
             options = method.recipe.options()
-            changed = with_settings(options, {"settings.steps": "20", "base_channels": "16", "multipliers": "1,2"})
-            assert dict(settable(changed))["architecture.multipliers"] == (1, 2)
+            changed = with_settings(options, {"settings.steps": "20", "scale": "0.5,1"})
+            assert dict(settable(changed))["settings.augmentation.scale"] == (0.5, 1)
             assert set(dict(settable(changed))) <= set(explanations(changed))
             with pytest.raises(ValueError, match="setting 'stepz' is unknown"):
                 with_settings(options, {"stepz": "1"})
