@@ -21,7 +21,7 @@ class FlowArchitecture:
         2: real and imaginary parts; 1: magnitudes.
     levels : int
         Scales.
-    steps : int
+    depth : int
         Steps of a scale.
     width : int
         Filters of the coupling's networks.
@@ -34,11 +34,11 @@ class FlowArchitecture:
 
     channels: int = 2
     levels: int = 3
-    steps: int = 8
+    depth: int = 8
     width: int = 96
 
     def __post_init__(self) -> None:
-        for name, most in (("channels", 2), ("levels", 6), ("steps", 64), ("width", 512)):
+        for name, most in (("channels", 2), ("levels", 6), ("depth", 64), ("width", 512)):
             value = getattr(self, name)
             if type(value) is not int or not 1 <= value <= most:
                 raise ValueError(f"architecture: {name} {value!r} is not a whole number from 1 to {most}")
@@ -67,7 +67,7 @@ class GlowNetwork(nn.Module):
         for level in range(architecture.levels):
             channels *= 4
             # Images have parts of about 0.1: the very first step makes them parts of about 1.
-            gains = [10.0 if level == 0 and step == 0 else 1.0 for step in range(architecture.steps)]
+            gains = [10.0 if level == 0 and step == 0 else 1.0 for step in range(architecture.depth)]
             self.levels.append(nn.ModuleList([_Step(channels, architecture.width, gain) for gain in gains]))
             if level < architecture.levels - 1:
                 channels //= 2

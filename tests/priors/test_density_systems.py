@@ -33,8 +33,7 @@ OF_KIND = {
     "vae:published": {"width": "4", "settings.crop": "28"},
     "gan": {"latents": "4", "width": "2"},
     "pixelcnn": {"width": "4", "blocks": "1", "components": "2"},
-    "glow": {"width": "4", "steps": "2", "levels": "2", "settings.steps": "2"},
-    "glow:published": {"width": "4", "levels": "2", "architecture.steps": "2"},
+    "glow:published": {"width": "4", "levels": "2", "depth": "2"},
 }
 OF_KIND["glow"] = OF_KIND["glow:published"]
 
