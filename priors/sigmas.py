@@ -82,7 +82,7 @@ def check_schedule(rule: str, settings: ReconstructionSettings, prior: Prior) ->
                 raise ValueError(f"{name} {given} is the end of the prior's range; the levels of {rule} must fall")
 
 
-def _levels(rule: str, highest: float, lowest: float, steps: int, falls: bool) -> Tensor:
+def _levels(rule: str, highest: float, lowest: float, steps: int, falls: bool = False) -> Tensor:
     if rule == "annealed":
         levels = min(ANNEALED_LEVELS, steps)
         return geometric_sigmas(lowest, highest, levels)[torch.arange(steps) * levels // steps]
