@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import datetime
+from typing import TYPE_CHECKING
 
 import ismrmrd
 from ismrmrd.xsd import ismrmrdHeader, studyInformationType
-from pydicom.dataset import Dataset
 
 from gadgets.dicom.parameters import DicomParameters
 from gadgets.dicom.values import Warn, date_of, date_text, time_of, time_text
+
+if TYPE_CHECKING:  # the noise gadgets take times from here without pydicom, which is slow to load
+    from pydicom.dataset import Dataset
 
 TICK_S = 2.5e-3  # one tick of acquisition_time_stamp and physiology_time_stamp
 DAY_S = 86400.0

@@ -8,9 +8,11 @@ import math
 import re
 import unicodedata
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pydicom.valuerep import DSfloat
+if TYPE_CHECKING:
+    from pydicom.valuerep import DSfloat
+
 
 log = logging.getLogger("genrecon")
 
@@ -63,6 +65,8 @@ def positive(value: Any) -> float | None:
 
 def decimal(value: float) -> DSfloat:
     """A float as a decimal string: ten digits, fewer where they are more than 16 characters, and no negative zero."""
+    from pydicom.valuerep import DSfloat  # slow to load
+
     texts = (f"{float(value) + 0.0:.{digits}g}" for digits in (10, 9, 8))
     return DSfloat(next(text for text in texts if len(text) <= 16))
 

@@ -8,7 +8,7 @@ from tests.raw_files import header, line, lines, noise
 from tests.real_world.conftest import is_right
 
 SYSTEM = (
-    "<acquisitionSystemInformation><systemVendor>SIEMENS</systemVendor><receiverChannels>{}</receiverChannels>{}"
+    "<acquisitionSystemInformation><systemVendor>A MAKER</systemVendor><receiverChannels>{}</receiverChannels>{}"
     "</acquisitionSystemInformation>"
 )
 
@@ -45,7 +45,7 @@ UNUSUAL = {
         after="<sequenceParameters><TR>9</TR><TE>0</TE><flipAngle_deg>400</flipAngle_deg></sequenceParameters>"
     ),
     "ge_to_ismrmrd#25 GE, no slice thickness": header(
-        after=SYSTEM.format(4, "<systemModel>DISCOVERY MR750</systemModel>").replace("SIEMENS", "GE MEDICAL SYSTEMS")
+        after=SYSTEM.format(4, "<systemModel>DISCOVERY MR750</systemModel>").replace("A MAKER", "GE MEDICAL SYSTEMS")
     ),
     "siemens_to_ismrmrd#130 coil labels without names": header(
         after=SYSTEM.format(
