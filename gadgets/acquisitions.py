@@ -23,6 +23,9 @@ COUNTERS = (
     "segment",
 )
 
+IMAGE_COUNTERS = ("slice", "contrast", "phase", "set", "repetition", "average")  # that tell images apart
+MERGED_COUNTERS = ("slice", "contrast", "phase", "repetition", "set")  # likewise, where averages make one image
+
 
 def calibration_mode(encoding: Any) -> str:
     """The calibration mode of an encoding, "" when the header gives none."""

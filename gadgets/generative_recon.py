@@ -14,11 +14,9 @@ import numpy as np
 import torch
 from gadgetron.types import ImageArray, ReconData
 from gadgetron.types.recon_data import ReconBit
-from torch import Tensor
 
 from gadgets.acquisitions import calibration_mode
 from gadgets.buffers import (
-    Array,
     averaged,
     filled,
     image_from_problems,
@@ -36,9 +34,10 @@ from gadgets.pixel_scale import MOST_WITHOUT_SIGNAL, PixelScale, has_signal
 from gadgets.placed_readouts import checked_readouts
 from gadgets.solvers.budget import ScanBudget, expected_images
 from gadgets.solvers.classical import METHODS
-from gadgets.solvers.generative import CONSISTENCY, GenerativeSolver
+from gadgets.solvers.generative import GenerativeSolver
 from gadgets.solvers.methods import PROBLEM_MEGABYTES, all_methods, foreign_option, solve_in_parts
 from gadgets.solvers.outcome import Outcome, Problems, Solve
+from gadgets.solvers.work import BufferWork, ImageWork, image_counters
 from gadgets.stream import Gadget, ReconError, parameter
 from gadgets.twins.field_of_view import adjustment_gain
 from gadgets.twins.noise_adjust import is_prewhitened
@@ -50,49 +49,6 @@ from priors.signal.scale import image_scale
 log = logging.getLogger("genrecon")
 
 HIGHEST_INDEX = 2**16 - 1  # that the header of an image holds
-
-
-@dataclass
-class _Image:
-    """One image or volume that is to be reconstructed: its place in the buffer, its problems and its outcome."""
-
-    place: tuple[int, int, int]  # N, S, LOC
-    counters: tuple[int, ...]  # encoding space, slice and all else that tells it from the scan's other images
-    kspace: Tensor
-    mask: Tensor
-    maps: Tensor
-    prewhitened: float  # noise level that prewhitening and averaging left; 0: not prewhitened
-    noise: float = 0.0  # in the units of the k-space; 0: not known
-    doubt: str = ""  # whether its lines came
-    choice: tuple[DataStepName, str] = ("auto", "")
-    outcome: Outcome | None = None
-
-    def notes(self) -> dict[str, str]:
-        """Meta attributes of all of its problems."""
-        found = {name: text for notes in self.outcome.notes for name, text in notes.items()} if self.outcome else {}
-        if found.get(CONSISTENCY) == self.choice[0] and self.choice[1]:
-            found[CONSISTENCY] += f" ({self.choice[1]})"
-        return found
-
-    def warnings(self) -> list[str]:
-        """Warnings of all of its problems, each once."""
-        found = [text for warnings in self.outcome.warnings for text in warnings] if self.outcome else []
-        if not bool((self.kspace != 0).any()):
-            found.append("no sample was measured: the image is empty")
-        found += [self.doubt] if self.doubt else []
-        return list(dict.fromkeys(found))
-
-
-@dataclass
-class _Work:
-    """The images of one ReconBit."""
-
-    space: int
-    bit: ReconBit
-    data: Array
-    headers: Array
-    sets: int
-    images: list[_Image]
 
 
 class GenerativeRecon(Gadget):
@@ -188,7 +144,6 @@ class GenerativeRecon(Gadget):
             "what all images of the scan are multiplied by instead; 0: by intensity",
             minimum=0.0,
         )
-
         noise: str = parameter(
             "", "which noise the data were prewhitened with, for the images' metadata", same_image=True
         )
@@ -213,11 +168,11 @@ class GenerativeRecon(Gadget):
 
     def process(self, items: Iterator[Any]) -> Iterator[Any]:
         self._scale = PixelScale(self.name, self.parameters.intensity, self.parameters.pixel_scale)
-        self._unscaled: list[_Work] = []
+        self._unscaled: list[BufferWork] = []
         self._line_counts = LineCounts(self.header)
         self._numbers: dict[int, Numbers] = {}  # of the images of each series
         self._budget = ScanBudget(self.parameters.time_budget_s or math.inf, self._announced(), self._known())
-        waiting: list[_Work] = []
+        waiting: list[BufferWork] = []
         for item in checked_readouts(items, self.header):
             if not isinstance(item, ReconData):
                 yield item
@@ -245,7 +200,7 @@ class GenerativeRecon(Gadget):
         """Number of images by the survey; None in a stream."""
         return self.survey.images(self.parameters.average) if self.survey is not None else None
 
-    def _work(self, space: int, bit: ReconBit) -> _Work:
+    def _work(self, space: int, bit: ReconBit) -> BufferWork:
         """What is to be done for one bit."""
         all_maps = getattr(bit, "coil_maps", None)
         if all_maps is None:
@@ -267,15 +222,15 @@ class GenerativeRecon(Gadget):
                     if not part.any() and not any(head.number_of_samples for head in lines.flat):
                         continue  # no such image was measured, only others of its N, S or slice
                     level = merged**-0.5 if is_prewhitened(lines) else 0.0
-                    place, counters = (n, s, loc), _counters(space, lines)
+                    place, counters = (n, s, loc), image_counters(space, lines)
                     doubt = self._line_counts.doubt(space, (part != 0).any(axis=(0, 3)), lines)
                     mask = sampled(part)
-                    images.append(_Image(place, counters, kspace_problems(part), mask, maps, level, doubt=doubt))
-        return _Work(space, bit, data, headers, all_maps.shape[4], images)
+                    images.append(ImageWork(place, counters, kspace_problems(part), mask, maps, level, doubt=doubt))
+        return BufferWork(space, bit, data, headers, all_maps.shape[4], images)
 
-    def _done(self, works: list[_Work], last: bool = False) -> Iterator[ImageArray]:
+    def _done(self, works: list[BufferWork], last: bool = False) -> Iterator[ImageArray]:
         """Reconstruct what was collected, images of one size together."""
-        groups: dict[tuple[torch.Size, torch.Size, str], list[_Image]] = {}
+        groups: dict[tuple[torch.Size, torch.Size, str], list[ImageWork]] = {}
         for work in works:
             for image in work.images:
                 if isinstance(self._solver, GenerativeSolver) and bool((image.kspace != 0).any()):
@@ -305,7 +260,7 @@ class GenerativeRecon(Gadget):
         self._scale.take(image.outcome.images)
         return self._scale.known
 
-    def _solve(self, images: list[_Image], at_hand: int) -> None:
+    def _solve(self, images: list[ImageWork], at_hand: int) -> None:
         """Reconstruct images of one size, of `at_hand` that wait, within their share of the time budget."""
         start = time.monotonic()
         solve, megabytes = self._solver, PROBLEM_MEGABYTES
@@ -333,7 +288,7 @@ class GenerativeRecon(Gadget):
             first = part.stop
         self._budget.spent(len(images), time.monotonic() - start)
 
-    def _arrays(self, work: _Work) -> Iterator[ImageArray]:
+    def _arrays(self, work: BufferWork) -> Iterator[ImageArray]:
         """The image array of a bit; a second one of standard deviations where there are several samples."""
         whole = len(work.images) == math.prod(work.data.shape[4:])
         for images in [work.images] if whole else [[image] for image in work.images]:
@@ -341,7 +296,7 @@ class GenerativeRecon(Gadget):
             if any(image.outcome.deviations is not None for image in images if image.outcome):
                 yield self._array(work, images, DEVIATION)
 
-    def _array(self, work: _Work, images: list[_Image], what: str) -> ImageArray:
+    def _array(self, work: BufferWork, images: list[ImageWork], what: str) -> ImageArray:
         """Image array of all images or of one, or of their standard deviations."""
         space, bit, shape = work.space, work.bit, work.data.shape
         gain = adjustment_gain(shape, recon_steps(bit.data))  # so that pixels have `scale` at the chain's end
@@ -369,7 +324,7 @@ class GenerativeRecon(Gadget):
             metas[loc, s, n] = self._meta(work, header, scale, what, image)
         return ImageArray(array, headers, [metas[place] for place in sorted(metas)], None, None)
 
-    def _meta(self, work: _Work, header: ismrmrd.ImageHeader, scale: float, what: str, image: _Image) -> str:
+    def _meta(self, work: BufferWork, header: ismrmrd.ImageHeader, scale: float, what: str, image: ImageWork) -> str:
         sampling = work.bit.data.sampling
         meta = ismrmrd.Meta(
             {
@@ -406,10 +361,3 @@ class GenerativeRecon(Gadget):
 _CALIBRATION_WARNINGS = {
     "completed": "no calibration lines were found: coil maps are from a k-space centre completed by low rank",
 }
-
-
-def _counters(space: int, lines: Array) -> tuple[int, ...]:
-    """What tells an image from all others of the scan: its encoding space and the counters of its first line."""
-    names = ("slice", "contrast", "phase", "set", "repetition", "average")
-    first = next((head for head in lines.flat if head.number_of_samples), None)
-    return (space, *(int(getattr(first.idx, name)) if first is not None else 0 for name in names))

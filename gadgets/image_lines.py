@@ -21,7 +21,7 @@ from gadgets.acquisition_flags import (
     left_out_text,
     undefined_flags,
 )
-from gadgets.acquisitions import encoding_of, with_data
+from gadgets.acquisitions import IMAGE_COUNTERS, encoding_of, with_data
 from gadgets.polarity import PolarityPhase, between, fitted
 from gadgets.stream import Gadget, ReconError, parameter
 
@@ -30,7 +30,6 @@ log = logging.getLogger("genrecon")
 TURNED = ismrmrd.ACQ_USER7  # beside ACQ_IS_REVERSE: turned round, the phase of the polarity is still in the samples
 LAST_IN_SLICE = 1 << ismrmrd.ACQ_LAST_IN_SLICE - 1
 LAST_FLAGS = sum(1 << flag.number - 1 for name, flag in FLAGS.items() if name.startswith("ACQ_LAST_IN_"))
-LOOPS = ("average", "slice", "contrast", "phase", "repetition", "set")
 PHASE_CORRECTION = next(flag.kind for flag in FLAGS.values() if flag.use is Use.PHASE_CORRECTION)
 
 
@@ -106,7 +105,7 @@ class ImageLines(Gadget):
         refuse_epi(encoding_of(self.header, line), line.scan_counter)
         samples = line.number_of_samples
         phase = references.phase(line)
-        data = line.data[:, ::-1] if phase is None else phase.removed(_kept_samples(line)[:, ::-1])
+        data = line.data[:, ::-1] if phase is None else phase.removed(_without_discarded(line)[:, ::-1])
         turned = with_data(
             line,
             data,
@@ -135,7 +134,7 @@ def refuse_epi(encoding: Any, scan_counter: int) -> None:
         )
 
 
-def _kept_samples(readout: ismrmrd.Acquisition) -> Any:
+def _without_discarded(readout: ismrmrd.Acquisition) -> Any:
     """Samples (coil, sample), those to be discarded 0: they enter no transform."""
     data = readout.data.copy()
     data[:, : readout.discard_pre] = 0
@@ -161,7 +160,7 @@ def _mirrored_centre(line: ismrmrd.Acquisition, forward: int | None) -> int:
 def _with_last_flags(line: ismrmrd.Acquisition, other: ismrmrd.Acquisition) -> ismrmrd.Acquisition:
     """The line with the flags of loops' ends that a readout of the same image after it has."""
     if not other.flags & LAST_FLAGS & ~line.flags or any(
-        getattr(line.idx, name) != getattr(other.idx, name) for name in LOOPS
+        getattr(line.idx, name) != getattr(other.idx, name) for name in IMAGE_COUNTERS
     ):
         return line
     line = with_data(line, line.data)
@@ -190,7 +189,7 @@ class _References:
         if key in self._closed:
             self._closed.discard(key)
             self._groups[key] = {}
-        backward, data = is_reversed(readout), _kept_samples(readout)
+        backward, data = is_reversed(readout), _without_discarded(readout)
         group, kind = self._groups.setdefault(key, {}), (backward, *data.shape)
         total, count = group.get(kind, (0, 0))
         group[kind] = (total + (data[:, ::-1] if backward else data), count + 1)

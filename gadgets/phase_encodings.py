@@ -6,14 +6,13 @@ than the encoded matrix are phase oversampling, unless the header's matrices sho
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from gadgets.readouts import SAME, same_size
 from gadgets.stream import ReconError
 
-SAME = 0.02  # relative difference of two pixel sizes that are the same
 MOST = 4  # times the header's matrix that lines may need
 # Of the header's matrix: fewer lines outside it are faults of counters, or the rest of a last shot (mrpro#217: 200
 # lines of a matrix of 188, no oversampling).
@@ -182,8 +181,8 @@ def _more_lines(encoding: Any, name: str, counter: str, needed: int, outside: in
     wanted = encoded.fieldOfView_mm.x / encoded.matrixSize.x / (recon.fieldOfView_mm.x / recon.matrixSize.x)
     if name == "z":
         wanted = 1.0
-    by_pixel = abs(math.log(extent / matrix / pixel / wanted)) < SAME
-    by_extent = abs(math.log(extent / needed / pixel / wanted)) < SAME
+    by_pixel = same_size(extent / matrix / pixel, wanted)
+    by_extent = same_size(extent / needed / pixel, wanted)
     if needed <= MOST * matrix and outside > max(1, FEWEST_OUTSIDE * matrix) and by_pixel != by_extent:
         text = f"{needed} lines are needed for {counter}, the header's encoded matrix has {matrix}: they are taken as "
         if by_extent:

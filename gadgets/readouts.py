@@ -88,13 +88,13 @@ def _extent(encoding: Any, samples: int) -> tuple[float, str]:
     # The interpolation to the reconstructed pixels is the same along the readout and E1.
     wanted = encoded.fieldOfView_mm.y / encoded.matrixSize.y / (recon.fieldOfView_mm.y / recon.matrixSize.y)
     recon_pixel = recon.fieldOfView_mm.x / recon.matrixSize.x
-    by_pixel, by_extent = _same(pixel / recon_pixel, wanted), _same(fov / samples / recon_pixel, wanted)
+    by_pixel, by_extent = same_size(pixel / recon_pixel, wanted), same_size(fov / samples / recon_pixel, wanted)
     multiple = samples > matrix and samples % matrix == 0
     if by_pixel or (multiple and not by_extent):
         # Fewer samples than the matrix are an oversampling that was removed, in whole steps; else the matrix is another
         # scan's, or both ends of the readouts were left out.
         factor = samples * pixel / recon.fieldOfView_mm.x
-        if samples > matrix or (factor > 1 - SAME and _same(factor, round(factor)) and samples <= CLOSE * matrix):
+        if samples > matrix or (factor > 1 - SAME and same_size(factor, round(factor)) and samples <= CLOSE * matrix):
             return samples * pixel, _taken(samples, matrix, f"oversampled, over {samples * pixel:.4g} mm")
     elif by_extent and fov == recon.fieldOfView_mm.x:
         return fov, _taken(samples, matrix, f"the encoded matrix, over {fov:.4g} mm")
@@ -108,7 +108,8 @@ def _taken(samples: int, matrix: int, text: str) -> str:
     return f"the readouts have {samples} samples, the header's encoded matrix {matrix}: they are taken as {text}"
 
 
-def _same(one: float, other: float) -> bool:
+def same_size(one: float, other: float) -> bool:
+    """Whether two pixel sizes, or ratios of them, are the same but for rounding."""
     return abs(math.log(one / other)) < SAME
 
 

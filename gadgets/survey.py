@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-import ismrmrd
 import numpy as np
 
 from gadgets.acquisition_flags import is_calibration_only, is_for_images
+from gadgets.acquisitions import IMAGE_COUNTERS
 
 Array = np.ndarray[Any, np.dtype[Any]]
-
-IMAGE_COUNTERS = ("slice", "contrast", "phase", "set", "repetition", "average")  # that tell images apart
 
 
 class Survey:
@@ -24,7 +22,7 @@ class Survey:
     """
 
     def __init__(self, heads: Array) -> None:
-        chosen, calibration = _by_flags(heads["flags"])
+        chosen, calibration = lines_by_flags(heads["flags"])
         self._idx = heads["idx"][chosen]
         self._space = heads["encoding_space_ref"][chosen]
         self._calibration = calibration[chosen]
@@ -82,17 +80,13 @@ class Survey:
         return np.asarray(self._idx[dimension])
 
 
-def _by_flags(flags: Array) -> tuple[Array, Array]:
-    """Which acquisitions are for images, and which are calibration lines and nothing else."""
+def lines_by_flags(flags: Array) -> tuple[Array, Array]:
+    """Which acquisitions (line,) are for images, and which are calibration lines and nothing else: bool (line,)."""
     kinds, kind_of = np.unique(flags, return_inverse=True)
-    for_images, calibration = [], []
-    for value in kinds:
-        head = ismrmrd.AcquisitionHeader()
-        head.flags = int(value)
-        for_images.append(is_for_images(head))
-        calibration.append(is_calibration_only(head))
     kind_of = kind_of.reshape(len(flags))
-    return np.array(for_images, dtype=bool)[kind_of], np.array(calibration, dtype=bool)[kind_of]
+    for_images = np.array([is_for_images(int(bits)) for bits in kinds], dtype=bool)
+    calibration = np.array([is_calibration_only(int(bits)) for bits in kinds], dtype=bool)
+    return for_images[kind_of], calibration[kind_of]
 
 
 def _distinct(columns: list[Array], chosen: Array | None = None) -> tuple[Array, Array]:

@@ -16,6 +16,7 @@ import ismrmrd
 import numpy as np
 
 from gadgets.acquisition_flags import is_noise
+from gadgets.acquisitions import IMAGE_COUNTERS
 from gadgets.dicom_output import DicomOutput
 from gadgets.image_lines import ImageLines
 from gadgets.images import SCALE_RATIO, meta_of, meta_values
@@ -23,7 +24,7 @@ from gadgets.readouts import WholeReadouts
 from gadgets.scan_digest import ScanDigest
 from gadgets.stream import ReconError, StageTiming, read_parameters
 from gadgets.stream.logs import collected_warnings
-from gadgets.survey import IMAGE_COUNTERS, Survey
+from gadgets.survey import Survey
 from pipelines.chain import CHAIN_PROPERTY, Chain, read_chain
 from pipelines.evaluation.distribute import DaskReplay
 from pipelines.info import describe_scan

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from gadgets.acquisitions import signed_step
-from gadgets.survey import IMAGE_COUNTERS, Survey
+from gadgets.acquisitions import IMAGE_COUNTERS, signed_step
+from gadgets.survey import Survey
 
 LIMITS = {  # by counter, the names of the header's limits
     "kspace_encode_step_1": "kspace_encoding_step_1",

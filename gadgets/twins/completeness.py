@@ -10,13 +10,12 @@ from typing import Any
 import ismrmrd
 
 from gadgets.acquisition_flags import is_calibration, is_calibration_only
-from gadgets.acquisitions import COUNTERS, calibration_mode, encoding_of, signed_step
+from gadgets.acquisitions import COUNTERS, MERGED_COUNTERS, calibration_mode, encoding_of, signed_step
 from gadgets.survey import Survey
 
 Key = tuple[int, int]  # value of the trigger's counter, and of the sorting one
 Place = tuple[int, ...]
 
-IMAGE = ("slice", "contrast", "phase", "repetition", "set")  # counters that tell images apart, averages merged
 RETAINED_BYTES = 64 * 2**20  # of lines that were sent: for lines of the same image that come late
 REMEMBERED = 256  # buckets that were sent whose places are known
 IN_ORDER = 8  # repetitions in a row that never came back: then each ends where the next begins
@@ -94,10 +93,12 @@ class SurveyedEnds(ChangeEnds):
     """
 
     def __init__(self, survey: Survey, trigger: str, sorting: str) -> None:
-        self._counters = [None if name == trigger else _PLACE_OF[name] for name in IMAGE]  # None: the trigger's own
+        self._counters = [
+            None if name == trigger else _PLACE_OF[name] for name in MERGED_COUNTERS
+        ]  # None: the trigger's own
         self._left = survey.lines(trigger, sorting)
         self._places = survey.places(trigger, sorting)
-        self._left_of_image = survey.lines(trigger, sorting, "encoding_space_ref", *IMAGE)
+        self._left_of_image = survey.lines(trigger, sorting, "encoding_space_ref", *MERGED_COUNTERS)
         self._one_space = len(survey.spaces()) == 1
         # By values of the trigger's counter: images of held lines that have lines to come, and values without any.
         self._unfinished: dict[int, set[tuple[int, ...]]] = {}
@@ -326,4 +327,4 @@ def _bytes_of(lines: list[ismrmrd.Acquisition]) -> int:
 
 def _image_of(place: Place) -> Place:
     """Encoding space and counters of the image that a place belongs to; averages are of one image."""
-    return (place[0], *(place[_PLACE_OF[name]] for name in IMAGE))
+    return (place[0], *(place[_PLACE_OF[name]] for name in MERGED_COUNTERS))

@@ -34,7 +34,7 @@ def read_cfl(path: Path, kspace: bool) -> Array:
 
     Parameters
     ----------
-    path : its .cfl file; the .hdr file lies beside it
+    path : its .cfl file; the .hdr file is in the same folder
     kspace : k-space may have coils; images may not
 
     Returns

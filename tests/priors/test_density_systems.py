@@ -71,7 +71,7 @@ def test_every_system_trains_loads_and_reconstructs(kind: str, tmp_path: Path) -
     result = reconstruct(kspace * mask, mask, None, prior, settings, noise=0.01)
     assert result.finished == 1 and bool(torch.isfinite(torch.view_as_real(result.kspace)).all())
     alone = reconstruct(kspace[1:] * mask, mask, None, prior, settings, noise=0.01, keys=[1])
-    torch.testing.assert_close(alone.kspace, result.kspace[:, 1:], rtol=1e-3, atol=1e-4)  # whatever stands beside it
+    torch.testing.assert_close(alone.kspace, result.kspace[:, 1:], rtol=1e-3, atol=1e-4)  # in any batch
 
 
 def test_the_gradient_step_is_that_of_the_energy(tmp_path: Path) -> None:

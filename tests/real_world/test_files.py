@@ -205,7 +205,7 @@ def test_stream_in_a_file(tmp_path, data):
 
 
 def test_fastmri(tmp_path):
-    """ismrmrd#151, ismrmrd-python-tools#19: (slice, coil, readout, phase), the header beside it"""
+    """ismrmrd#151, ismrmrd-python-tools#19: (slice, coil, readout, phase), with the header in a data set of its own"""
     path = tmp_path / "file1000000.h5"
     slices = np.stack([kspace(), kspace((0, 0, 5))])
     with h5py.File(path, "w") as file:

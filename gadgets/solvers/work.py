@@ -1,0 +1,63 @@
+"""The images of a buffer that are to be reconstructed, and what becomes of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gadgetron.types.recon_data import ReconBit
+from torch import Tensor
+
+from gadgets.acquisitions import IMAGE_COUNTERS
+from gadgets.buffers import Array
+from gadgets.solvers.generative import CONSISTENCY
+from gadgets.solvers.outcome import Outcome
+from priors.settings import DataStepName
+
+
+@dataclass
+class ImageWork:
+    """One image or volume that is to be reconstructed: its place in the buffer, its problems and its outcome."""
+
+    place: tuple[int, int, int]  # N, S, LOC
+    counters: tuple[int, ...]  # encoding space, slice and all else that tells it from the scan's other images
+    kspace: Tensor
+    mask: Tensor
+    maps: Tensor
+    prewhitened: float  # noise level that prewhitening and averaging left; 0: not prewhitened
+    noise: float = 0.0  # in the units of the k-space; 0: not known
+    doubt: str = ""  # whether its lines came
+    choice: tuple[DataStepName, str] = ("auto", "")
+    outcome: Outcome | None = None
+
+    def notes(self) -> dict[str, str]:
+        """Meta attributes of all of its problems."""
+        found = {name: text for notes in self.outcome.notes for name, text in notes.items()} if self.outcome else {}
+        if found.get(CONSISTENCY) == self.choice[0] and self.choice[1]:
+            found[CONSISTENCY] += f" ({self.choice[1]})"
+        return found
+
+    def warnings(self) -> list[str]:
+        """Warnings of all of its problems, each once."""
+        found = [text for warnings in self.outcome.warnings for text in warnings] if self.outcome else []
+        if not bool((self.kspace != 0).any()):
+            found.append("no sample was measured: the image is empty")
+        found += [self.doubt] if self.doubt else []
+        return list(dict.fromkeys(found))
+
+
+@dataclass
+class BufferWork:
+    """The images of one ReconBit."""
+
+    space: int
+    bit: ReconBit
+    data: Array
+    headers: Array
+    sets: int
+    images: list[ImageWork]
+
+
+def image_counters(space: int, lines: Array) -> tuple[int, ...]:
+    """What tells an image from all others of the scan: its encoding space and the counters of its first line."""
+    first = next((head for head in lines.flat if head.number_of_samples), None)
+    return (space, *(int(getattr(first.idx, name)) if first is not None else 0 for name in IMAGE_COUNTERS))
