@@ -184,7 +184,7 @@ def train_gan(options: GanTraining, data: TrainingSet, run: Run) -> Trained:
 
 def _range_error(generator: Generator, data: TrainingSet) -> dict[str, float]:
     """How near the generator comes to images, for its card."""
-    judged, where = (data.held_out, "held-out") if len(data.held_out) else (data.images, "training")
+    judged, where = data.judged()
     images = judged[:4].to(next(generator.parameters()).device)
     nearest = GeneratorPrior(copy.deepcopy(generator)).prox(images, 1.0)
     error = torch.linalg.vector_norm(nearest - images) / torch.linalg.vector_norm(images)

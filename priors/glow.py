@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from priors.density import DensityOptions, NetworkDensity
 from priors.learning.cards import ModelCard, from_table
 from priors.learning.checkpoints import load_weights
 from priors.learning.density_training import train_density
@@ -17,67 +16,23 @@ from priors.learning.flow import FlowArchitecture, GlowNetwork
 from priors.learning.image_denoiser import PUBLISHED_AUGMENTATION
 from priors.learning.recipe import Recipe, Run, Trained, TrainingSet
 from priors.learning.training import TrainingSettings
-from priors.prior import DensityPrior, LatentPrior
+from priors.prior import LatentPrior
 from priors.registry import PUBLISHED_SETTINGS, GenerativeMethod
 
 SIGMA_0 = 0.015  # about the noise of the images
 
 
 @dataclass(frozen=True)
-class GlowOptions:
-    """What a card of Glow says beside its weights.
+class GlowOptions(DensityOptions):
+    """What a card of Glow says beside its weights; see `DensityOptions`.
 
     Parameters
     ----------
     architecture : FlowArchitecture
         Network.
-    sigma_0 : float
-        Noise of the training, in each part.
-
-    Raises
-    ------
-    ValueError
-        If a value is out of bounds.
     """
 
     architecture: FlowArchitecture
-    sigma_0: float
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.sigma_0 < math.inf:
-            raise ValueError(f"card: sigma_0 {self.sigma_0!r} is not 0 or more")
-
-    def as_table(self) -> dict[str, Any]:
-        """For a card."""
-        return asdict(self)
-
-
-class GlowPrior(DensityPrior):
-    """Density of an invertible network: `log_prior` is exact.
-
-    Parameters
-    ----------
-    model : GlowNetwork
-        Network.
-    sigma_0 : float
-        Noise that it was trained with, in each part.
-    """
-
-    inner_steps = 5
-
-    def __init__(self, model: GlowNetwork, sigma_0: float) -> None:
-        self.model = model.eval().requires_grad_(False)
-        self.sigma_0 = sigma_0
-
-    def log_prior(self, m: Tensor) -> Tensor:
-        """Log density of images (batch, ..., y, x), shape (batch,)."""
-        found: Tensor = self.model(m.reshape(-1, *m.shape[-2:]).to(torch.complex64))
-        return found.reshape(len(m), -1).sum(1)
-
-    def to(self, device: torch.device) -> GlowPrior:
-        """The prior with its network moved to a device."""
-        self.model.to(device)
-        return self
 
 
 class GlowLatentPrior(LatentPrior):
@@ -138,10 +93,10 @@ class GlowLatentPrior(LatentPrior):
         return self
 
 
-def load_glow(card: ModelCard, tensors: Mapping[str, Tensor]) -> GlowPrior:
+def load_glow(card: ModelCard, tensors: Mapping[str, Tensor]) -> NetworkDensity:
     """Prior of a card whose options are `GlowOptions`. Raises ValueError for other options or weights."""
     model, options = _network(card, tensors)
-    return GlowPrior(model, options.sigma_0)
+    return NetworkDensity(model, options.sigma_0)
 
 
 def load_glow_latent(card: ModelCard, tensors: Mapping[str, Tensor]) -> GlowLatentPrior:
@@ -188,7 +143,7 @@ def published_training() -> GlowTraining:
 def train_glow(options: GlowTraining, data: TrainingSet, run: Run) -> Trained:
     """Train the log density; see `train_density`."""
     torch.manual_seed(options.settings.seed)
-    known = GlowOptions(options.architecture, options.sigma_0)
+    known = GlowOptions(options.sigma_0, options.architecture)
     return train_density(
         GlowNetwork(options.architecture), options.settings, options.sigma_0, known.as_table(), data, run
     )

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from priors.density import DensityOptions, NetworkDensity
 from priors.learning.autoencoder import PATCH, Autoencoder, AutoencoderArchitecture
 from priors.learning.cards import ModelCard, from_table
 from priors.learning.checkpoints import load_weights
@@ -18,7 +17,6 @@ from priors.learning.density_training import train_density
 from priors.learning.image_denoiser import PUBLISHED_AUGMENTATION
 from priors.learning.recipe import Recipe, Run, Trained, TrainingSet
 from priors.learning.training import TrainingSettings
-from priors.prior import DensityPrior
 from priors.registry import PUBLISHED_SETTINGS, GenerativeMethod
 
 STRIDE = PATCH // 2
@@ -27,63 +25,19 @@ RATE = 1e-4  # of these, published
 
 
 @dataclass(frozen=True)
-class VaeOptions:
-    """What a card of a VAE says beside its weights.
+class VaeOptions(DensityOptions):
+    """What a card of a VAE says beside its weights; see `DensityOptions`.
 
     Parameters
     ----------
     architecture : AutoencoderArchitecture
         Network.
-    sigma_0 : float
-        Noise of the training, in each part.
-
-    Raises
-    ------
-    ValueError
-        If a value is out of bounds.
     """
 
     architecture: AutoencoderArchitecture
-    sigma_0: float
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.sigma_0 < math.inf:
-            raise ValueError(f"card: sigma_0 {self.sigma_0!r} is not 0 or more")
-
-    def as_table(self) -> dict[str, Any]:
-        """For a card."""
-        return asdict(self)
 
 
-class VaePrior(DensityPrior):
-    """Bound of the log density of complex images.
-
-    Parameters
-    ----------
-    model : Autoencoder
-        Network.
-    sigma_0 : float
-        Noise that it was trained with, in each part.
-    """
-
-    inner_steps = 5
-
-    def __init__(self, model: Autoencoder, sigma_0: float) -> None:
-        self.model = model.eval().requires_grad_(False)
-        self.sigma_0 = sigma_0
-
-    def log_prior(self, m: Tensor) -> Tensor:
-        """Bound for images (batch, ..., y, x), shape (batch,)."""
-        found: Tensor = self.model(m.reshape(-1, *m.shape[-2:]).to(torch.complex64))
-        return found.reshape(len(m), -1).sum(1)
-
-    def to(self, device: torch.device) -> VaePrior:
-        """The prior with its network moved to a device."""
-        self.model.to(device)
-        return self
-
-
-class PatchPrior(VaePrior):
+class PatchPrior(NetworkDensity):
     """Bound of overlapping patches of magnitudes, summed and divided by how often a pixel comes (DDP).
 
     Notes
@@ -93,7 +47,7 @@ class PatchPrior(VaePrior):
     """
 
     def log_prior(self, m: Tensor) -> Tensor:
-        """See `VaePrior.log_prior`."""
+        """See `NetworkDensity.log_prior`."""
         magnitude = m.reshape(-1, 1, *m.shape[-2:]).abs().float()
         height, width = magnitude.shape[-2:]
         pad = (0, PATCH - STRIDE + -width % STRIDE, 0, PATCH - STRIDE + -height % STRIDE)
@@ -110,13 +64,13 @@ class PatchPrior(VaePrior):
         return m
 
 
-def load_vae(card: ModelCard, tensors: Mapping[str, Tensor]) -> VaePrior:
+def load_vae(card: ModelCard, tensors: Mapping[str, Tensor]) -> NetworkDensity:
     """Prior of a card whose options are `VaeOptions`. Raises ValueError for other options or weights."""
     options: VaeOptions = from_table(VaeOptions, card.options)
     patches = options.architecture.network == "patches"
     model = Autoencoder(options.architecture, draws=4 if patches else 1)
     load_weights(model, tensors)
-    return (PatchPrior if patches else VaePrior)(model, options.sigma_0)
+    return (PatchPrior if patches else NetworkDensity)(model, options.sigma_0)
 
 
 @dataclass(frozen=True)
@@ -154,7 +108,7 @@ def published_training() -> VaeTraining:
 def train_vae(options: VaeTraining, data: TrainingSet, run: Run) -> Trained:
     """Train the bound; see `train_density`."""
     torch.manual_seed(options.settings.seed)
-    known = VaeOptions(options.architecture, options.sigma_0)
+    known = VaeOptions(options.sigma_0, options.architecture)
     model = Autoencoder(options.architecture)
     whole = options.architecture.network == "convolutional"
     return train_density(

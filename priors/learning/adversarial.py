@@ -13,6 +13,7 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from priors.learning.image_denoiser import Crops
+from priors.learning.networks import check_whole_numbers
 
 SHRINK = 16  # pixels of an image along each axis for one of the latent
 
@@ -38,10 +39,7 @@ class AdversarialArchitecture:
     width: int = 24
 
     def __post_init__(self) -> None:
-        for name in ("latents", "width"):
-            value = getattr(self, name)
-            if type(value) is not int or not 1 <= value <= 512:
-                raise ValueError(f"architecture: {name} {value!r} is not a whole number from 1 to 512")
+        check_whole_numbers(self, latents=512, width=512)
 
 
 class Generator(nn.Module):

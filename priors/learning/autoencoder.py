@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from priors.learning.networks import check_whole_numbers
+
 PATCH = 28
 PATCH_LATENTS = 60
 LATENT_CHANNELS = 16
@@ -42,8 +44,7 @@ class AutoencoderArchitecture:
     def __post_init__(self) -> None:
         if self.network not in get_args(AutoencoderName):
             raise ValueError(f"architecture: unknown network {self.network!r}")
-        if type(self.width) is not int or not 1 <= self.width <= 256:
-            raise ValueError(f"architecture: width {self.width!r} is not a whole number from 1 to 256")
+        check_whole_numbers(self, width=256)
 
 
 class Autoencoder(nn.Module):

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from priors.learning.networks import check_whole_numbers
+
 
 @dataclass(frozen=True)
 class PixelArchitecture:
@@ -37,10 +39,7 @@ class PixelArchitecture:
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        for name, most in (("width", 512), ("blocks", 32), ("components", 32)):
-            value = getattr(self, name)
-            if type(value) is not int or not 1 <= value <= most:
-                raise ValueError(f"architecture: {name} {value!r} is not a whole number from 1 to {most}")
+        check_whole_numbers(self, width=512, blocks=32, components=32)
         if not 0 <= self.dropout < 1:
             raise ValueError(f"architecture: dropout {self.dropout!r} is not 0 to below 1")
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from priors.learning.image_denoiser import Crops
+from priors.learning.image_denoiser import JUDGED, Crops
 from priors.learning.recipe import Run, Trained, TrainingSet
 from priors.learning.trainer import Trainer
 from priors.learning.training import TrainingSettings
@@ -80,7 +80,7 @@ def train_density(
     objective = Likelihood(Crops(data.images, settings), sigma_0)
     trainer = Trainer(model.to(run.device), objective, settings, run.folder / "state.safetensors")
     trainer.run(run.report("training", settings.steps))
-    judged, where = (data.held_out, "held-out") if len(data.held_out) else (data.images[:16], "training")
+    judged, where = data.judged(JUDGED)
     generator = torch.Generator().manual_seed(settings.seed)
     bits = []
     with torch.no_grad():

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.parametrizations import spectral_norm
 
+from priors.learning.networks import check_whole_numbers
+
 
 @dataclass(frozen=True)
 class EnergyArchitecture:
@@ -28,8 +30,7 @@ class EnergyArchitecture:
     width: int = 32
 
     def __post_init__(self) -> None:
-        if type(self.width) is not int or not 1 <= self.width <= 256:
-            raise ValueError(f"architecture: width {self.width!r} is not a whole number from 1 to 256")
+        check_whole_numbers(self, width=256)
 
 
 class EnergyNetwork(nn.Module):

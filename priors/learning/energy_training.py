@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from priors.image_denoiser import ImageDenoiserOptions
 from priors.learning.energy_networks import EnergyArchitecture, EnergyNetwork
-from priors.learning.image_denoiser import PUBLISHED_AUGMENTATION, Crops
+from priors.learning.image_denoiser import JUDGED, PUBLISHED_AUGMENTATION, Crops
 from priors.learning.networks import Architecture, EdmDenoiser
 from priors.learning.noise_schedule import LogNormalSigma
 from priors.learning.recipe import Run, Trained, TrainingSet
@@ -219,13 +219,9 @@ def train_contrastive(options: ContrastiveTraining, data: TrainingSet, run: Run)
     )
 
 
-def _judged(data: TrainingSet) -> tuple[Tensor, str]:
-    return (data.held_out, "held-out") if len(data.held_out) else (data.images[:16], "training")
-
-
 def _step_errors(network: EdmDenoiser, data: TrainingSet, settings: TrainingSettings) -> dict[str, float]:
     """Error of the gradient step relative to the noise, for the card."""
-    images, where = _judged(data)
+    images, where = data.judged(JUDGED)
     device = next(network.parameters()).device
     generator = torch.Generator().manual_seed(settings.seed)
     result = {}
@@ -247,7 +243,7 @@ def _step_errors(network: EdmDenoiser, data: TrainingSet, settings: TrainingSett
 @torch.no_grad()
 def _energy_gap(network: EnergyNetwork, data: TrainingSet, seed: int) -> dict[str, float]:
     """Fraction of the images whose energy rises by noise, for the card."""
-    images, where = _judged(data)
+    images, where = data.judged(JUDGED)
     images = images.to(next(network.parameters()).device)
     generator = torch.Generator(images.device).manual_seed(seed)
     noise = torch.randn(images.shape, dtype=images.dtype, generator=generator, device=images.device)

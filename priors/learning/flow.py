@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from priors.learning.networks import check_whole_numbers
+
 
 @dataclass(frozen=True)
 class FlowArchitecture:
@@ -38,10 +40,7 @@ class FlowArchitecture:
     width: int = 96
 
     def __post_init__(self) -> None:
-        for name, most in (("channels", 2), ("levels", 6), ("depth", 64), ("width", 512)):
-            value = getattr(self, name)
-            if type(value) is not int or not 1 <= value <= most:
-                raise ValueError(f"architecture: {name} {value!r} is not a whole number from 1 to {most}")
+        check_whole_numbers(self, channels=2, levels=6, depth=64, width=512)
 
 
 class GlowNetwork(nn.Module):

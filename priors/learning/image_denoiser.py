@@ -24,6 +24,7 @@ from priors.signal.fourier import fft2c, ifft2c, low_resolution_phase
 from priors.signal.weighting import Weighting
 from priors.typicality import typical_gains
 
+JUDGED = 16  # training images whose quality goes into the card where none are held out
 PLAIN = Weighting(slope=1.0, p=0.0)  # leaves k-space as it is
 # Published networks see images as they are, at full scale.
 PUBLISHED_AUGMENTATION = Augmentation(affine=0.0, removed_phase=0.0, shading=0.0, contrast=0.0, resolution=0.0)
@@ -218,7 +219,7 @@ def denoising_errors(prior: Prior, data: TrainingSet, seed: int, device: torch.d
         "error / sigma at sigma S" for up to five noise levels: root-mean-square error in the domain relative to the
         noise.
     """
-    judged, where = (data.held_out, "held-out") if len(data.held_out) else (data.images[:16], "training")
+    judged, where = data.judged(JUDGED)
     images = judged.to(device)
     if prior.phase_width:
         images = images * low_resolution_phase(fft2c(images), prior.phase_width).conj()

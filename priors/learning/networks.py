@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,14 @@ from priors.signal.fourier import fft2c, ifft2c
 
 Network = TypeVar("Network", bound=nn.Module)
 Parameterisation = Literal["kspace", "image", "fourier_conjugate"]
+
+
+def check_whole_numbers(architecture: Any, **highest: int) -> None:
+    """Raise ValueError where a field of an architecture is no whole number from 1 to its highest."""
+    for name, most in highest.items():
+        value = getattr(architecture, name)
+        if type(value) is not int or not 1 <= value <= most:
+            raise ValueError(f"architecture: {name} {value!r} is not a whole number from 1 to {most}")
 
 
 @dataclass(frozen=True)
@@ -54,11 +62,7 @@ class Architecture:
     sigma_data: float = 0.03
 
     def __post_init__(self) -> None:
-        bounds = {"base_channels": 512, "blocks": 8, "groups": 512, "copies": 16}
-        for name, highest in bounds.items():
-            value = getattr(self, name)
-            if type(value) is not int or not 1 <= value <= highest:
-                raise ValueError(f"architecture: {name} {value!r} is not a whole number from 1 to {highest}")
+        check_whole_numbers(self, base_channels=512, blocks=8, groups=512, copies=16)
         object.__setattr__(self, "multipliers", tuple(self.multipliers))
         if not 1 <= len(self.multipliers) <= 7 or any(type(m) is not int or not 1 <= m <= 16 for m in self.multipliers):
             raise ValueError(f"architecture: multipliers {self.multipliers} are not 1 to 7 whole numbers from 1 to 16")

@@ -37,6 +37,12 @@ class TrainingSet:
     kspace: Tensor | None
     text: str
 
+    def judged(self, most: int | None = None) -> tuple[Tensor, str]:
+        """Images that quality is measured on and what they are: those held out, else the first `most` learnt from."""
+        if len(self.held_out):
+            return self.held_out, "held-out"
+        return self.images[:most], "training"
+
 
 @dataclass(frozen=True)
 class Run:

@@ -87,7 +87,7 @@ def train_weighted_kspace(
     model = EdmDenoiser(options.architecture).to(run.device)
     trainer = denoising_trainer(model, examples(learnt), settings, run.folder / "state.safetensors")
     trainer.run(run.report("training", settings.steps))
-    judged, where = (data.held_out, "held-out") if len(data.held_out) else (data.images, "training")
+    judged, where = data.judged()
     quality = denoising_quality(trainer.average, judged, options.weighting, settings)
     prior = WeightedKspacePrior(
         trainer.average, options.weighting, settings.sigma.range, phase_width=settings.phase_width
