@@ -9,8 +9,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
-import ismrmrd
-import numpy as np
 import torch
 from gadgetron.types import ImageArray, ReconData
 from gadgetron.types.recon_data import ReconBit
@@ -19,17 +17,14 @@ from gadgets.acquisitions import calibration_mode
 from gadgets.buffers import (
     averaged,
     filled,
-    image_from_problems,
-    is_3d,
     kspace_problems,
     maps_of,
     maps_problems,
     sampled,
 )
-from gadgets.image_headers import image_header, recon_steps
-from gadgets.images import DEVIATION, DEVIATION_SERIES, NOISE, NOISE_NAME, SCALE_RATIO
+from gadgets.image_arrays import ImageArrays
 from gadgets.line_counts import LineCounts
-from gadgets.numbering import Numbers
+from gadgets.outputs import asked_names, asked_outputs
 from gadgets.pixel_scale import MOST_WITHOUT_SIGNAL, PixelScale, has_signal
 from gadgets.placed_readouts import checked_readouts
 from gadgets.solvers.budget import ScanBudget, expected_images
@@ -39,7 +34,6 @@ from gadgets.solvers.methods import PROBLEM_MEGABYTES, all_methods, foreign_opti
 from gadgets.solvers.outcome import Outcome, Problems, Solve
 from gadgets.solvers.work import BufferWork, ImageWork, image_counters
 from gadgets.stream import Gadget, ReconError, parameter
-from gadgets.twins.field_of_view import adjustment_gain
 from gadgets.twins.noise_adjust import is_prewhitened
 from priors.data_steps.step import DataWeightName, KeepName
 from priors.registry import is_generative
@@ -47,8 +41,6 @@ from priors.settings import DataStepName, SamplerName
 from priors.signal.scale import image_scale
 
 log = logging.getLogger("genrecon")
-
-HIGHEST_INDEX = 2**16 - 1  # that the header of an image holds
 
 
 class GenerativeRecon(Gadget):
@@ -131,6 +123,11 @@ class GenerativeRecon(Gadget):
         device: str = parameter("auto", "where the prior runs; auto: a GPU where there is one", same_image=True)
         fill_calibration: bool = parameter(True, "use embedded calibration lines as imaging lines too")
         average: bool = parameter(True, "average k-space over averages; false: an image of each")
+        output: str = parameter(
+            "magnitude",
+            f"what to hand out, comma-separated, each as a series of its own: {', '.join(asked_names())}",
+            same_image=True,  # an image of one kind does not depend on the others that are asked for
+        )
         image_series: int = parameter(0, "added to the images' series index", minimum=0, maximum=60000)
         intensity: float = parameter(
             2048.0,
@@ -159,6 +156,10 @@ class GenerativeRecon(Gadget):
                 f"gadget {self.name}: property '{foreign[0]}' means nothing to method {self.parameters.method}; it is "
                 f"for {', '.join(foreign[1])}"
             )
+        try:
+            self._outputs = asked_outputs(self.parameters.output)
+        except ValueError as error:
+            raise ReconError(f"gadget {self.name}: property 'output': {error}") from None
         self._solver: Solve
         if is_generative(self.parameters.method):
             generative = GenerativeSolver(self.parameters, self.name, header, self._known() or self._announced())
@@ -170,7 +171,7 @@ class GenerativeRecon(Gadget):
         self._scale = PixelScale(self.name, self.parameters.intensity, self.parameters.pixel_scale)
         self._unscaled: list[BufferWork] = []
         self._line_counts = LineCounts(self.header)
-        self._numbers: dict[int, Numbers] = {}  # of the images of each series
+        self._image_arrays = ImageArrays(self.parameters, self.header, self._scale, self._settings, self._outputs)
         self._budget = ScanBudget(self.parameters.time_budget_s or math.inf, self._announced(), self._known())
         waiting: list[BufferWork] = []
         for item in checked_readouts(items, self.header):
@@ -248,7 +249,7 @@ class GenerativeRecon(Gadget):
             if count < MOST_WITHOUT_SIGNAL:
                 return  # images of noise, until one of signal gives the scale
         for work in self._unscaled:
-            yield from self._arrays(work)
+            yield from self._image_arrays.of(work)
         self._unscaled = []
 
     def _scaled_by_signal(self) -> bool:
@@ -284,80 +285,7 @@ class GenerativeRecon(Gadget):
         for image in images:
             part = slice(first, first + len(image.kspace))
             deviations = None if both.deviations is None else both.deviations[part]
-            image.outcome = Outcome(both.images[part], deviations, both.notes[part], both.warnings[part])
+            further = {name: values[part] for name, values in both.further.items()}
+            image.outcome = Outcome(both.images[part], deviations, both.notes[part], both.warnings[part], further)
             first = part.stop
         self._budget.spent(len(images), time.monotonic() - start)
-
-    def _arrays(self, work: BufferWork) -> Iterator[ImageArray]:
-        """The image array of a bit; a second one of standard deviations where there are several samples."""
-        whole = len(work.images) == math.prod(work.data.shape[4:])
-        for images in [work.images] if whole else [[image] for image in work.images]:
-            yield self._array(work, images, "")
-            if any(image.outcome.deviations is not None for image in images if image.outcome):
-                yield self._array(work, images, DEVIATION)
-
-    def _array(self, work: BufferWork, images: list[ImageWork], what: str) -> ImageArray:
-        """Image array of all images or of one, or of their standard deviations."""
-        space, bit, shape = work.space, work.bit, work.data.shape
-        gain = adjustment_gain(shape, recon_steps(bit.data))  # so that pixels have `scale` at the chain's end
-        counts = shape[4:] if len(images) > 1 else (1, 1, 1)
-        array = np.zeros((*shape[:3], 1, *counts), dtype=np.complex64)
-        headers = np.empty(counts, dtype=object)
-        metas = {}
-        for image in images:
-            outcome = image.outcome
-            assert outcome is not None
-            pixels, scale = outcome.images, self._scale.of(outcome.images)
-            if what:
-                pixels = torch.zeros(pixels.shape) if outcome.deviations is None else outcome.deviations
-                scale = self._scale.of_deviations(pixels)
-            n, s, loc = image.place
-            lines = work.headers[:, :, n, s, loc]
-            if len(images) == 1:
-                n = s = loc = 0
-            array[:, :, :, 0, n, s, loc] = image_from_problems(pixels * (scale / gain), is_3d(work.data))
-            header = image_header(lines, bit.data, self.header, space)
-            header.image_series_index = self.parameters.image_series + space + 1 + (DEVIATION_SERIES if what else 0)
-            numbers = self._numbers.setdefault(header.image_series_index, Numbers(HIGHEST_INDEX))
-            header.image_index = numbers.take(header.image_index)
-            headers[n, s, loc] = header
-            metas[loc, s, n] = self._meta(work, header, scale, what, image)
-        return ImageArray(array, headers, [metas[place] for place in sorted(metas)], None, None)
-
-    def _meta(self, work: BufferWork, header: ismrmrd.ImageHeader, scale: float, what: str, image: ImageWork) -> str:
-        sampling = work.bit.data.sampling
-        meta = ismrmrd.Meta(
-            {
-                "encoding": str(work.space),
-                "encoding_FOV": [f"{value:.6f}" for value in sampling.encoded_FOV],
-                "recon_FOV": [f"{value:.6f}" for value in sampling.recon_FOV],
-                "encoded_matrix": [str(value) for value in sampling.encoded_matrix],
-                "recon_matrix": [str(value) for value in sampling.recon_matrix],
-                **{
-                    f"sampling_limits_{axis}": [str(value) for value in limit]
-                    for axis, limit in zip(("RO", "E1", "E2"), sampling.sampling_limits, strict=True)
-                },
-                "GADGETRON_ImageNumber": str(header.image_index),
-                "GADGETRON_ImageProcessingHistory": "GT",
-                "GADGETRON_DataRole": "Image",
-                SCALE_RATIO: f"{scale:.9g}",
-                "GenreconMethod": f"{self.parameters.method} {what}".strip(),
-                # The same for all images of a scan: another text is another DICOM series.
-                "GenreconSettings": f"{self._settings} map_sets={work.sets}",
-                **image.notes(),
-                **({NOISE: self.parameters.noise} if self.parameters.noise else {}),
-                **({NOISE_NAME: self.parameters.noise_name} if self.parameters.noise_name else {}),
-            }
-        )
-        warnings = image.warnings()
-        calibration = _CALIBRATION_WARNINGS.get(getattr(work.bit, "calibration", "measured"))
-        if calibration:
-            warnings.append(calibration)
-        if warnings:
-            meta["GenreconWarning"] = warnings
-        return str(meta.serialize())
-
-
-_CALIBRATION_WARNINGS = {
-    "completed": "no calibration lines were found: coil maps are from a k-space centre completed by low rank",
-}

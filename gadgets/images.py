@@ -13,8 +13,6 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 WINDOW_CENTER = "GADGETRON_WindowCenter"
 ENCODING = "encoding"  # number of the encoding in the header
-DEVIATION = "standard deviation"  # ends the GenreconMethod of images of standard deviations
-DEVIATION_SERIES = 100  # added to their series index
 NOISE = "GenreconNoise"  # which noise the data were prewhitened with, and its age
 NOISE_NAME = "GenreconNoiseName"  # file or measurement of that noise
 SCALE_RATIO = "GADGETRON_ScaleRatio"  # what pixel values were multiplied by

@@ -8,10 +8,11 @@ import math
 import torch
 from torch import Tensor
 
+from gadgets.outputs import MAGNITUDE, STANDARD_DEVIATION, Output
+
 log = logging.getLogger("genrecon")
 
 FULL_SCALE = 32000.0  # pixel values above this are kept out of, they would be cut on their way to 16 bit
-DEVIATION_GAIN = 16  # standard deviations are small: this many times the pixel scale of the images
 MOST_WITHOUT_SIGNAL = 16  # images of noise that wait for one with signal
 CENTRE = 5  # samples of the centre of k-space along each axis
 SIGNAL = 8.0  # mean energy there over the median of all samples: 1 to 2 for noise, hundreds for an object
@@ -49,17 +50,17 @@ class PixelScale:
         if level:
             self._scale = self._intensity / level
 
-    def of(self, images: Tensor) -> float:
-        """The scale of images; the scan's, unless 16 bit cannot hold them at that."""
+    def of(self, pixels: Tensor, output: Output = MAGNITUDE) -> float:
+        """The scale of the pixels of an output; the scan's for images, unless 16 bit cannot hold them at that."""
+        if output.scaling == "fixed":
+            return self._held(pixels, output.gain, "quantities are")
+        if output is STANDARD_DEVIATION:
+            return self._held(pixels, output.gain * (self._scale or 1.0), "standard deviations are")
         if not self._intensity:
             return 1.0
         if self._scale is None:
-            self.take(images)
-        return 1.0 if self._scale is None else self._held(images, self._scale, "an image is")
-
-    def of_deviations(self, deviations: Tensor) -> float:
-        """The scale of standard deviations."""
-        return self._held(deviations, DEVIATION_GAIN * (self._scale or 1.0), "standard deviations are")
+            self.take(pixels)
+        return 1.0 if self._scale is None else self._held(pixels, output.gain * self._scale, "an image is")
 
     def _held(self, images: Tensor, scale: float, what: str) -> float:
         """The scale, halved until 16 bit hold the images times it."""

@@ -6,16 +6,11 @@ import ismrmrd
 
 from gadgets.dicom.values import finite
 from gadgets.images import NOISE, NOISE_NAME
+from gadgets.outputs import OUTPUT, Output, output_named
 from gadgets.stream.digest import CHAIN_DIGEST, SCAN_DIGEST
 
-# ISMRMRD image type -> (third value of ImageType, ComplexImageComponent, word for the series description)
-IMAGE_TYPES = {
-    0: ("M", "MAGNITUDE", ""),
-    ismrmrd.IMTYPE_MAGNITUDE: ("M", "MAGNITUDE", ""),
-    ismrmrd.IMTYPE_PHASE: ("P", "PHASE", "phase"),
-    ismrmrd.IMTYPE_REAL: ("R", "REAL", "real"),
-    ismrmrd.IMTYPE_IMAG: ("I", "IMAGINARY", "imaginary"),
-}
+# ISMRMRD image types that MR Image Storage can hold
+STORABLE = (0, ismrmrd.IMTYPE_MAGNITUDE, ismrmrd.IMTYPE_PHASE, ismrmrd.IMTYPE_REAL, ismrmrd.IMTYPE_IMAG)
 
 SCALE_RATIO_KEYS = ("GADGETRON_ScaleRatio", "GADGETRON_IMAGE_SCALE_RATIO")
 SCALE_OFFSET_KEYS = ("GADGETRON_ScaleOffset", "GADGETRON_IMAGE_SCALE_OFFSET")
@@ -50,6 +45,11 @@ def attribute_number(image: ismrmrd.Image, keys: tuple[str, ...]) -> float | Non
     """The first of those values as a finite float, or None."""
     values = attribute(image, keys)
     return finite(values[0]) if values else None
+
+
+def output_of(image: ismrmrd.Image) -> Output:
+    """What kind of image it is."""
+    return output_named(attribute(image, (OUTPUT,)), image.image_type)
 
 
 def scan_of(image: ismrmrd.Image) -> str:

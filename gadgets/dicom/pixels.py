@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gadgets.dicom.attributes import (
-    IMAGE_TYPES,
     SCALE_OFFSET_KEYS,
     SCALE_RATIO_KEYS,
+    STORABLE,
     WINDOW_CENTER_KEYS,
     WINDOW_WIDTH_KEYS,
     attribute_number,
@@ -40,7 +40,7 @@ def _name(image: ismrmrd.Image) -> str:
 def stored_pixels(image: ismrmrd.Image, warn: Warn) -> Pixels:
     """Pixels of an image as DICOM stores them. Raises ReconError for complex, colour, empty or NaN data."""
     data = image.data
-    if np.iscomplexobj(data) or image.image_type not in IMAGE_TYPES:
+    if np.iscomplexobj(data) or image.image_type not in STORABLE:
         raise ReconError(
             f"DicomOutput: {_name(image)} is complex or colour, which MR Image Storage cannot hold; "
             "put a gadget that takes its magnitude or phase before DicomOutput"

@@ -11,24 +11,27 @@ from pydicom.dataset import Dataset
 from gadgets.dicom.attributes import (
     CHAIN_KEYS,
     HISTORY_KEYS,
-    IMAGE_TYPES,
     METHOD_KEYS,
     NOISE_KEYS,
     NOISE_NAME_KEYS,
     SETTINGS_KEYS,
     attribute,
+    output_of,
 )
 from gadgets.dicom.identity import Identity, stable_uid
 from gadgets.dicom.parameters import DicomParameters
 from gadgets.dicom.terms import BODY_PART_TERMS, PAIRED_BODY_PARTS, POSITION_TERMS, defined_term
 from gadgets.dicom.values import Warn, cut, text_value
+from gadgets.outputs import OUTPUTS
 
-# SeriesNumbers of one scan: image_series_index is 1 + the encoding space, + 100 for standard deviations, so that both
-# fit below this with room for `image_series`.
+# SeriesNumbers of one scan: image_series_index is 1 + the encoding space + the series of the output (gadgets.outputs),
+# below this with room for `image_series`.
 SERIES_OF_A_SCAN = 1000
 
 # Forms of GenreconMethod and of the entries of GenreconSettings; nothing else of them goes into an anonymized file.
-METHOD_FORM = re.compile(r"[a-z0-9_-]{1,24}( standard deviation)?")
+METHOD_FORM = re.compile(
+    rf"[a-z0-9_-]{{1,24}}( ({'|'.join(output.words for output in OUTPUTS.values() if output.words)}))?"
+)
 SETTING_FORM = re.compile(r"(?<!\S)[a-z_]+=[\w.:+-]+(?=[\s,]|$)")
 
 
@@ -64,7 +67,7 @@ def add_series(
 ) -> None:
     """Add the series to a dataset; its UID depends on scan, SeriesNumber, kind of image, method and whole chain."""
     measurement, study = header.measurementInformation, header.studyInformation
-    value, component, word = IMAGE_TYPES[image.image_type]
+    output = output_of(image)
     method = ", ".join(attribute(image, METHOD_KEYS))
     settings = ", ".join(attribute(image, SETTINGS_KEYS))
     history = attribute(image, HISTORY_KEYS)
@@ -79,8 +82,8 @@ def add_series(
     derivation = "; ".join(parts)
 
     ds.Modality = "MR"
-    ds.ImageType = ["DERIVED", "PRIMARY", value]
-    ds.ComplexImageComponent = component
+    ds.ImageType = ["DERIVED", "PRIMARY", *output.terms]
+    ds.ComplexImageComponent = output.component
     ds.DerivationDescription = text_value("; ".join([derivation, *_noise(image, parameters)]), "ST", warn)
     ds.SeriesNumber = series_number(image, header, parameters.series_number_offset, warn)
     if parameters.series_description:
@@ -88,14 +91,15 @@ def add_series(
     else:
         given = measurement.seriesDescription or measurement.protocolName if measurement else None
         base = text_value(given, "LO", warn) or "MR"
-        suffix = cut(text_value(" ".join(filter(None, (method, word))), "LO", warn), 40)
+        words = "" if method.endswith(output.words) else output.words  # those of other reconstructions lack it
+        suffix = cut(text_value(" ".join(filter(None, (method, words))), "LO", warn), 40)
         ds.SeriesDescription = f"{cut(base, 63 - len(suffix.encode()))} {suffix}".strip()
     ds.SeriesInstanceUID = stable_uid(
         "series",
         identity.salt,
         identity.scan,
         str(ds.SeriesNumber),
-        component,
+        output.component,
         parameters.series_description,
         derivation,
         parameters.chain_digest or ", ".join(attribute(image, CHAIN_KEYS)),

@@ -74,6 +74,8 @@ def solve_in_parts(problems: Problems, solve: Solve, megabytes: float = PROBLEM_
             if outcome.deviations is None:
                 outcome.deviations = torch.zeros(outcome.images.shape)
             outcome.deviations[chunk] = part.deviations
+        for name, values in part.further.items():
+            outcome.further.setdefault(name, torch.zeros(outcome.images.shape))[chunk] = values
         for problem, notes, warnings in zip(chunk.tolist(), part.notes, part.warnings, strict=True):
             outcome.notes[problem], outcome.warnings[problem] = notes, warnings
     if not torch.isfinite(torch.view_as_real(outcome.images)).all():

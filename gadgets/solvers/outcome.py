@@ -50,12 +50,14 @@ class Outcome:
     deviations : float32 (batch, y, x), standard deviation of the magnitude over posterior samples; None of one sample
     notes : meta attributes by name, of each image
     warnings : what users must know of each image, for its meta and DICOM
+    further : float32 (batch, y, x) by the name of an output (`gadgets.outputs`) that the images do not give
     """
 
     images: Tensor
     deviations: Tensor | None = None
     notes: list[dict[str, str]] = field(default_factory=list)
     warnings: list[list[str]] = field(default_factory=list)
+    further: dict[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.notes = self.notes or [{} for _ in self.images]

@@ -18,7 +18,8 @@ from torch import Tensor
 from gadgets.buffers import averaged, filled
 from gadgets.espirit import Espirit
 from gadgets.generative_recon import GenerativeRecon
-from gadgets.images import DEVIATION, SCALE_RATIO, meta_of, meta_values
+from gadgets.images import SCALE_RATIO, meta_of, meta_values
+from gadgets.outputs import STANDARD_DEVIATION
 from gadgets.stream import Gadget, ReconError
 from pipelines.chain import read_chain
 from pipelines.raw import RawScan
@@ -94,7 +95,7 @@ class ArrayReconstruction:
                 result.notes[name] = ", ".join(values)
         result.warnings = meta_values(meta, "GenreconWarning")
         for other in arrays[1:]:
-            if " ".join(meta_values(meta_of(other.meta[0]), "GenreconMethod")).endswith(DEVIATION):
+            if " ".join(meta_values(meta_of(other.meta[0]), "GenreconMethod")).endswith(STANDARD_DEVIATION.words):
                 scale = float(meta_values(meta_of(other.meta[0]), SCALE_RATIO)[0])
                 result.deviation = np.abs(_pixels(other)).astype(np.float32) / scale
         return result

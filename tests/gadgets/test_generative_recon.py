@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from gadgets import generative_recon
-from gadgets.generative_recon import DEVIATION_SERIES, GenerativeRecon
+from gadgets.generative_recon import GenerativeRecon
 from gadgets.images import SCALE_RATIO, meta_of, meta_values
+from gadgets.outputs import STANDARD_DEVIATION
 from gadgets.reconstruction import Reconstruction
 from gadgets.solvers import budget
 from gadgets.solvers import generative as solvers
@@ -77,7 +78,7 @@ def test_meta_says_how_the_image_was_made(method):
 def test_mean_and_standard_deviation_are_two_series():
     header, items = buffered(slices=2)
     arrays = run(header, items, method="svd_wkgm", samples=2, steps=8)
-    assert [array.headers[0, 0, 0].image_series_index for array in arrays] == 2 * [1, 1 + DEVIATION_SERIES]
+    assert [array.headers[0, 0, 0].image_series_index for array in arrays] == 2 * [1, 1 + STANDARD_DEVIATION.series]
     (mean, deviation) = arrays[:2]
     assert meta_values(meta_of(deviation.meta[0]), "GenreconMethod") == ["svd_wkgm standard deviation"]
     scales = [float(meta_values(meta_of(array.meta[0]), SCALE_RATIO)[0]) for array in (mean, deviation)]

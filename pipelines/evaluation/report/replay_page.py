@@ -9,7 +9,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from gadgets.images import DEVIATION, DEVIATION_SERIES, SCALE_RATIO, meta_of, meta_values
+from gadgets.images import SCALE_RATIO, meta_of, meta_values
+from gadgets.outputs import STANDARD_DEVIATION
 from gadgets.stream import one_line
 from pipelines.evaluation.report.pictures import (
     WHITE_PERCENTILE,
@@ -51,7 +52,7 @@ def content(path: Path, record: Any, pictures: Pictures) -> dict[str, Any]:
         "seconds": run["seconds"],
         "first_image_seconds": run["first_image_seconds"],
         "warnings": list(dict.fromkeys(warnings)),
-        "series": [entry.content(pictures, whites.get(entry.number - DEVIATION_SERIES)) for entry in series],
+        "series": [entry.content(pictures, whites.get(entry.number - STANDARD_DEVIATION.series)) for entry in series],
         "timings": timings,
         "longest": max((timing["busy"] for timing in timings), default=0.0),
         "header": run["header"],
@@ -90,7 +91,7 @@ class _Series:
 
     def content(self, pictures: Pictures, images_white: float | None) -> dict[str, Any]:
         """What the template needs; standard deviations are compared with the white level of their images."""
-        is_deviation = self.method.endswith(DEVIATION)
+        is_deviation = self.method.endswith(STANDARD_DEVIATION.words)
         colours = DEVIATION_COLOURS if is_deviation else ""
         start, stem = f"Series {self.number}", f"series_{self.number:03d}"
         return {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gadgets.dicom.series import series_number
-from gadgets.images import DEVIATION_SERIES
+from gadgets.outputs import STANDARD_DEVIATION
 from tests.gadgets.dicom.dicom_images import make_header, make_image, quiet
 
 
@@ -15,7 +15,7 @@ def test_series_of_one_study_have_numbers_of_their_own() -> None:
     numbers = []
     for scan in range(1, 41):
         header.measurementInformation.initialSeriesNumber = scan
-        for index in (1, 2, 1 + DEVIATION_SERIES, 2 + DEVIATION_SERIES):
+        for index in (1, 2, 1 + STANDARD_DEVIATION.series, 2 + STANDARD_DEVIATION.series):
             numbers.append(series_number(make_image(image_series_index=index), header, 1000, pytest.fail))
     assert len(set(numbers)) == len(numbers)
     assert min(numbers) == 2001

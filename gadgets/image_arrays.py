@@ -1,0 +1,137 @@
+"""Image arrays from what was reconstructed: one for each kind of output."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import ismrmrd
+import numpy as np
+import torch
+from gadgetron.types import ImageArray
+from torch import Tensor
+
+from gadgets.buffers import image_from_problems, is_3d
+from gadgets.image_headers import image_header, recon_steps
+from gadgets.images import NOISE, NOISE_NAME, SCALE_RATIO
+from gadgets.numbering import Numbers
+from gadgets.outputs import MAGNITUDE, OUTPUT, STANDARD_DEVIATION, Output
+from gadgets.pixel_scale import PixelScale
+from gadgets.solvers.outcome import Outcome
+from gadgets.solvers.work import BufferWork, ImageWork
+from gadgets.twins.field_of_view import adjustment_gain
+
+HIGHEST_INDEX = 2**16 - 1  # that the header of an image holds
+
+CALIBRATION_WARNINGS = {
+    "completed": "no calibration lines were found: coil maps are from a k-space centre completed by low rank",
+}
+
+
+class ImageArrays:
+    """Makes the image arrays of a scan, and numbers their images.
+
+    Parameters
+    ----------
+    parameters : of `GenerativeRecon`
+    header : ismrmrd.xsd.ismrmrdHeader
+    scale : pixel scale of the scan; it must be known when arrays are asked for
+    settings : of the method, as a text for the images' meta
+    outputs : kinds of images that are asked for
+    """
+
+    def __init__(
+        self, parameters: Any, header: Any, scale: PixelScale, settings: str, outputs: Sequence[Output]
+    ) -> None:
+        self._parameters, self._header, self._scale, self._settings = parameters, header, scale, settings
+        self._outputs = outputs
+        self._numbers: dict[int, Numbers] = {}  # of the images of each series
+
+    def of(self, work: BufferWork) -> Iterator[ImageArray]:
+        """The image arrays of a bit: one for each output that its images have, all images of a bit together."""
+        whole = len(work.images) == math.prod(work.data.shape[4:])
+        for images in [work.images] if whole else [[image] for image in work.images]:
+            outcomes = [image.outcome for image in images if image.outcome is not None]
+            for output in self._outputs:
+                if all(pixels_of(output, outcome) is None for outcome in outcomes):
+                    continue
+                yield self._array(work, images, output)
+                deviations = any(outcome.deviations is not None for outcome in outcomes)
+                if output is MAGNITUDE and deviations:
+                    yield self._array(work, images, STANDARD_DEVIATION)
+
+    def _array(self, work: BufferWork, images: list[ImageWork], output: Output) -> ImageArray:
+        """Image array of one output of all images or of one."""
+        space, bit, shape = work.space, work.bit, work.data.shape
+        gain = adjustment_gain(shape, recon_steps(bit.data))  # so that pixels have `scale` at the chain's end
+        counts = shape[4:] if len(images) > 1 else (1, 1, 1)
+        array = np.zeros((*shape[:3], 1, *counts), dtype=np.complex64)
+        headers = np.empty(counts, dtype=object)
+        metas = {}
+        for image in images:
+            assert image.outcome is not None
+            pixels = pixels_of(output, image.outcome)
+            if pixels is None:
+                pixels = torch.zeros(image.outcome.images.shape)
+            scale = self._scale.of(pixels, output)
+            n, s, loc = image.place
+            lines = work.headers[:, :, n, s, loc]
+            if len(images) == 1:
+                n = s = loc = 0
+            array[:, :, :, 0, n, s, loc] = image_from_problems(pixels * (scale / gain), is_3d(work.data))
+            header = image_header(lines, bit.data, self._header, space)
+            header.image_type = output.image_type
+            header.image_series_index = self._parameters.image_series + space + 1 + output.series
+            numbers = self._numbers.setdefault(header.image_series_index, Numbers(HIGHEST_INDEX))
+            header.image_index = numbers.take(header.image_index)
+            headers[n, s, loc] = header
+            metas[loc, s, n] = self._meta(work, header, scale, output, image)
+        return ImageArray(array, headers, [metas[place] for place in sorted(metas)], None, None)
+
+    def _meta(
+        self, work: BufferWork, header: ismrmrd.ImageHeader, scale: float, output: Output, image: ImageWork
+    ) -> str:
+        sampling = work.bit.data.sampling
+        parameters = self._parameters
+        meta = ismrmrd.Meta(
+            {
+                "encoding": str(work.space),
+                "encoding_FOV": [f"{value:.6f}" for value in sampling.encoded_FOV],
+                "recon_FOV": [f"{value:.6f}" for value in sampling.recon_FOV],
+                "encoded_matrix": [str(value) for value in sampling.encoded_matrix],
+                "recon_matrix": [str(value) for value in sampling.recon_matrix],
+                **{
+                    f"sampling_limits_{axis}": [str(value) for value in limit]
+                    for axis, limit in zip(("RO", "E1", "E2"), sampling.sampling_limits, strict=True)
+                },
+                "GADGETRON_ImageNumber": str(header.image_index),
+                "GADGETRON_ImageProcessingHistory": "GT",
+                "GADGETRON_DataRole": "Image",
+                SCALE_RATIO: f"{scale:.9g}",
+                "GenreconMethod": f"{parameters.method} {output.words}".strip(),
+                # The same for all images of a scan: another text is another DICOM series.
+                "GenreconSettings": f"{self._settings} map_sets={work.sets}",
+                **image.notes(),
+                **({NOISE: parameters.noise} if parameters.noise else {}),
+                **({NOISE_NAME: parameters.noise_name} if parameters.noise_name else {}),
+                **({} if output in (MAGNITUDE, STANDARD_DEVIATION) else {OUTPUT: output.name}),
+            }
+        )
+        warnings = image.warnings()
+        calibration = CALIBRATION_WARNINGS.get(getattr(work.bit, "calibration", "measured"))
+        if calibration:
+            warnings.append(calibration)
+        if warnings:
+            meta["GenreconWarning"] = warnings
+        return str(meta.serialize())
+
+
+def pixels_of(output: Output, outcome: Outcome) -> Tensor | None:
+    """Pixels (batch, y, x) of an output, before they are scaled; None where the reconstruction does not give it.
+
+    Complex for the magnitude and the parts of the complex image: ComplexToFloatGadget takes them out of it.
+    """
+    if output.of_image:
+        return outcome.images
+    return outcome.deviations if output is STANDARD_DEVIATION else outcome.further.get(output.name)
