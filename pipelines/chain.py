@@ -24,7 +24,7 @@ from gadgets.stream.digest import settings_digest
 from gadgets.stream.parameters import connection_properties
 from gadgets.survey import Survey
 from gadgets.twins import TWINS, NoiseAdjustGadget
-from pipelines.wire import external_connection, external_process
+from pipelines.external_stages import external_connection, external_process
 
 log = logging.getLogger("genrecon")
 

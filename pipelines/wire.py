@@ -1,4 +1,4 @@
-"""MRD streaming over a socket: the client of a Gadgetron server, and Gadgetron's own side of an `<external>`."""
+"""MRD streaming over a socket, from the side that sends a scan and takes its images."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import contextlib
 import re
 import socket
 import struct
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -19,10 +17,8 @@ from gadgetron.types.image_array import read_image_array, write_image_array
 from gadgetron.types.recon_data import read_recon_data, write_recon_data
 
 from gadgets.stream import PeerGone, ReconError, one_line
-from gadgets.stream.processes import killed_with_parent
 from gadgets.stream.sockets import read_exactly
 from gadgets.stream.wire import for_wire, from_wire
-from pipelines.server.processes import child_environment
 
 MESSAGE_DICOM = 1018
 _ID = constants.GadgetMessageIdentifier
@@ -197,64 +193,6 @@ def parse_address(text: str) -> tuple[str, int]:
     if not host or not port.isdecimal() or not 0 < int(port) < 65536:
         raise ReconError(f"server {text}: give HOST:PORT, for instance localhost:9002")
     return host.strip("[]"), int(port)
-
-
-def external_process(
-    module: str, target: str, config: bytes, header: bytes
-) -> Callable[[Iterator[Any]], Iterator[Any]]:
-    """A stage that runs `python -m gadgetron PORT MODULE TARGET`, as a Gadgetron server does for `<execute>`."""
-
-    def stage(items: Iterator[Any]) -> Iterator[Any]:
-        with socket.create_server(("localhost", 0)) as server:
-            server.settimeout(60.0)
-            port = server.getsockname()[1]
-            command = [sys.executable, "-m", "gadgetron", str(port), module, target]
-            environment = child_environment()
-            environment.setdefault("GADGETRON_EXTERNAL_LOG_LEVEL", "WARNING")
-            # A session of its own: Ctrl-C is for this process, which then ends the other by closing its socket.
-            process = subprocess.Popen(killed_with_parent(command), env=environment, start_new_session=True)
-
-            def accept() -> socket.socket:
-                server.settimeout(0.2)
-                for _ in range(300):
-                    with contextlib.suppress(TimeoutError):
-                        conn = server.accept()[0]
-                        conn.settimeout(None)
-                        return conn
-                    if process.poll() is not None:
-                        break
-                raise ReconError(
-                    f"external {module}: its process did not start; run {' '.join(command)} by hand to see why"
-                )
-
-            try:
-                for _, item in exchange(accept, f"external {module}", config, header, items):
-                    yield item
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    if process.wait(timeout=5.0) > 0:
-                        raise ReconError(f"external {module}: its process failed after the last item; see its log")
-            finally:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(timeout=5.0)
-                process.kill()
-                process.wait()
-
-    return stage
-
-
-def external_connection(host: str, port: int, config: bytes, header: bytes) -> Callable[[Iterator[Any]], Iterator[Any]]:
-    """A stage that sends its items to a listening gadget, as a Gadgetron server does for `<connect>`."""
-
-    def connect() -> socket.socket:
-        sock = connect_to(host, port, 10.0)
-        sock.settimeout(None)
-        return sock
-
-    def stage(items: Iterator[Any]) -> Iterator[Any]:
-        for _, item in exchange(connect, f"listener {host}:{port}", config, header, items):
-            yield item
-
-    return stage
 
 
 def reconstruct_remotely(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DensityOptions:
-    """What a card of a log density says beside its weights; each kind adds its architecture.
+    """What a card of a log density says besides its weights; each kind adds its architecture.
 
     Parameters
     ----------

@@ -72,7 +72,7 @@ def load_gradient_step(card: ModelCard, tensors: Mapping[str, Tensor]) -> Gradie
 
 @dataclass(frozen=True)
 class ContrastiveOptions:
-    """What a card of a contrastive energy says beside its weights.
+    """What a card of a contrastive energy says besides its weights.
 
     Parameters
     ----------

@@ -21,7 +21,7 @@ DomainName = Literal["replicas", "wavelet"]
 
 @dataclass(frozen=True)
 class FixedLevelOptions:
-    """What a card of denoisers of fixed levels says beside their weights.
+    """What a card of denoisers of fixed levels says besides their weights.
 
     Parameters
     ----------

@@ -33,7 +33,7 @@ LATENT_RATE, WEIGHT_RATE = 0.05, 1e-3  # of Adam
 
 @dataclass(frozen=True)
 class GanOptions:
-    """What a card of a GAN says beside its weights.
+    """What a card of a GAN says besides its weights.
 
     Parameters
     ----------

@@ -24,7 +24,7 @@ SIGMA_0 = 0.015  # about the noise of the images
 
 @dataclass(frozen=True)
 class GlowOptions(DensityOptions):
-    """What a card of Glow says beside its weights; see `DensityOptions`.
+    """What a card of Glow says besides its weights; see `DensityOptions`.
 
     Parameters
     ----------

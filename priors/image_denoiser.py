@@ -18,7 +18,7 @@ from priors.prior import SigmaLevels
 
 @dataclass(frozen=True)
 class ImageDenoiserOptions:
-    """What a card of a denoiser of images says beside its weights.
+    """What a card of a denoiser of images says besides its weights.
 
     Parameters
     ----------

@@ -21,7 +21,7 @@ from priors.registry import PUBLISHED_SETTINGS, GenerativeMethod
 
 @dataclass(frozen=True)
 class PixelOptions(DensityOptions):
-    """What a card of PixelCNN says beside its weights; see `DensityOptions`.
+    """What a card of PixelCNN says besides its weights; see `DensityOptions`.
 
     Parameters
     ----------

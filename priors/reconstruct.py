@@ -77,7 +77,7 @@ def reconstruct(
         of all slices or of each, shape (batch,); 0: estimated from the data.
     keys : sequence of hashable, optional
         What tells each slice from all others of the scan (its counters): a slice of the same key and seed has the same
-        samples, whatever stands beside it. If not given, the places in the batch.
+        samples, whatever is reconstructed with it. If not given, the places in the batch.
     stop : callable, optional
         Asked before every step but a sample's first; the best estimate so far is the result where it says True.
 
@@ -102,9 +102,10 @@ def reconstruct(
     that its errors average out.
     """
     settings = settings or ReconstructionSettings()
-    sampled = _checked(kspace, mask, maps)
     if keys is not None and len(keys) != len(kspace):
         raise ValueError(f"{len(keys)} keys for {len(kspace)} slices; give one a slice")
+    measurement = measurement_of(kspace, mask, maps, noise)
+    sampled = measurement.mask
     if bool(sampled.all()) and settings.keep_measured != "false":
         warning = ["k-space is complete: there is nothing to sample"] if settings.samples > 1 else []
         level = torch.as_tensor(noise, dtype=torch.float32).expand(len(kspace))
@@ -114,7 +115,6 @@ def reconstruct(
     check_rule(rule, prior)
     columns = min(settings.window, *kspace.shape[-2:], math.isqrt(MOST_UNKNOWNS // kspace.shape[1]))
     settings = replace(settings, window=max(columns, 1), rank=min(settings.rank, kspace.shape[1] * columns**2))
-    measurement = measurement_of(kspace, sampled, maps, noise)
     levels = measurement.noise
     name, reason = choose_consistency(settings.data_consistency, measurement.kspace, sampled, maps, levels)
     sigmas = schedule(rule, settings, prior, measurement, name == "sense")

@@ -26,7 +26,7 @@ RATE = 1e-4  # of these, published
 
 @dataclass(frozen=True)
 class VaeOptions(DensityOptions):
-    """What a card of a VAE says beside its weights; see `DensityOptions`.
+    """What a card of a VAE says besides its weights; see `DensityOptions`.
 
     Parameters
     ----------

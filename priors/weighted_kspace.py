@@ -21,7 +21,7 @@ from priors.signal.weighting import Weighting
 
 @dataclass(frozen=True)
 class WeightedKspaceOptions:
-    """What a card of weighted k-space says beside its weights.
+    """What a card of weighted k-space says besides its weights.
 
     Parameters
     ----------

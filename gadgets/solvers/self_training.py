@@ -106,7 +106,7 @@ class SelfTraining:
         ----------
         kspace, mask, maps, noise : problems of signal level 1, as `generative` takes them, on the prior's device
         settings : how they will be reconstructed
-        seconds : time there is, beside the budget
+        seconds : time there is besides the budget
 
         Returns
         -------

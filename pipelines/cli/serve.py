@@ -20,7 +20,7 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0: a free one.")] = 9002,
     bind: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 opens it to the network.")] = "127.0.0.1",
     chains: Annotated[
-        Path | None, typer.Option(exists=True, file_okay=False, help="Folder of chains beside the shipped ones.")
+        Path | None, typer.Option(exists=True, file_okay=False, help="Folder of chains besides the shipped ones.")
     ] = None,
     scans: Annotated[int, typer.Option(min=1, max=64, help="Scans at a time, each in a process of its own.")] = 1,
     waiting: Annotated[int, typer.Option(min=0, max=1000, help="Scans that may wait; more are refused.")] = 8,

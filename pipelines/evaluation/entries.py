@@ -33,7 +33,7 @@ class Entry:
         return {**dict(self.properties), "method": self.method}
 
     def identity(self) -> str:
-        """What its images depend on beside the data: label and weights."""
+        """What its images depend on besides the data: label and weights."""
         text = self.label
         if is_generative(self.method):
             given = dict(self.properties).get("prior", "")

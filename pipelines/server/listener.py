@@ -19,7 +19,7 @@ from pipelines.server.worker_slot import EXIT_TIMEOUT_S
 
 log = logging.getLogger("genrecon")
 
-SPARE_CONNECTIONS = 64  # at a time, beside those whose scans run and wait
+SPARE_CONNECTIONS = 64  # at a time, besides those whose scans run and wait
 ACCEPT_RETRY_S = 0.1  # after a connection that could not be accepted: no descriptors left, say
 THREADS_TIMEOUT_S = 5.0  # for connections, and then for threads, to end after the scans
 DELIVERY_TIMEOUT_S = 5.0  # for files of the last scans to be sent

@@ -28,7 +28,7 @@ ARRAY_COPIES = 8  # most copies of a slice or volume in a chain: buffers, calibr
 NETWORK_BYTES_PER_PIXEL = 1280  # of a plane, for a network's intermediate results
 CONSTANT_BYTES = 300 * 2**20  # queues between the gadgets, buffers of libraries
 NOISE_COPIES = 4  # of the noise lines, for their covariance
-ITEM_BYTES = 2048  # of a line or waveform beside its samples: its header and Python objects
+ITEM_BYTES = 2048  # of a line or waveform besides its samples: its header and Python objects
 BUFFER_GADGET = BucketToBufferGadget.__name__
 
 
@@ -154,7 +154,7 @@ class MemoryEstimate:
         return self._coils, self._channels, len(self._buffers), len(self._slices), *blocks, *counts
 
     def _estimate(self) -> int:
-        """Bytes needed beside the lines that wait for their image."""
+        """Bytes needed besides the lines that wait for their image."""
         channels = max(self._channels, self._coils)
         matrices = ARRAY_COPIES * 16 * channels**2 + 2 * 16 * (self._kernel**2 * self._coils) ** 2
         together = math.prod(counter.count() for counter in self._counters.values())

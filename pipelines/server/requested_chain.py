@@ -14,7 +14,7 @@ from pipelines.server.request import Request
 from pipelines.server.settings import ServeSettings
 from priors.registry import is_generative
 
-# Python gadgets that a chain from a client may run, beside the twins of Gadgetron's own gadgets.
+# Python gadgets that a chain from a client may run, besides the twins of Gadgetron's own gadgets.
 ALLOWED_GADGETS = {
     "gadgets.coil_compression": "CoilCompression",
     "gadgets.espirit": "Espirit",

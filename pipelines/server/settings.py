@@ -39,7 +39,7 @@ class ServeSettings:
     Parameters
     ----------
     bind, port : address to listen on; port 0 takes a free one
-    chains : folder of chains beside the shipped ones, named like their files
+    chains : folder of chains besides the shipped ones, named like their files
     scans : scans that run at a time, each in a process of its own
     waiting : most scans that wait; further ones are refused as "busy"
     warm : methods that are loaded before the first scan

@@ -35,7 +35,7 @@ def write_checkpoint(
     Parameters
     ----------
     path : Path
-        File of the weights; the card stands beside it.
+        File of the weights; its card lies beside it.
     weights : mapping of Tensor
         Weights by name.
     card : ModelCard

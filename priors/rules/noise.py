@@ -1,4 +1,4 @@
-"""White noise of samples: each slice has its own, whatever slices stand beside it."""
+"""White noise of samples: each slice has its own, whatever slices are reconstructed with it."""
 
 from __future__ import annotations
 

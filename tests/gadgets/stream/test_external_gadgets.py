@@ -19,9 +19,10 @@ from gadgetron.external import constants
 from gadgets.stream import ReconError, Stage, run_stages
 from pipelines import wire
 from pipelines.chain import Chain, read_chain
+from pipelines.external_stages import external_process
 from pipelines.raw import RawScan
 from pipelines.replay import read_images, replay
-from pipelines.wire import exchange, external_process
+from pipelines.wire import exchange
 from tests.gadgets.stream.gadgetron_side import MODULE, configuration, line, pixels
 
 # numpy warns when gadgetron-python makes an object array of ctypes headers.

@@ -23,8 +23,8 @@ import pytest
 from gadgets.stream import ReconError, run_stages
 from gadgets.stream.listener import listen
 from pipelines.chain import Chain, read_chain
+from pipelines.external_stages import external_connection
 from pipelines.raw import RawScan
-from pipelines.wire import external_connection
 from tests.gadgets.stream import socket_gadgets
 from tests.gadgets.stream.gadgetron_side import (
     ACQUISITION,

@@ -15,8 +15,8 @@ from gadgetron.types.recon_data import ReconBit, ReconBuffer, SamplingDescriptio
 from gadgets.espirit import Espirit
 from gadgets.stream import Gadget
 from pipelines.chain import read_chain
+from pipelines.external_stages import external_process
 from pipelines.raw import RawScan
-from pipelines.wire import external_process
 from tests.gadgets.stream.gadgetron_side import CLOSE, configuration, in_process
 
 # numpy warns when gadgetron-python makes an object array of ctypes headers.
