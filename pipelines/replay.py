@@ -20,6 +20,7 @@ from gadgets.acquisitions import IMAGE_COUNTERS
 from gadgets.dicom_output import DicomOutput
 from gadgets.image_lines import ImageLines
 from gadgets.images import SCALE_RATIO, meta_of, meta_values
+from gadgets.nifti_output import NiftiOutput, NiftiParameters
 from gadgets.readouts import WholeReadouts
 from gadgets.scan_digest import ScanDigest
 from gadgets.stream import ReconError, StageTiming, read_parameters
@@ -33,6 +34,7 @@ from pipelines.raw import RawScan
 from pipelines.scan_scale import set_pixel_scale
 from pipelines.staging import staged_folder
 from pipelines.wire import reconstruct_remotely
+from priors.extras import require
 
 DICOM_MODULE = "gadgets.dicom_output"
 IMAGES_FILE = "images.h5"
@@ -63,6 +65,7 @@ class ReplayResult:
     folder: Path
     series: dict[int, Series] = field(default_factory=dict)
     dicom_files: int = 0
+    nifti_files: int = 0
     seconds: float = 0.0
     first_image_seconds: float = 0.0
     timings: list[StageTiming] = field(default_factory=list)
@@ -99,6 +102,7 @@ def replay(
     dask: DaskReplay | None = None,
     progress: Progress | None = None,
     noise: str = "",
+    nifti: bool = False,
 ) -> ReplayResult:
     """Reconstruct one raw file and leave DICOM, PNG montages, images as ISMRMRD HDF5, and replay.json about the run.
 
@@ -115,6 +119,7 @@ def replay(
     dask : the same file and chain, already submitted to the workers of a cluster
     progress : called with (acquisitions read, images back)
     noise : file of a noise scan, or address of a storage server, instead of the noise lines of the raw file
+    nifti : leave NIfTI files as well
 
     A noise measurement, whose lines are all noise, has no image; only replay.json is left.
 
@@ -125,6 +130,8 @@ def replay(
     """
     start = time.perf_counter()
     folder = Path(folder).absolute()
+    if nifti:
+        require("nibabel")
     result = ReplayResult(Path(raw), folder)
     chain = configured_chain(config, settings)
     with RawScan(raw, group) as scan, collected_warnings(result.warnings), staged_folder(folder) as staging:
@@ -155,9 +162,13 @@ def replay(
         dicom = DicomOutput()
         dicom.survey = survey
         properties = {**(node.properties if node else {}), "folder": str(staging / "dicom")}
-        dicom.configure(scan.header, {**properties, CHAIN_PROPERTY: chain.digest()})
+        properties[CHAIN_PROPERTY] = chain.digest()
+        dicom.configure(scan.header, properties)
         with contextlib.closing(items):
-            _store(dicom.process(digest.mark(_images(items))), staging, result, start, progress)
+            images = dicom.process(digest.mark(_images(items)))
+            if nifti:
+                images = _with_nifti(images, dicom, properties, staging / "nifti")
+            _store(images, staging, result, start, progress)
         if result.images == 0:
             raise ReconError(
                 f"{raw}: no image came back; "
@@ -165,6 +176,7 @@ def replay(
             )
         _montages(staging, result)
         result.dicom_files = sum(1 for _ in (staging / "dicom").rglob("*.dcm"))
+        result.nifti_files = sum(1 for _ in (staging / "nifti").rglob("*.nii.gz"))
         result.seconds = time.perf_counter() - start
         anonymize = dicom.parameters.anonymize
         header = {name: text for name, text in describe_scan(scan) if not (anonymize and name in HEADER_TEXTS)}
@@ -173,6 +185,17 @@ def replay(
         series.montage = folder / f"series_{series.number:03d}.png"
     result.seconds = time.perf_counter() - start
     return result
+
+
+def _with_nifti(
+    images: Iterator[ismrmrd.Image], dicom: DicomOutput, properties: dict[str, str], folder: Path
+) -> Iterator[ismrmrd.Image]:
+    """Write the images as NIfTI too, with the properties that DICOM output has."""
+    gadget = NiftiOutput()
+    gadget.survey = dicom.survey
+    known = {name: text for name, text in properties.items() if name in NiftiParameters.__dataclass_fields__}
+    gadget.configure(dicom.header, {**known, "folder": str(folder)})
+    return gadget.process(images)
 
 
 def _lines_of_images(header: Any, lines: Iterator[Any]) -> Iterator[Any]:

@@ -11,6 +11,7 @@ EXTRAS = {
     "benchmark": ("sigpy", "skimage", "matplotlib", "psutil"),
     "train": ("skimage", "matplotlib"),
     "dask": ("distributed",),
+    "nifti": ("nibabel",),
 }
 
 

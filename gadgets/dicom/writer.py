@@ -39,10 +39,14 @@ def _holds_other_image(path: Path, uid: str) -> bool:
     return False
 
 
-def _file_path(folder: Path, ds: Dataset) -> Path:
+def series_name(ds: Dataset) -> str:
+    """Name of a series for folders and files: number, description, digest of its UID: no other series has it."""
     series = hashlib.sha256(ds.SeriesInstanceUID.encode()).hexdigest()[:8]
-    directory = folder / f"{int(ds.SeriesNumber):04d}_{_safe_name(ds.SeriesDescription)}_{series}"
-    path = directory / f"IM_{int(ds.InstanceNumber):05d}.dcm"
+    return f"{int(ds.SeriesNumber):04d}_{_safe_name(ds.SeriesDescription)}_{series}"
+
+
+def _file_path(folder: Path, ds: Dataset) -> Path:
+    path = folder / series_name(ds) / f"IM_{int(ds.InstanceNumber):05d}.dcm"
     if _holds_other_image(path, ds.SOPInstanceUID):  # counters beyond their limits: one number, two images
         image = hashlib.sha256(ds.SOPInstanceUID.encode()).hexdigest()[:8]
         path = path.with_name(f"{path.stem}_{image}.dcm")

@@ -44,6 +44,9 @@ def replay(
             "its storage server.  [default: the noise lines of the raw file]"
         ),
     ] = "",
+    nifti: Annotated[
+        bool, typer.Option("--nifti", help="Write NIfTI files, with JSON sidecars, as well (extra nifti).")
+    ] = False,
     gadgetron: Annotated[
         str | None, typer.Option(help="HOST:PORT of a Gadgetron server that runs the chain, instead of this process.")
     ] = None,
@@ -59,8 +62,8 @@ def replay(
 ) -> None:
     """Reconstruct raw ISMRMRD files: DICOM, PNG montages and images as ISMRMRD HDF5.
 
-    The output folder gets dicom/, series_NNN.png, images.h5 and replay.json (chain, timing, warnings); after an error
-    it gets nothing.
+    The output folder gets dicom/, with --nifti nifti/, series_NNN.png, images.h5 and replay.json (chain, timing,
+    warnings); after an error it gets nothing.
     """
     from pipelines.raw.standard_input import raw_file
 
@@ -81,6 +84,7 @@ def replay(
             processes=processes,
             timeout=timeout,
             noise=noise,
+            nifti=nifti,
         )
 
 
@@ -165,7 +169,8 @@ def print_result(result: Any) -> None:
     busy = ", ".join(
         f"{t.name} {t.busy:.2f} s" for t in sorted(result.timings, key=lambda t: -t.busy) if t.busy >= 0.05
     )
+    nifti = f", {result.nifti_files} NIfTI files" if result.nifti_files else ""
     print_line(
-        f"{result.images} images, {result.dicom_files} DICOM files in {result.seconds:.2f} s "
+        f"{result.images} images, {result.dicom_files} DICOM files{nifti} in {result.seconds:.2f} s "
         f"(first image after {result.first_image_seconds:.2f} s){'; ' if busy else ''}{busy}"
     )

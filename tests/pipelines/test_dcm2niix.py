@@ -1,4 +1,7 @@
-"""DICOM as dcm2niix reads it: volumes, order and spacing of slices, and the place of a marker in the patient."""
+"""DICOM as dcm2niix reads it: volumes, order and spacing of slices, and the place of a marker in the patient.
+
+The NIfTI files of `genrecon replay --nifti` are those that dcm2niix makes of the DICOM files.
+"""
 
 from __future__ import annotations
 
@@ -84,7 +87,7 @@ def valid_nifti(tmp_path: Path, header: str, lines: list[Any], vendor: str) -> l
             for direction in (line.read_dir, line.phase_dir, line.slice_dir):
                 direction[:] = [-value for value in direction]
     raw = raw_files.write(tmp_path / "scan.h5", (header, lines))
-    raw_files.replay(raw, tmp_path / "out", "generative_recon.iterations=5")
+    result, _ = raw_files.replay(raw, tmp_path / "out", "generative_recon.iterations=5", nifti=True)
     (tmp_path / "nifti").mkdir()
     command = [converter, "-b", "n", "-z", "n", "-f", "%s", "-o", str(tmp_path / "nifti"), str(tmp_path / "out")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
@@ -93,7 +96,26 @@ def valid_nifti(tmp_path: Path, header: str, lines: list[Any], vendor: str) -> l
     doubts = [text for text in (done.stdout + done.stderr).splitlines() if text.startswith(("Warning", "Error"))]
     assert [text for text in doubts if "lice timing" not in text] == []
     assert_valid((tmp_path / "out").rglob("*.dcm"))
-    return [nibabel.load(path) for path in sorted((tmp_path / "nifti").glob("*.nii"))]
+    images = [nibabel.load(path) for path in sorted((tmp_path / "nifti").glob("*.nii"))]
+    own = [nibabel.load(path) for path in sorted((tmp_path / "out" / "nifti").glob("*.nii.gz"))]
+    assert result.nifti_files == len(own) == len(images)
+    for ours, theirs in zip(own, images, strict=True):
+        assert_same_voxels(ours, theirs)
+    return images
+
+
+def assert_same_voxels(ours: Any, theirs: Any) -> None:
+    """Two NIfTI images have the same values at the same places of the patient, in the same order of volumes.
+
+    dcm2niix turns the axes of 3D scans, but not of 2D ones, to the patient's: both are compared in that order of axes.
+    """
+    for key in ("qform_code", "sform_code"):
+        assert ours.header[key] == theirs.header[key] == 1
+    ours, theirs = nibabel.as_closest_canonical(ours), nibabel.as_closest_canonical(theirs)
+    assert ours.shape == theirs.shape
+    np.testing.assert_allclose(ours.affine, theirs.affine, atol=2e-4)
+    np.testing.assert_allclose(ours.get_fdata(), theirs.get_fdata(), rtol=1e-6, atol=1e-6 * theirs.get_fdata().max())
+    np.testing.assert_allclose(ours.header.get_zooms()[:3], theirs.header.get_zooms()[:3], rtol=1e-5)
 
 
 def marker_index(values: Any) -> list[float]:
