@@ -58,6 +58,38 @@ def staged_folder(folder: Path) -> Iterator[Path]:
         _remove_empty(missing)
 
 
+@contextlib.contextmanager
+def staged_file(path: Path) -> Iterator[int]:
+    """Yield a descriptor to write a file that appears at the end of the block; after an error it does not.
+
+    What is no regular file, a named pipe for instance, is written to as it is. Raises ReconError when nothing can be
+    written there.
+    """
+    plain = path.is_file() or not path.exists()
+    unfinished = path.with_name(f".{path.name}.partial-{os.getpid()}") if plain else path
+    try:
+        descriptor = os.open(unfinished, os.O_WRONLY | (os.O_CREAT | os.O_TRUNC if plain else 0), 0o666)
+    except OSError as error:
+        raise _unwritable_file(path, error) from None
+    try:
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+        if plain:
+            os.replace(unfinished, path)
+    except OSError as error:
+        raise _unwritable_file(path, error) from None
+    finally:
+        if plain:
+            with contextlib.suppress(OSError):
+                unfinished.unlink()
+
+
+def _unwritable_file(path: Path, error: OSError) -> ReconError:
+    return ReconError(f"{path}: cannot write there ({write_failure(error)}); free space or choose another file")
+
+
 def _remove_empty(folders: list[Path]) -> None:
     for folder in folders:  # the innermost first
         with contextlib.suppress(OSError):

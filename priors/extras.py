@@ -12,6 +12,7 @@ EXTRAS = {
     "train": ("skimage", "matplotlib"),
     "dask": ("distributed",),
     "nifti": ("nibabel",),
+    "mrd2": ("mrd",),
 }
 
 

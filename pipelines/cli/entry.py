@@ -28,6 +28,7 @@ from pipelines.cli import (
     serve,
     simulate,
     stability,
+    stream,
 )
 from pipelines.cli.console import console, log_to_stderr, print_error
 from pipelines.cli.train import train
@@ -43,6 +44,7 @@ app = typer.Typer(
 )
 _COMMANDS: dict[str, Callable[..., None]] = {
     "replay": replay.replay,
+    "stream": stream.stream,
     "serve": serve.serve,
     "send": send.send,
     "install-configs": install.install_configs,
@@ -84,9 +86,9 @@ def _options(
 
 def main() -> None:
     """Run the command line; an error ends it with one line on stderr and exit code 1."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal that cannot show a character is no error
+    for printed in (sys.stdout, sys.stderr):
+        if isinstance(printed, io.TextIOWrapper):
+            printed.reconfigure(errors="replace")  # a terminal that cannot show a character is no error
     configure_malloc()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # runs the clean-up of half-written files
     # Tracebacks that libraries print from destructors (HDF5 on a full disk) go to the log.
@@ -106,7 +108,7 @@ def main() -> None:
 
 def _exit_now(code: int) -> NoReturn:
     """Exit without finalisers: threads of gadgets that still compute, and HDF5 on a full disk, crash in them."""
-    for stream in (sys.stdout, sys.stderr):
+    for printed in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError):
-            stream.flush()
+            printed.flush()
     os._exit(code)

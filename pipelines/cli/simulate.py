@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +13,9 @@ from pipelines.cli.console import print_line, progress_bar
 
 
 def simulate(
-    out: Annotated[Path, typer.Argument(help="Raw file to write (.h5).", show_default=False)],
+    out: Annotated[
+        Path, typer.Argument(help="Raw file to write: ISMRMRD (.h5), or an MRD 2 stream (.mrd).", show_default=False)
+    ],
     matrix: Annotated[str, typer.Option(help="X,Y or X,Y,Z: samples along readout, E1 and E2; Z > 1: 3D.")] = "192,192",
     fov: Annotated[
         str, typer.Option(help="Field of view X,Y,Z in mm; Z is the thickness of the slice or slab.")
@@ -45,7 +47,7 @@ def simulate(
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of noise and sampling.")] = 0,
 ) -> None:
-    """Write a simulated raw scan; the true image is stored in it as dataset/truth."""
+    """Write a simulated raw scan; the true image is stored in it as dataset/truth, but not in an MRD 2 stream."""
     from pipelines.simulation import Simulation, SimulationSettings
 
     given = None
@@ -105,7 +107,10 @@ def _sizes(text: str, name: str, kind: Callable[[str], Any]) -> tuple[Any, Any, 
 
 
 def write_with_progress(out: Path, scan: Any) -> None:
-    """Write a simulated scan. Raises ReconError when the file cannot be written."""
+    """Write a simulated scan, by the name of the file as an MRD 2 stream.
+
+    Raises ReconError when the file cannot be written.
+    """
     from pipelines.simulation import write_raw
     from pipelines.staging import write_failure
 
@@ -119,8 +124,27 @@ def write_with_progress(out: Path, scan: Any) -> None:
 
         try:
             out.parent.mkdir(parents=True, exist_ok=True)
-            write_raw(out, scan, progress)
+            if out.suffix == ".mrd":
+                _write_stream(out, scan, progress)
+            else:
+                write_raw(out, scan, progress)
         except OSError as error:
             raise ReconError(
                 f"{out}: cannot write there ({write_failure(error)}); free space or choose another file"
             ) from None
+
+
+def _write_stream(out: Path, scan: Any, progress: Callable[[int], None]) -> None:
+    """Write a simulated scan as a stream of the version of MRD 2 that is installed."""
+    from pipelines.mrd2.writing import installed_schema, write_scan
+    from pipelines.pipes import write_all
+    from pipelines.staging import staged_file
+
+    def lines() -> Iterator[Any]:
+        for line in scan.acquisitions():
+            yield line
+            progress(1)
+
+    schema = installed_schema()
+    with staged_file(out) as descriptor:
+        write_scan(lambda data: write_all(descriptor, data), scan.header, lines(), schema)

@@ -11,7 +11,7 @@ _BEGINNINGS = {
     b"\x28\xb5\x2f\xfd": "compressed by zstd: unpack it",
     b"PK\x03\x04": "a zip archive: unpack it",
     b"\x93NUMPY": "an array of numpy",
-    b"yardl": "a stream of MRD 2: convert it with mrd-to-ismrmrd",
+    b'{"yardl"': "an MRD 2 stream as text (NDJSON): write it in the binary format",
     b"<?xml": "an XML text",
     b"<ismrmrdHeader": "an XML text",
     b"MATLAB 5.0": "a file of MATLAB before version 7.3",
@@ -30,7 +30,11 @@ def first_bytes(path: Path, count: int = 256) -> bytes:
 
 def format_of(path: Path) -> str:
     """What a file seems to be, as the end of a sentence that says what it is not; "" when that is not known."""
-    begin = first_bytes(path)
+    return format_of_bytes(first_bytes(path))
+
+
+def format_of_bytes(begin: bytes) -> str:
+    """The same of the bytes that it begins with."""
     if not begin:
         return " (it is empty: not written yet, or not copied)"
     if begin[128:132] == b"DICM":

@@ -20,6 +20,7 @@ from pipelines.raw.fastmri import FastMriScan, is_fastmri
 from pipelines.raw.hdf5 import Hdf5Scan
 from pipelines.raw.header import read_header
 from pipelines.raw.measurements import Measurement
+from pipelines.raw.mrd2 import Mrd2Scan, is_mrd2
 from pipelines.raw.stream import StreamScan, is_stream
 
 log = logging.getLogger("genrecon")
@@ -161,7 +162,7 @@ def file_and_group(path: Path) -> tuple[Path, str]:
     return (Path(file), name) if colon and name and not path.exists() and Path(file).is_file() else (path, "")
 
 
-def open_source(path: Path, group: str, select: bool = True) -> Hdf5Scan | StreamScan | FastMriScan:
+def open_source(path: Path, group: str, select: bool = True) -> Hdf5Scan | StreamScan | FastMriScan | Mrd2Scan:
     """One of several measurements of a file, unchecked; `select` false: none of them, only their list."""
     if path.is_dir():
         raise ReconError(f"{path}: it is a folder; give the path of an ISMRMRD raw file (.h5)")
@@ -169,8 +170,9 @@ def open_source(path: Path, group: str, select: bool = True) -> Hdf5Scan | Strea
         raise ReconError(f"{path}: no such file; give the path of an ISMRMRD raw file (.h5)")
     if is_stream(path):
         return StreamScan(path, group, select)
-    if not is_fastmri(path):
+    kind = "an MRD 2 stream" if is_mrd2(path) else "a fastMRI file" if is_fastmri(path) else ""
+    if not kind:
         return Hdf5Scan(path, group, select)
     if group:
-        raise ReconError(f"{path}: it is a fastMRI file, which has one measurement; leave out --group")
-    return FastMriScan(path)
+        raise ReconError(f"{path}: it is {kind}, which has one measurement; leave out --group")
+    return FastMriScan(path) if kind == "a fastMRI file" else Mrd2Scan(path)

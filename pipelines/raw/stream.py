@@ -33,7 +33,11 @@ HEADS_BLOCK = 4096  # acquisition headers read at a time
 
 def is_stream(path: Path) -> bool:
     """Whether a file begins as an MRD stream does: with a message that may come first."""
-    begin = first_bytes(path, 1030)
+    return begins_as_stream(first_bytes(path, 1030))
+
+
+def begins_as_stream(begin: bytes) -> bool:
+    """The same of 1030 bytes, or all there are."""
     if len(begin) < 6:
         return False
     kind, length = struct.unpack_from("<HI", begin)

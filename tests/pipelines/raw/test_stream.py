@@ -148,7 +148,7 @@ def test_memory_does_not_grow_with_the_stream(tmp_path: Path) -> None:
         (b"\x1f\x8b" + bytes(200), "compressed by gzip: unpack it"),
         (b"PK\x03\x04" + bytes(200), "a zip archive"),
         (bytes(128) + b"DICM" + bytes(100), "a DICOM file"),
-        (b"yardl" + bytes(100), "a stream of MRD 2"),
+        (b'{"yardl":{"version":1,"schema":{}}}', "an MRD 2 stream as text (NDJSON)"),
         (b"", "it is empty"),
     ],
 )
