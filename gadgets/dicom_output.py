@@ -17,6 +17,7 @@ from gadgets.dicom.instance_numbers import InstanceNumbers
 from gadgets.dicom.parameters import DicomParameters
 from gadgets.dicom.spool import add_to_spool, queue_folder
 from gadgets.dicom.writer import encoded, write_datasets, write_dicom
+from gadgets.outputs import COMPLEX, OUTPUT
 from gadgets.scan_digest import image_digest
 from gadgets.stream import Gadget, ReconError, reason_of
 from gadgets.stream.digest import Settings
@@ -78,7 +79,12 @@ class DicomOutput(Gadget):
         spooled: list[Path] = []
         lost: list[ReconError] = []  # why files could not be written
         for item in items:
-            if isinstance(item, ismrmrd.Image) and (self._writes_folder or self._destination):
+            if isinstance(item, ismrmrd.Image) and item.image_type == COMPLEX.image_type and OUTPUT in item.meta:
+                warn_once(
+                    "complex images only pass on: DICOM has no place for them; ask generative_recon for output real "
+                    "and imaginary too"
+                )
+            elif isinstance(item, ismrmrd.Image) and (self._writes_folder or self._destination):
                 if scan is None:
                     scan = scan_of(item) or image_digest(item)
                 datasets = dicom_datasets(item, self.header, self.parameters, warn_once, scan, numbers)

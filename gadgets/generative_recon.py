@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
+import ismrmrd
 import torch
 from gadgetron.types import ImageArray, ReconData
 from gadgetron.types.recon_data import ReconBit
@@ -24,7 +25,7 @@ from gadgets.buffers import (
 )
 from gadgets.image_arrays import ImageArrays
 from gadgets.line_counts import LineCounts
-from gadgets.outputs import asked_names, asked_outputs
+from gadgets.outputs import INTENSITY_OFFSET, asked_names, asked_outputs
 from gadgets.pixel_scale import MOST_WITHOUT_SIGNAL, PixelScale, has_signal
 from gadgets.placed_readouts import checked_readouts
 from gadgets.solvers.budget import ScanBudget, expected_images
@@ -128,6 +129,14 @@ class GenerativeRecon(Gadget):
             f"what to hand out, comma-separated, each as a series of its own: {', '.join(asked_names())}",
             same_image=True,  # an image of one kind does not depend on the others that are asked for
         )
+        intensity_offset: int = parameter(
+            INTENSITY_OFFSET,
+            "value of zero in phase, real and imaginary images: what property intensity_offset of FloatToUShortGadget "
+            "is in this chain",
+            minimum=1,
+            maximum=INTENSITY_OFFSET,
+            same_image=True,
+        )
         image_series: int = parameter(0, "added to the images' series index", minimum=0, maximum=60000)
         intensity: float = parameter(
             2048.0,
@@ -168,7 +177,9 @@ class GenerativeRecon(Gadget):
             self._solver, self._settings = METHODS[self.parameters.method].solver(self.parameters, self.name)
 
     def process(self, items: Iterator[Any]) -> Iterator[Any]:
-        self._scale = PixelScale(self.name, self.parameters.intensity, self.parameters.pixel_scale)
+        self._scale = PixelScale(
+            self.name, self.parameters.intensity, self.parameters.pixel_scale, self.parameters.intensity_offset
+        )
         self._unscaled: list[BufferWork] = []
         self._line_counts = LineCounts(self.header)
         self._image_arrays = ImageArrays(self.parameters, self.header, self._scale, self._settings, self._outputs)
@@ -229,7 +240,7 @@ class GenerativeRecon(Gadget):
                     images.append(ImageWork(place, counters, kspace_problems(part), mask, maps, level, doubt=doubt))
         return BufferWork(space, bit, data, headers, all_maps.shape[4], images)
 
-    def _done(self, works: list[BufferWork], last: bool = False) -> Iterator[ImageArray]:
+    def _done(self, works: list[BufferWork], last: bool = False) -> Iterator[ImageArray | ismrmrd.Image]:
         """Reconstruct what was collected, images of one size together."""
         groups: dict[tuple[torch.Size, torch.Size, str], list[ImageWork]] = {}
         for work in works:

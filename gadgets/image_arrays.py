@@ -14,13 +14,14 @@ from torch import Tensor
 
 from gadgets.buffers import image_from_problems, is_3d
 from gadgets.image_headers import image_header, recon_steps
-from gadgets.images import NOISE, NOISE_NAME, SCALE_RATIO
+from gadgets.images import NOISE, NOISE_NAME, SCALE_OFFSET, SCALE_RATIO, WINDOW_CENTER, make_image
 from gadgets.numbering import Numbers
-from gadgets.outputs import MAGNITUDE, OUTPUT, STANDARD_DEVIATION, Output
+from gadgets.outputs import COMPLEX, MAGNITUDE, OUTPUT, PHASE, STANDARD_DEVIATION, Output
 from gadgets.pixel_scale import PixelScale
 from gadgets.solvers.outcome import Outcome
 from gadgets.solvers.work import BufferWork, ImageWork
-from gadgets.twins.field_of_view import adjustment_gain
+from gadgets.twins.field_of_view import GenericReconFieldOfViewAdjustmentGadget, adjustment_gain
+from gadgets.twins.image_array_split import ImageArraySplitGadget
 
 HIGHEST_INDEX = 2**16 - 1  # that the header of an image holds
 
@@ -48,18 +49,29 @@ class ImageArrays:
         self._outputs = outputs
         self._numbers: dict[int, Numbers] = {}  # of the images of each series
 
-    def of(self, work: BufferWork) -> Iterator[ImageArray]:
-        """The image arrays of a bit: one for each output that its images have, all images of a bit together."""
+    def of(self, work: BufferWork) -> Iterator[ImageArray | ismrmrd.Image]:
+        """The image arrays of a bit: one for each output that its images have, all images of a bit together.
+
+        Complex images come as single images of the final matrix, complex128: ComplexToFloatGadget, which makes a
+        magnitude of all others, passes these on.
+        """
         whole = len(work.images) == math.prod(work.data.shape[4:])
         for images in [work.images] if whole else [[image] for image in work.images]:
             outcomes = [image.outcome for image in images if image.outcome is not None]
             for output in self._outputs:
                 if all(pixels_of(output, outcome) is None for outcome in outcomes):
                     continue
-                yield self._array(work, images, output)
+                array = self._array(work, images, output)
+                yield from [array] if output is not COMPLEX else self._single_images(array)
                 deviations = any(outcome.deviations is not None for outcome in outcomes)
                 if output is MAGNITUDE and deviations:
                     yield self._array(work, images, STANDARD_DEVIATION)
+
+    def _single_images(self, array: ImageArray) -> Iterator[ismrmrd.Image]:
+        adjustment = GenericReconFieldOfViewAdjustmentGadget()
+        adjustment.configure(self._header, {})
+        for image in ImageArraySplitGadget().process(adjustment.process(iter([array]))):
+            yield make_image(image.getHead(), image.data.astype(np.complex128), image.attribute_string)
 
     def _array(self, work: BufferWork, images: list[ImageWork], output: Output) -> ImageArray:
         """Image array of one output of all images or of one."""
@@ -89,6 +101,15 @@ class ImageArrays:
             metas[loc, s, n] = self._meta(work, header, scale, output, image)
         return ImageArray(array, headers, [metas[place] for place in sorted(metas)], None, None)
 
+    def _offset(self, output: Output) -> dict[str, str]:
+        """Meta attributes that say what FloatToUShortGadget makes of signed values."""
+        if not output.signed:
+            return {}
+        offset = self._parameters.intensity_offset
+        if output is PHASE:
+            return {SCALE_RATIO: f"{offset / math.pi:.9g}", SCALE_OFFSET: str(offset)}
+        return {SCALE_OFFSET: str(offset), WINDOW_CENTER: "0"}  # the gadget adds its own offset to the centre
+
     def _meta(
         self, work: BufferWork, header: ismrmrd.ImageHeader, scale: float, output: Output, image: ImageWork
     ) -> str:
@@ -109,6 +130,7 @@ class ImageArrays:
                 "GADGETRON_ImageProcessingHistory": "GT",
                 "GADGETRON_DataRole": "Image",
                 SCALE_RATIO: f"{scale:.9g}",
+                **self._offset(output),
                 "GenreconMethod": f"{parameters.method} {output.words}".strip(),
                 # The same for all images of a scan: another text is another DICOM series.
                 "GenreconSettings": f"{self._settings} map_sets={work.sets}",

@@ -16,6 +16,7 @@ ENCODING = "encoding"  # number of the encoding in the header
 NOISE = "GenreconNoise"  # which noise the data were prewhitened with, and its age
 NOISE_NAME = "GenreconNoiseName"  # file or measurement of that noise
 SCALE_RATIO = "GADGETRON_ScaleRatio"  # what pixel values were multiplied by
+SCALE_OFFSET = "GADGETRON_ScaleOffset"  # what was added to them then
 
 
 def meta_of(text: str | bytes | None) -> ismrmrd.Meta:
@@ -34,6 +35,13 @@ def encoding_of_image(image: ismrmrd.Image, header: Any) -> Any:
     named = meta_values(meta_of(image.attribute_string), ENCODING)
     place = int(named[0]) if named and named[0].isdecimal() else 0
     return header.encoding[place if place < len(header.encoding) else 0] if header.encoding else None
+
+
+def single_precision(image: ismrmrd.Image) -> ismrmrd.Image:
+    """The image, complex64 where it was complex128: complex images pass ComplexToFloatGadget as that."""
+    if image.data.dtype != np.complex128:
+        return image
+    return make_image(image.getHead(), image.data.astype(np.complex64), image.attribute_string)
 
 
 def make_image(header: ismrmrd.ImageHeader, pixels: Array, meta: str) -> ismrmrd.Image:

@@ -9,6 +9,7 @@ from typing import Literal
 import ismrmrd
 
 OUTPUT = "GenreconOutput"  # meta attribute: name of the kind of an image, for all but magnitude
+INTENSITY_OFFSET = 16384  # value of zero in signed images of 16 bit: half of what FloatToUShortGadget can hold
 ALONE = "standard_deviation"  # comes with property `samples`, not with property `output`
 
 Scaling = Literal["scan", "angle", "fixed"]
@@ -59,19 +60,20 @@ STANDARD_DEVIATION = Output(
     "standard deviation of the magnitude over posterior samples", gain=16.0, asked=False, of_image=False,
 )  # fmt: skip
 PHASE = Output(
-    "phase", 200, ismrmrd.IMTYPE_PHASE, ("P",), "PHASE", "phase", "angle", "phase of the complex image",
+    "phase", 200, ismrmrd.IMTYPE_PHASE, ("P", "PHASE"), "PHASE", "phase", "angle", "phase of the complex image",
     units="rad", signed=True,
 )  # fmt: skip
 REAL = Output(
-    "real", 300, ismrmrd.IMTYPE_REAL, ("R",), "REAL", "real", "scan", "real part of the complex image", signed=True
-)
+    "real", 300, ismrmrd.IMTYPE_REAL, ("R", "REAL"), "REAL", "real", "scan", "real part of the complex image",
+    signed=True,
+)  # fmt: skip
 IMAGINARY = Output(
-    "imaginary", 400, ismrmrd.IMTYPE_IMAG, ("I",), "IMAGINARY", "imaginary", "scan",
+    "imaginary", 400, ismrmrd.IMTYPE_IMAG, ("I", "IMAGINARY"), "IMAGINARY", "imaginary", "scan",
     "imaginary part of the complex image", signed=True,
 )  # fmt: skip
 COMPLEX = Output(
     "complex", 500, ismrmrd.IMTYPE_COMPLEX, ("MIXED",), "MIXED", "complex", "scan",
-    "complex image (MRD only, not DICOM)", signed=True,
+    "complex image (MRD only, not DICOM)",
 )  # fmt: skip
 
 OUTPUTS = {each.name: each for each in (MAGNITUDE, STANDARD_DEVIATION, PHASE, REAL, IMAGINARY, COMPLEX)}

@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor
 
-from gadgets.outputs import MAGNITUDE, STANDARD_DEVIATION, Output
+from gadgets.outputs import INTENSITY_OFFSET, MAGNITUDE, STANDARD_DEVIATION, Output
 
 log = logging.getLogger("genrecon")
 
@@ -30,9 +30,11 @@ class PixelScale:
     name : of the gadget, for warnings
     intensity : pixel value of the 99.9th percentile; 0 leaves intensities alone
     given : the scale, where it is known before; 0 if not
+    offset : value of zero in signed images: they are held between 0 and twice this
     """
 
-    def __init__(self, name: str, intensity: float, given: float) -> None:
+    def __init__(self, name: str, intensity: float, given: float, offset: int = INTENSITY_OFFSET) -> None:
+        self._signed_limit = FULL_SCALE * offset / INTENSITY_OFFSET / 2
         self._name = name
         self._intensity = intensity
         self._scale: float | None = given or None if intensity else 1.0
@@ -52,20 +54,26 @@ class PixelScale:
 
     def of(self, pixels: Tensor, output: Output = MAGNITUDE) -> float:
         """The scale of the pixels of an output; the scan's for images, unless 16 bit cannot hold them at that."""
+        limit = self._signed_limit if output.signed else FULL_SCALE
         if output.scaling == "fixed":
-            return self._held(pixels, output.gain, "quantities are")
+            return self._held(pixels, output.gain, "quantities are", limit)
         if output is STANDARD_DEVIATION:
-            return self._held(pixels, output.gain * (self._scale or 1.0), "standard deviations are")
+            return self._held(pixels, output.gain * (self._scale or 1.0), "standard deviations are", limit)
         if not self._intensity:
             return 1.0
         if self._scale is None:
             self.take(pixels)
-        return 1.0 if self._scale is None else self._held(pixels, output.gain * self._scale, "an image is")
+        if self._scale is None:
+            return 1.0
+        if output.scaling == "angle":
+            return self._scale
+        what = f"{output.name} images are" if output.signed else "an image is"
+        return self._held(pixels, output.gain * self._scale, what, limit)
 
-    def _held(self, images: Tensor, scale: float, what: str) -> float:
-        """The scale, halved until 16 bit hold the images times it."""
+    def _held(self, images: Tensor, scale: float, what: str, limit: float) -> float:
+        """The scale, halved until the magnitude of the images times it is below a limit."""
         peak = float(images.abs().max()) * scale
-        halvings = max(0, math.ceil(math.log2(peak / FULL_SCALE))) if peak else 0
+        halvings = max(0, math.ceil(math.log2(peak / limit))) if peak else 0
         if halvings and self._scale is not None and what not in self._warned:
             self._warned.add(what)
             log.warning(

@@ -19,7 +19,8 @@ from gadgets.acquisition_flags import is_noise
 from gadgets.acquisitions import IMAGE_COUNTERS
 from gadgets.dicom_output import DicomOutput
 from gadgets.image_lines import ImageLines
-from gadgets.images import SCALE_RATIO, meta_of, meta_values
+from gadgets.image_values import grey_range, output_of, values_of
+from gadgets.images import meta_of, meta_values, single_precision
 from gadgets.nifti_output import NiftiOutput, NiftiParameters
 from gadgets.readouts import WholeReadouts
 from gadgets.scan_digest import ScanDigest
@@ -266,7 +267,7 @@ def _images(items: Iterator[Any]) -> Iterator[ismrmrd.Image]:
     logger = logging.getLogger("genrecon")
     for item in items:
         if isinstance(item, ismrmrd.Image):
-            yield item
+            yield single_precision(item)
         elif isinstance(item, str):
             logger.warning("%s", item)
 
@@ -315,12 +316,12 @@ def _montages(staging: Path, result: ReplayResult) -> None:
         tiles = []
         for index in np.unique(chosen // partitions):
             (image,) = read_images(staging, number, [int(index)])
-            volume = np.abs(image.data[0]).astype(np.float32)
-            scale = float((meta_values(meta_of(image.attribute_string), SCALE_RATIO) or ["1"])[0])
+            values = values_of(image)[0]
+            volume = values if output_of(image).signed else np.abs(values)
             pixel = [image.field_of_view[axis] / max(image.matrix_size[axis], 1) for axis in (1, 0)]
             for partition in chosen[chosen // partitions == index] % partitions:
-                tiles.append(_square_pixels(volume[partition] / scale, pixel))
-        write_montage(staging / f"series_{number:03d}.png", tiles)
+                tiles.append(_square_pixels(volume[partition], pixel))
+        write_montage(staging / f"series_{number:03d}.png", tiles, *grey_range(output_of(image), np.stack(tiles)))
 
 
 def _square_pixels(tile: Any, pixel: list[float]) -> Any:
@@ -333,15 +334,14 @@ def _square_pixels(tile: Any, pixel: list[float]) -> Any:
     return np.asarray(Image.fromarray(tile).resize((columns, rows), Image.Resampling.BICUBIC))
 
 
-def write_montage(path: Path, tiles: list[Any]) -> None:
-    """Write float32 tiles (y, x) of one size as one grey PNG, black at 0 and white at their 99.8th percentile."""
+def write_montage(path: Path, tiles: list[Any], black: float, white: float) -> None:
+    """Write float32 tiles (y, x) of one size as one grey PNG."""
     from PIL import Image
 
     columns = int(np.ceil(np.sqrt(len(tiles))))
     height, width = tiles[0].shape
-    sheet = np.zeros((-(-len(tiles) // columns) * height, columns * width), dtype=np.float32)
+    sheet: Any = np.zeros((-(-len(tiles) // columns) * height, columns * width), dtype=np.float32)
     for index, tile in enumerate(tiles):
         row, column = divmod(index, columns)
         sheet[row * height : (row + 1) * height, column * width : (column + 1) * width] = tile
-    white = np.percentile(np.stack(tiles), 99.8) or 1.0
-    Image.fromarray(np.clip(sheet / white * 255, 0, 255).astype(np.uint8)).save(path)
+    Image.fromarray(np.clip((sheet - black) / (white - black) * 255, 0, 255).astype(np.uint8)).save(path)

@@ -6,7 +6,6 @@ import ismrmrd
 
 from gadgets.dicom.values import finite
 from gadgets.images import NOISE, NOISE_NAME
-from gadgets.outputs import OUTPUT, Output, output_named
 from gadgets.stream.digest import CHAIN_DIGEST, SCAN_DIGEST
 
 # ISMRMRD image types that MR Image Storage can hold
@@ -45,11 +44,6 @@ def attribute_number(image: ismrmrd.Image, keys: tuple[str, ...]) -> float | Non
     """The first of those values as a finite float, or None."""
     values = attribute(image, keys)
     return finite(values[0]) if values else None
-
-
-def output_of(image: ismrmrd.Image) -> Output:
-    """What kind of image it is."""
-    return output_named(attribute(image, (OUTPUT,)), image.image_type)
 
 
 def scan_of(image: ismrmrd.Image) -> str:

@@ -19,9 +19,11 @@ from gadgets.dicom.mr_image import SCAN_OPTIONS, add_mr_image, user_codes
 from gadgets.dicom.parameters import DicomParameters
 from gadgets.dicom.patient import add_deidentification, add_patient_and_study
 from gadgets.dicom.pixels import stored_pixels
+from gadgets.dicom.real_world import add_real_world
 from gadgets.dicom.series import add_series
 from gadgets.dicom.times import TICK_S, add_times
 from gadgets.dicom.values import Warn, decimal, text_value
+from gadgets.image_values import output_of
 
 log = logging.getLogger("genrecon")
 
@@ -71,7 +73,7 @@ def dicom_datasets(
     """
     parameters = parameters or DicomParameters()
     numbers = numbers or InstanceNumbers(header)
-    pixels = stored_pixels(image, warn)
+    pixels = stored_pixels(image, warn, parameters.phase_rescale)
     geometry = image_geometry(image, header, warn)
     identity = identity_of(header, parameters, warn, scan_of(image) if scan is None else scan)
     if parameters.anonymize:
@@ -112,8 +114,8 @@ def dicom_datasets(
     common.SamplesPerPixel = 1
     common.PhotometricInterpretation = "MONOCHROME2"
     common.Rows, common.Columns = rows, columns
-    common.BitsAllocated = common.BitsStored = 16
-    common.HighBit = 15
+    common.BitsAllocated, common.BitsStored = 16, pixels.bits
+    common.HighBit = pixels.bits - 1
     common.PixelRepresentation = 0
     common.WindowCenter, common.WindowWidth = decimal(pixels.window_center), decimal(pixels.window_width)
     if pixels.window_width < 1:
@@ -121,6 +123,8 @@ def dicom_datasets(
     if pixels.slope is not None:
         common.RescaleIntercept, common.RescaleSlope = decimal(pixels.intercept), decimal(pixels.slope)
         common.RescaleType = "US"
+    if pixels.real_world is not None:
+        add_real_world(common, output_of(image), *pixels.real_world, largest=2**pixels.bits - 1)
 
     datasets = []
     for channel in range(channels):

@@ -43,6 +43,12 @@ class DicomParameters:
         minimum=0,
         maximum=1_000_000,
     )
+    phase_rescale: str = parameter(
+        "siemens",
+        "what phase images hold: siemens: 12 bit, rescaled to -4096 to 4094 for -pi to pi, as Siemens and as tools "
+        "for field maps expect; radians: rescaled to radians, in the steps that came",
+        choices=("siemens", "radians"),
+    )
     creation_time: bool = parameter(
         True, "write InstanceCreationDate and -Time; false: a replay gives the same files byte for byte"
     )

@@ -16,12 +16,12 @@ from gadgets.dicom.attributes import (
     NOISE_NAME_KEYS,
     SETTINGS_KEYS,
     attribute,
-    output_of,
 )
 from gadgets.dicom.identity import Identity, stable_uid
 from gadgets.dicom.parameters import DicomParameters
 from gadgets.dicom.terms import BODY_PART_TERMS, PAIRED_BODY_PARTS, POSITION_TERMS, defined_term
 from gadgets.dicom.values import Warn, cut, text_value
+from gadgets.image_values import output_of
 from gadgets.outputs import OUTPUTS
 
 # SeriesNumbers of one scan: image_series_index is 1 + the encoding space + the series of the output (gadgets.outputs),

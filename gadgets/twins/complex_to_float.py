@@ -15,7 +15,10 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class ComplexToFloatGadget(Gadget):
-    """Magnitude, phase, real or imaginary part of complex images, by the image type in their header."""
+    """Magnitude, phase, real or imaginary part of complex images, by the image type in their header.
+
+    Images of another type become magnitudes; those of double precision pass on as they are.
+    """
 
     def process(self, items: Iterator[Any]) -> Iterator[Any]:
         parts: dict[int, Callable[[Array], Array]] = {
@@ -24,7 +27,7 @@ class ComplexToFloatGadget(Gadget):
             ismrmrd.IMTYPE_IMAG: np.imag,
         }
         for item in items:
-            if isinstance(item, ismrmrd.Image) and np.iscomplexobj(item.data):
+            if isinstance(item, ismrmrd.Image) and item.data.dtype == np.complex64:
                 head = item.getHead()
                 part = parts.get(head.image_type, np.abs)
                 if head.image_type not in parts:

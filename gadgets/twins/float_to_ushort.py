@@ -11,7 +11,8 @@ from typing import Any
 import ismrmrd
 import numpy as np
 
-from gadgets.images import WINDOW_CENTER, make_image, meta_of, meta_values
+from gadgets.images import SCALE_OFFSET, WINDOW_CENTER, make_image, meta_of, meta_values
+from gadgets.outputs import OUTPUT
 from gadgets.stream import Gadget, ReconError, parameter
 
 log = logging.getLogger("genrecon")
@@ -34,6 +35,7 @@ class FloatToUShortGadget(Gadget):
 
     def _rounded(self, item: ismrmrd.Image) -> ismrmrd.Image:
         offset = self.parameters.intensity_offset
+        self._check_offset(item)
         values = item.data.astype(np.float64)
         meta = meta_of(item.attribute_string)
         if item.image_type == ismrmrd.IMTYPE_MAGNITUDE:
@@ -51,8 +53,22 @@ class FloatToUShortGadget(Gadget):
                 "to 4 (magnitude, phase, real, imaginary part): set it where the image is made"
             )
         clipped = np.clip(values, self.parameters.min_intensity, self.parameters.max_intensity)
-        lost = int(np.count_nonzero(values > self.parameters.max_intensity))
+        # Phase of +pi is one step above what 16384 leaves room for.
+        lost = int(np.count_nonzero(values > self.parameters.max_intensity + (item.image_type == ismrmrd.IMTYPE_PHASE)))
         if lost:
             log.warning("FloatToUShortGadget: %d pixels above max_intensity were cut to it", lost)
+        lost = int(np.count_nonzero(values < self.parameters.min_intensity))
+        if lost:
+            log.warning("FloatToUShortGadget: %d pixels below min_intensity were cut to it", lost)
         pixels = np.floor(clipped + 0.5).astype(np.uint16)
         return make_image(item.getHead(), pixels, meta.serialize() if meta else "")
+
+    def _check_offset(self, image: ismrmrd.Image) -> None:
+        """Raise ReconError where the offset is not the one that the image's meta states: its values would be lost."""
+        offset, ours = image.meta.get(SCALE_OFFSET), self.parameters.intensity_offset
+        if OUTPUT in image.meta and offset is not None and float(offset) != ours:
+            raise ReconError(
+                f"gadget FloatToUShortGadget: property 'intensity_offset' is {ours}, but {image.meta[OUTPUT]} images "
+                f"count on {offset}: set it to that, and max_intensity to twice that less 1 or more (or "
+                "intensity_offset of generative_recon to the same)"
+            )

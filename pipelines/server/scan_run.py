@@ -15,6 +15,7 @@ from gadgetron.external import writers
 
 from gadgets.dicom.sender import DELIVERY
 from gadgets.errors import Aborted
+from gadgets.images import single_precision
 from gadgets.noise.scan import NoiseScan
 from gadgets.stream import PeerGone, ReconError
 from gadgets.stream.logs import collected_warnings
@@ -175,7 +176,7 @@ class ScanRun:
             self._images += 1
             if self._client_left:
                 continue
-            image = with_fire_meta(item, windows)
+            image = with_fire_meta(single_precision(item), windows)
             self._report("sending", None)
             try:
                 writers.write_image(self._writer, image)

@@ -7,6 +7,7 @@ from typing import Any
 import ismrmrd
 import numpy as np
 
+from gadgets.image_values import grey_range, output_of, scale_of, values_of
 from gadgets.images import meta_of
 
 GREY_PERCENTILES = (1, 99.5)  # of an image's magnitudes, shown as black and white
@@ -23,8 +24,7 @@ def with_fire_meta(image: ismrmrd.Image, windows: dict[int, tuple[float, float]]
     meta = meta_of(image.attribute_string)
     series = image.image_series_index
     if series not in windows:
-        low, high = np.percentile(np.abs(image.data), GREY_PERCENTILES)
-        windows[series] = (float(low), float(high))
+        windows[series] = _grey_levels(image)
     low, high = windows[series]
     head = image.getHead()
     for name, value in {
@@ -42,11 +42,26 @@ def with_fire_meta(image: ismrmrd.Image, windows: dict[int, tuple[float, float]]
     return image
 
 
+def _grey_levels(image: ismrmrd.Image) -> tuple[float, float]:
+    """Black and white of an image, in its pixels."""
+    output = output_of(image)
+    if not output.signed:
+        low, high = np.percentile(np.abs(image.data), GREY_PERCENTILES)
+        return float(low), float(high)
+    ratio, offset = scale_of(image)
+    low, high = grey_range(output, values_of(image))
+    return low * ratio + offset, high * ratio + offset
+
+
 def thumbnail(image: ismrmrd.Image, size: int = 128) -> Any:
     """The middle plane of an image, uint8 (y, x), with at most `size` pixels a side."""
-    volume = np.abs(image.data[0])
-    plane = volume[len(volume) // 2].astype(np.float32)
+    volume = image.data[0]
+    plane = volume[len(volume) // 2]
     step = max(1, -(-max(plane.shape) // size))
-    plane = plane[::step, ::step]
+    if (output := output_of(image)).signed:
+        values = values_of(image)[0, len(volume) // 2, ::step, ::step]
+        low, high = grey_range(output, values)
+        return (255 * np.clip((values - low) / (high - low), 0, 1)).astype(np.uint8)
+    plane = np.abs(plane[::step, ::step]).astype(np.float32)
     white = float(np.percentile(plane, GREY_PERCENTILES[1])) or 1.0
     return (255 * np.clip(plane / white, 0, 1)).astype(np.uint8)
