@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from gadgets.espirit import Espirit
 from gadgets.generative_recon import GenerativeRecon
 from gadgets.images import SCALE_RATIO, meta_of, meta_values
+from gadgets.outputs import STANDARD_DEVIATION
 from gadgets.pixel_scale import FULL_SCALE, MOST_WITHOUT_SIGNAL, PixelScale, has_signal
 from tests.gadgets.scans import buffered, run
 from tests.raw_files import kspace, noise
@@ -25,7 +27,7 @@ def test_the_scale_is_that_of_the_first_image_for_all_that_fit() -> None:
     scale.take(image)
     assert np.percentile(image * scale.of(image), 99.9) == pytest.approx(2000, rel=0.01)
     assert scale.of(10 * image) == scale.of(0.01 * image) == scale.of(image)
-    assert scale.of_deviations(image / 10) == 16 * scale.of(image)
+    assert scale.of(image / 10, STANDARD_DEVIATION) == 16 * scale.of(image)
 
 
 @pytest.mark.parametrize("deviations", [False, True])
@@ -34,7 +36,7 @@ def test_what_16_bit_cannot_hold_has_a_smaller_scale_and_a_warning(
 ) -> None:
     scale = PixelScale("gadget", 2000.0, 10.0)
     bright = torch.full((1, 4, 4), 5000.0)
-    of = scale.of_deviations if deviations else scale.of
+    of = partial(scale.of, output=STANDARD_DEVIATION) if deviations else scale.of
     with caplog.at_level(logging.WARNING):
         found = [of(bright), of(bright)]
     assert found[0] == found[1] and 5000 * found[0] <= FULL_SCALE
