@@ -58,7 +58,7 @@ class ByEnergy(_Gaussian, EnergyPrior):
 
 
 class ByDensity(_Gaussian, DensityPrior):
-    inner_steps = 40
+    inner_steps = 10
 
     def log_prior(self, m: Tensor) -> Tensor:
         spectrum = self.domain.spectrum(m)

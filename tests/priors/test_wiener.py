@@ -83,7 +83,7 @@ class Problem:
 def levels(rule: str) -> Tensor:
     """A schedule that ends slowly at LAST, so that the state has time to get to where it stays."""
     if rule in ("momentum", "proximal"):
-        return torch.full((200 if rule == "momentum" else 60,), LAST, dtype=torch.float64)
+        return torch.full((150 if rule == "momentum" else 60,), LAST, dtype=torch.float64)
     if rule == "annealed":
         return torch.cat([torch.linspace(2, LAST, 5, dtype=torch.float64), torch.full((40,), LAST)])
     falling = torch.linspace(1, 0, 40, dtype=torch.float64)
@@ -145,7 +145,7 @@ def test_momentum_over_all_levels_and_through_the_jacobian(options: dict[str, fl
     pull = [s**2 / (variance + s**2) for s in (prior.sigma_levels.values if "all_levels" in options else (LAST,))]
     precision = torch.stack([one ** (2 if "jacobian" in options else 1) for one in pull]).mean(0) / LAST**2
     assert float((found - problem.wiener(precision)).norm() / found.norm()) < 1e-4
-    assert loop.evaluations == evaluations("momentum", 200, prior, options)
+    assert loop.evaluations == evaluations("momentum", 150, prior, options)
 
 
 def test_only_a_finite_set_of_levels_can_be_averaged_over() -> None:
