@@ -102,6 +102,12 @@ class GenerativeRecon(Gadget):
         noise_level: float = parameter(
             0.0, "noise of k-space in each part, 1 behind a noise scan; 0: estimated from the data", minimum=0.0
         )
+        denoising: float = parameter(
+            1.0,
+            "strength of denoising: factor of the noise that weighs the data, and its square of the regularisation",
+            minimum=0.05,
+            maximum=10.0,
+        )
         keep_measured: str = parameter(
             "auto",
             "keep measured samples as they are, or weight them by their noise; auto: where that is above 1.2 %",

@@ -188,6 +188,10 @@ class Chain:
         for node in members:
             node.properties[f"{gadget}.{name}"] = value
 
+    def has(self, gadget: str) -> bool:
+        """Whether `set` finds a gadget of that name."""
+        return any(gadget in node.names or gadget in self._members(node) for node in self.nodes)
+
     @staticmethod
     def _members(node: Node) -> tuple[str, ...]:
         if not node.module.startswith("gadgets."):

@@ -123,6 +123,7 @@ def reconstruct(
         low_rank=settings.low_rank if name == "sense" else name == "low_rank",
         keep_measured=settings.keep_measured,
         data_weight=settings.data_weight,
+        denoising=settings.denoising,
         window=settings.window,
         rank=settings.rank,
         growing_rank=rule != "predictor_corrector",

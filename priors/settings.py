@@ -54,6 +54,9 @@ class ReconstructionSettings:
     data_weight : {"misfit", "likelihood"}
         Weight of the data against the prior's estimate: by how badly the estimate fits to them, or exactly by the
         likelihood of white noise, with which every rule ends at the maximum of the posterior.
+    denoising : float
+        Factor of the noise of the data in their weight against the prior's estimate, above zero. More than 1: measured
+        samples count for less, images are smoother.
     window : int
         Window of the Hankel matrix in samples; less where the matrix is smaller or has more than 2048 columns.
     rank : int
@@ -80,6 +83,7 @@ class ReconstructionSettings:
     seed: int = 0
     keep_measured: KeepName = "auto"
     data_weight: DataWeightName = "misfit"
+    denoising: float = 1.0
     window: int = 6
     rank: int = 0
     symmetries: bool = True
@@ -100,6 +104,8 @@ class ReconstructionSettings:
             raise ValueError("steps, seed and rank must be 0 or more, samples and window 1 or more")
         if not all(math.isfinite(value) and value >= 0 for value in (self.sigma_max, self.sigma_min)):
             raise ValueError("sigma_max and sigma_min must be finite and 0 or more")
+        if not (math.isfinite(self.denoising) and self.denoising > 0):
+            raise ValueError(f"denoising {self.denoising} is not a number above 0")
         if self.data_weight == "likelihood" and self.keep_measured == "true":
             raise ValueError(
                 "data_weight likelihood weights measured samples by their noise: keep_measured cannot be true"

@@ -46,7 +46,9 @@ class Method:
         module, _, name = self.function.partition(":")
         function: Callable[..., Tensor] = getattr(importlib.import_module(module), name)  # SigPy takes 1.7 s to load
         own = inspect.signature(function).parameters
-        options = {name: getattr(parameters, name) or own[name].default for name in self.options}
+        options = {name: getattr(parameters, name) or own[name].default for name in self.options if name in own}
+        if DENOISING in self.options:
+            options["regularisation"] *= parameters.denoising**2
 
         def solve(problems: Problems) -> Outcome:
             maps = problems.maps
@@ -64,17 +66,20 @@ class Method:
         return solve, " ".join(f"{name}={value:g}" for name, value in options.items())
 
 
+DENOISING = "denoising"  # its square is a factor of the regularisation, where that takes noise out of the image
+_OF_REGULARISED = ("regularisation", "iterations", DENOISING)
+
 METHODS: dict[str, Method] = {
     "zero_filled": Method("priors.classical.cg_sense:zero_filled", completes=True),
-    "cg_sense": Method("priors.classical.cg_sense:cg_sense", ("regularisation", "iterations")),
-    "l1_wavelet": Method("priors.classical.l1_wavelet:l1_wavelet", ("regularisation", "iterations")),
-    "tv": Method("priors.classical.total_variation:total_variation", ("regularisation", "iterations")),
+    "cg_sense": Method("priors.classical.cg_sense:cg_sense", _OF_REGULARISED),
+    "l1_wavelet": Method("priors.classical.l1_wavelet:l1_wavelet", _OF_REGULARISED),
+    "tv": Method("priors.classical.total_variation:total_variation", _OF_REGULARISED),
     "grappa": Method("priors.classical.grappa:grappa", ("kernel", "regularisation"), completes=True),
     "sake": Method("priors.classical.sake:sake", ("window", "rank", "iterations"), completes=True),
-    "lindberg": Method("priors.classical.lindberg:lindberg", ("regularisation", "iterations"), completes=True),
+    "lindberg": Method("priors.classical.lindberg:lindberg", _OF_REGULARISED, completes=True),
     "bart_pics": Method(
         "gadgets.solvers.bart:bart_pics",
-        ("regularisation", "iterations"),
+        _OF_REGULARISED,
         program=("bart", "install the BART toolbox (Debian: bart)"),
     ),
 }

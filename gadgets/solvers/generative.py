@@ -38,7 +38,7 @@ L1_STEPS = 15.0  # steps of the sampler that take as long as l1_wavelet, until i
 # Properties of the gadget that are settings of the reconstruction by the same name.
 SETTINGS = (
     "data_consistency", "sampler", "steps", "sigma_max", "sigma_min", "samples", "seed", "keep_measured", "data_weight",
-    "window", "rank",
+    "denoising", "window", "rank",
 )  # fmt: skip
 
 # Prewhitened data have noise of level 1, less for averages. An estimate within this range of it is taken for that; one
@@ -101,7 +101,7 @@ class GenerativeSolver:
         shown = ("data_consistency", "samples", "seed", "keep_measured")
         self.settings_text = " ".join(f"{name}={getattr(parameters, name)}" for name in shown)
         self.settings_text += f" sampler={self._rule} steps={self._settings.steps or 'auto'} prior={prior_text}"
-        for name in ("data_weight", "sigma_max", "sigma_min", "window", "rank", "noise_level"):
+        for name in ("data_weight", "sigma_max", "sigma_min", "window", "rank", "noise_level", "denoising"):
             if getattr(parameters, name) != getattr(default, name):
                 self.settings_text += f" {name}={getattr(parameters, name)}"
         self._self_training: SelfTraining | None = None

@@ -26,7 +26,10 @@ def send(
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", help="gadget.property=value, sent as FIRE sends parameters; repeatable."),
+        typer.Option(
+            "--set",
+            help="gadget.property=value, or a flat name of `genrecon serve` (samples=4), as FIRE sends it; repeatable.",
+        ),
     ] = None,
     timeout: Annotated[
         float, typer.Option(min=0.1, help="Seconds without data from the server after which the command fails.")
@@ -40,8 +43,8 @@ def send(
     from pipelines.send import send as run
 
     pairs = [text.partition("=") for text in settings or []]
-    if not all("." in name.strip(".") and equals for name, equals, _ in pairs):
-        raise ReconError("--set: give gadget.property=value, for instance generative_recon.method=cg_sense")
+    if not all(name and name.strip(".") == name and equals for name, equals, _ in pairs):
+        raise ReconError("--set: give NAME=VALUE, for instance generative_recon.method=cg_sense or samples=4")
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     with raw_file(raw) as path:
         result = run(

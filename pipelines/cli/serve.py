@@ -14,6 +14,7 @@ import typer
 
 from gadgets.errors import ReconError, reason_of
 from pipelines.cli.console import log_to_stderr
+from pipelines.cli.options import DEFAULT_CHAIN
 
 
 def serve(
@@ -22,6 +23,9 @@ def serve(
     chains: Annotated[
         Path | None, typer.Option(exists=True, file_okay=False, help="Folder of chains besides the shipped ones.")
     ] = None,
+    default_chain: Annotated[
+        str, typer.Option(help="Chain for Siemens Open Recon, which names it by its parameter config or not at all.")
+    ] = DEFAULT_CHAIN,
     scans: Annotated[int, typer.Option(min=1, max=64, help="Scans at a time, each in a process of its own.")] = 1,
     waiting: Annotated[int, typer.Option(min=0, max=1000, help="Scans that may wait; more are refused.")] = 8,
     dicom: Annotated[
@@ -66,6 +70,7 @@ def serve(
     from pipelines.server.fork_server import ForkServer
     from pipelines.server.listener import Server
     from pipelines.server.processes import raise_descriptor_limit
+    from pipelines.server.requested_chain import chain_by_name
     from pipelines.server.settings import Limits, ServeSettings
     from pipelines.server.status import StatusServer
 
@@ -81,6 +86,7 @@ def serve(
         bind=bind,
         port=port,
         chains=chains,
+        default_chain=default_chain,
         scans=scans,
         waiting=waiting,
         warm=tuple(filter(None, (name.strip() for name in warm.split(",")))),
@@ -91,6 +97,7 @@ def serve(
         spool=spool,
         grace_s=grace,
     )
+    chain_by_name(default_chain, settings)  # there is none: better now than at the first scan
     with ForkServer() as fork_server, contextlib.ExitStack() as stack:
         fork_server.start()  # imports while the server starts
         server = Server(settings, fork_server)

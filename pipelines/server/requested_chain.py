@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import re
 
-from gadgets.stream import Gadget, ReconError
+from gadgets.stream import ReconError
 from gadgets.stream.parameters import local_parameters
 from gadgets.twins import TWINS
 from pipelines.chain import INSTALLED_PREFIX, Chain, Node, shipped_chain, shipped_chains
+from pipelines.flat_parameters import TABLE
 from pipelines.replay import DICOM_MODULE
+from pipelines.server.client_parameters import local_property_error, set_parameters
 from pipelines.server.request import Request
 from pipelines.server.settings import ServeSettings
 from priors.registry import is_generative
@@ -26,6 +28,9 @@ ALLOWED_GADGETS = {
 ALLOWED_DICOM_PROPERTIES = {"folder", "anonymize", "salt"}
 CHAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 MAX_GADGETS = 64  # of a chain; each is a thread
+# Names that stand for the default chain: what Siemens Open Recon sends, whatever its user chose, and what scanners'
+# clients send with a noise measurement, whose chain does not matter.
+DEFAULT_NAMES = ("openrecon", "default_measurement_dependencies")
 GENERATIVE_TIME_SHARE = 0.9  # of the time limit of a scan, so that a generative method ends with images before it
 
 
@@ -46,10 +51,8 @@ def requested_chain(request: Request, settings: ServeSettings) -> Chain:
         for node in chain.nodes:
             _check_node(node)
     else:
-        chain = _chain_by_name(config or "", settings)
-    for name, value in request.parameters.items():
-        if "." in name:
-            _set_parameter(chain, name, value)
+        chain = chain_by_name(config or "", settings)
+    set_parameters(chain, request.parameters, (*TABLE, *settings.parameters))
     return _with_server_settings(chain, settings)
 
 
@@ -64,31 +67,17 @@ def plain_chain_name(config: str) -> str:
     return name
 
 
-def _chain_by_name(config: str, settings: ServeSettings) -> Chain:
+def chain_by_name(config: str, settings: ServeSettings) -> Chain:
+    """The chain of a name that a client sent. Raises ReconError where there is none."""
     name = plain_chain_name(config)
-    if settings.chains is not None:
-        path = settings.chains / f"{name}.xml"
-        if path.is_file():
-            return Chain(path.read_bytes(), name)
+    own = sorted(path.stem for path in settings.chains.glob("*.xml")) if settings.chains else []
+    if name in DEFAULT_NAMES and name not in own:
+        name = plain_chain_name(settings.default_chain)
+    if settings.chains is not None and name in own:
+        return Chain((settings.chains / f"{name}.xml").read_bytes(), name)
     if name not in shipped_chains():
-        own = sorted(path.stem for path in settings.chains.glob("*.xml")) if settings.chains else []
         raise ReconError(f"there is no chain '{name}'; the server has: {', '.join([*own, *shipped_chains()])}")
     return shipped_chain(name)
-
-
-def _set_parameter(chain: Chain, name: str, value: object) -> None:
-    """Set a property `gadget.property` that a client sent, unless it is local to the server."""
-    gadget, _, own_name = name.rpartition(".")
-    if not isinstance(value, str | int | float | bool):
-        raise ReconError(f"parameter '{name}' is neither a text nor a number")
-    chain.set(gadget, own_name, str(value).lower() if isinstance(value, bool) else str(value))
-    for node in chain.nodes:
-        kind = node.load()
-        members: dict[str, type[Gadget]] = getattr(kind, "members", {})
-        if gadget in node.names or gadget in members:
-            owner = kind if gadget in node.names else members[gadget]
-            if owner is None or own_name in local_parameters(owner.Parameters):
-                raise _local_property_error(name)
 
 
 def _check_node(node: Node) -> None:
@@ -112,11 +101,7 @@ def _check_properties(node: Node) -> None:
             continue
         defaults = local_parameters(owner.Parameters)
         if own_name in defaults and value != str(defaults[own_name]):
-            raise _local_property_error(name)
-
-
-def _local_property_error(name: str) -> ReconError:
-    return ReconError(f"property '{name}' is for the server's own chains: it touches files, hosts or later scans")
+            raise local_property_error(name)
 
 
 def _with_server_settings(chain: Chain, settings: ServeSettings) -> Chain:

@@ -114,7 +114,8 @@ class ScanRun:
         worker: threading.Thread | None = None
         try:
             timer.start()
-            chain = requested_chain(self._request, self._settings)
+            with collected_warnings(self._warnings, leave_out=DELIVERY):
+                chain = requested_chain(self._request, self._settings)
             self._writes_files = chain.external(DICOM_MODULE) is not None  # before the reader may call _client_reset
             self._report("chain", chain.name)  # from here on the server enforces the memory limit
             self._reader.start()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pipelines.flat_parameters import FlatParameter
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -40,6 +42,8 @@ class ServeSettings:
     ----------
     bind, port : address to listen on; port 0 takes a free one
     chains : folder of chains besides the shipped ones, named like their files
+    default_chain : chain for clients that cannot name one, see `requested_chain.DEFAULT_NAMES`
+    parameters : flat parameters beside those of `flat_parameters.TABLE`
     scans : scans that run at a time, each in a process of its own
     waiting : most scans that wait; further ones are refused as "busy"
     warm : methods that are loaded before the first scan
@@ -54,6 +58,8 @@ class ServeSettings:
     bind: str = "127.0.0.1"
     port: int = 9002
     chains: Path | None = None
+    default_chain: str = "cg_sense"
+    parameters: tuple[FlatParameter, ...] = ()
     scans: int = 1
     waiting: int = 8
     warm: tuple[str, ...] = ()

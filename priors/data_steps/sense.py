@@ -94,7 +94,11 @@ class SenseStep(KspaceStep):
         # An error of variance e^2 a pixel is one of e^2 / coils a sample: the maps share it out.
         error = (misfit.sum((1, 2, 3)) / self._mask.sum((1, 2, 3)).clamp_min(1)) - coils * self._noise**2
         factor = PRIOR_WEIGHT * (self._noise / self._accepted).clamp_min(1)
-        weight = factor * self._noise**2 / torch.maximum(error, (SMALLEST_ERROR * self._noise) ** 2)
+        weight = (
+            factor
+            * (self._settings.denoising * self._noise) ** 2
+            / torch.maximum(error, (SMALLEST_ERROR * self._noise) ** 2)
+        )
         images = sense_proximal(self._operator, self._measured, images, weight, CG_ITERATIONS)
         self._insert_measured(self._coils(images), misfit / coils)
 

@@ -64,6 +64,8 @@ class StepSettings:
         Whether the rank grows over the steps.
     steps : int
         Calls of the data step that a sample makes.
+    denoising : float
+        Factor of the noise in the weight of the data, see `ReconstructionSettings`.
     """
 
     low_rank: bool
@@ -73,6 +75,7 @@ class StepSettings:
     rank: int
     growing_rank: bool
     steps: int
+    denoising: float = 1.0
 
 
 class DataStep(ABC):
@@ -133,7 +136,8 @@ class KspaceStep(DataStep):
         self._settings = settings
         height, width = self._measured.shape[-2:]
         self._metric = domain.metric(height, width, self._measured.device)
-        self._accepted = ACCEPTED_NOISE if self._measured.shape[1] >= FEWEST_COILS else math.inf
+        accepted = ACCEPTED_NOISE if self._measured.shape[1] >= FEWEST_COILS else math.inf
+        self._accepted = accepted / settings.denoising
         self._step = 0
         self._last = self._measured, torch.zeros_like(self._mask, dtype=torch.float32)  # estimate and misfit
 
@@ -158,13 +162,13 @@ class KspaceStep(DataStep):
         Tensor
             Of the samples k of an image's k-space, shape (batch, 1, 1, 1) or (batch, 1, y, x).
         """
-        ratio = self._noise.double() ** 2 / variance.to(self._noise.device)
+        ratio = (self._settings.denoising * self._noise.double()) ** 2 / variance.to(self._noise.device)
         return ratio.float().reshape(-1, 1, 1, 1) * self._metric
 
     def weighted_kspace(self, accepted: float = 0.0) -> Tensor:
         """Coil k-space of the last step, measured samples weighted by that part of their noise that is not accepted."""
         kspace, misfit = self._last
-        share = self._mask * measured_share(misfit, self._mask, self._noise, accepted)
+        share = self._mask * measured_share(misfit, self._mask, self._noise, accepted, self._settings.denoising)
         return replace_samples(kspace, self._measured, share)
 
     def _insert_measured(self, kspace: Tensor, misfit: Tensor) -> None:
@@ -186,7 +190,9 @@ class KspaceStep(DataStep):
         return counts
 
 
-def measured_share(misfit: Tensor, mask: Tensor, noise: Tensor, accepted: float = 0.0) -> Tensor:
+def measured_share(
+    misfit: Tensor, mask: Tensor, noise: Tensor, accepted: float = 0.0, denoising: float = 1.0
+) -> Tensor:
     r"""Weight of measured samples against those of an estimate, by the noise and by the misfit of the two.
 
     Parameters
@@ -200,6 +206,8 @@ def measured_share(misfit: Tensor, mask: Tensor, noise: Tensor, accepted: float 
         Standard deviation of the noise of the data in each part, shape (batch,).
     accepted : float
         Noise that may stay; samples of less have weight 1.
+    denoising : float
+        Factor of the noise that counts.
 
     Returns
     -------
@@ -219,7 +227,7 @@ def measured_share(misfit: Tensor, mask: Tensor, noise: Tensor, accepted: float 
         total = one.new_zeros(count).index_add_(0, ring, one * sampled)
         samples = one.new_zeros(count).index_add_(0, ring, sampled.to(one.dtype))
         error = (total / samples.clamp_min(1) - level**2).clamp_min(0)
-        unwanted = (level**2 - accepted**2).clamp_min(0)
+        unwanted = denoising**2 * (level**2 - accepted**2).clamp_min(0)
         share = torch.where(unwanted > 0, error / (error + unwanted), 1)
         shares.append(share[ring].reshape(1, height, width))
     return torch.stack(shares)

@@ -78,6 +78,15 @@ def test_options_that_do_not_fit_a_method(properties, message):
         reconstructed(**properties)
 
 
+@pytest.mark.parametrize("method", ["cg_sense", "l1_wavelet", "lindberg"])
+def test_denoising_is_a_factor_of_the_regularisation(method):
+    common = {"method": method, "intensity": 0, "iterations": 4}
+    stronger = reconstructed(**common, regularisation=0.05, denoising=2)
+    assert np.array_equal(stronger.data, reconstructed(**common, regularisation=0.2).data)
+    assert not np.array_equal(stronger.data, reconstructed(**common, regularisation=0.05).data)
+    assert "regularisation=0.2" in meta_values(meta_of(stronger.meta[0]), "GenreconSettings")[0]
+
+
 @pytest.mark.skipif(not shutil.which("bart"), reason="needs the program bart: install it to run this test")
 def test_bart_agrees_with_our_wavelets():
     ours, theirs = (np.abs(reconstructed(method=m, intensity=0).data) for m in ("l1_wavelet", "bart_pics"))

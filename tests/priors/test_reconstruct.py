@@ -221,6 +221,26 @@ def test_share_of_measured_samples() -> None:
     assert bool((measured_share(misfit, mask, torch.ones(1), accepted=1.0) == 1).all())
 
 
+def test_denoising_counts_noise_more_or_less() -> None:
+    mask = torch.rand(1, 1, 32, 32, generator=torch.Generator().manual_seed(0)) < 0.5
+    misfit = 4.0 * mask
+    less, same, more = (measured_share(misfit, mask, torch.ones(1), denoising=factor) for factor in (0.5, 1.0, 2.0))
+    assert torch.equal(same, measured_share(misfit, mask, torch.ones(1)))
+    assert torch.allclose(same[mask], torch.tensor(3 / 4)) and torch.allclose(less[mask], torch.tensor(12 / 13))
+    assert torch.allclose(more[mask], torch.tensor(3 / 7))
+
+
+@pytest.mark.parametrize("weight", ["misfit", "likelihood"])
+def test_more_denoising_follows_noisy_data_less(weight: Any, shipped: WeightedKspacePrior) -> None:
+    kspace, mask, maps, _ = simulated(noise=0.03)
+    settings = ReconstructionSettings(steps=6, data_consistency="sense", data_weight=weight)
+    distances = []
+    for factor in (0.5, 1.0, 2.0):
+        result = reconstruct(kspace, mask, maps, shipped, replace(settings, denoising=factor)).kspace[0]
+        distances.append(float((mask * (result - kspace)).abs().square().sum()))
+    assert distances[0] < 0.9 * distances[1] < 0.81 * distances[2]
+
+
 def test_little_noise_is_kept_and_much_is_weighted(shipped: WeightedKspacePrior) -> None:
     for noise, kept in ((0.003, True), (0.04, False)):
         kspace, mask, maps, _ = simulated(noise=noise)

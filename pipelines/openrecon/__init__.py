@@ -1,0 +1,1 @@
+"""Packages for the scanner: Siemens Open Recon and FIRE."""
