@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,19 +67,29 @@ def grappa(kspace: Tensor, maps: Tensor, mask: Tensor, kernel: int = 5, regulari
         raise ValueError("grappa: the kernel must be from 2 to 15 samples wide, the regularisation not negative")
     sampled = mask.to(torch.bool).expand(len(kspace), 1, *kspace.shape[-2:])[:, 0]
     result = torch.where(sampled[:, None], kspace, 0)
-    plan: _Plan | None = None
+    plan: Plan | None = None
     for index, (one, pattern) in enumerate(zip(result, sampled, strict=True)):
         if bool(pattern.all()) or not bool(pattern.any()):
             continue
         if plan is None or not torch.equal(plan.mask, pattern):
-            plan = _plan(pattern, kernel)
-        calibration = one[:, plan.region[0], plan.region[1]] if plan.region else _synthetic(maps[index])
-        result[index] = _filled(one, plan, _gram(calibration, plan.half), regularisation)
+            plan = plan_of(pattern, kernel)
+        result[index] = _filled(one, plan, gram_of(one, maps[index], plan), regularisation)
     return result
 
 
+def gram_of(kspace: Tensor, maps: Tensor, plan: Plan) -> Tensor:
+    """Gram matrix of all windows of the calibration region of k-space (coil, y, x), complex128.
+
+    Where that is too small, of k-space that is made with maps (set, coil, y, x). Unknowns are ordered (offset, coil).
+    """
+    calibration = kspace[:, plan.region[0], plan.region[1]] if plan.region else _synthetic(maps)
+    patches = calibration.unfold(1, 2 * plan.half[0] + 1, 1).unfold(2, 2 * plan.half[1] + 1, 1)
+    matrix = patches.permute(1, 2, 3, 4, 0).flatten(0, 1).flatten(1).to(torch.complex128)
+    return matrix.mH @ matrix
+
+
 @dataclass
-class _Plan:
+class Plan:
     """What the sampling mask alone decides.
 
     Parameters
@@ -98,8 +109,14 @@ class _Plan:
     number: Tensor
     patterns: list[Tensor]
 
+    @property
+    def window(self) -> int:
+        """Samples of the kernel's window."""
+        return (2 * self.half[0] + 1) * (2 * self.half[1] + 1)
 
-def _plan(mask: Tensor, kernel: int) -> _Plan:
+
+def plan_of(mask: Tensor, kernel: int) -> Plan:
+    """The plan of a sampling mask (y, x) that is neither full nor empty."""
     sampled: np.ndarray = mask.cpu().numpy()
     region = tuple(_middle(part) for part in calibration_region(sampled))
     factors = _accelerations(sampled, region)
@@ -125,7 +142,7 @@ def _plan(mask: Tensor, kernel: int) -> _Plan:
     nearest &= np.cumsum(nearest, axis=1) <= kernel**2
     unique, number = np.unique(np.packbits(nearest, axis=1), axis=0, return_inverse=True)
     chosen = np.unpackbits(unique, axis=1, count=nearest.shape[1]).astype(bool)
-    return _Plan(
+    return Plan(
         mask=mask,
         half=(half[0], half[1]),
         region=(region[0], region[1]) if enough else None,
@@ -170,22 +187,22 @@ def _synthetic(maps: Tensor) -> Tensor:
     return fft2c((maps * noise).sum(0))[:, rows, columns]
 
 
-def _gram(calibration: Tensor, half: tuple[int, int]) -> Tensor:
-    """Gram matrix of all windows of the calibration k-space (coil, y, x), unknowns ordered (offset, coil)."""
-    patches = calibration.unfold(1, 2 * half[0] + 1, 1).unfold(2, 2 * half[1] + 1, 1)
-    matrix = patches.permute(1, 2, 3, 4, 0).flatten(0, 1).flatten(1).to(torch.complex128)
-    return matrix.mH @ matrix
+def weights_of(plan: Plan, gram: Tensor, regularisation: float) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Kernels of the patterns of a plan, as many at a time as fit in memory; patterns without sources have none.
 
+    Parameters
+    ----------
+    plan : of the sampling mask
+    gram : Gram matrix of the calibration region's windows, unknowns ordered (offset, coil)
+    regularisation : Tikhonov weight relative to the mean energy of the sources
 
-def _filled(kspace: Tensor, plan: _Plan, gram: Tensor, regularisation: float) -> Tensor:
-    """K-space (coil, y, x) with its missing samples."""
-    coils = len(kspace)
-    height, width = 2 * plan.half[0] + 1, 2 * plan.half[1] + 1
-    padded = torch.nn.functional.pad(kspace, (plan.half[1], plan.half[1], plan.half[0], plan.half[0]))
-    stride = padded.shape[2]
-    flat = padded.flatten(1).T.contiguous()  # (sample, coil)
-    centre = (height * width // 2) * coils + torch.arange(coils, device=gram.device)
-    filled = kspace.clone()
+    Yields
+    ------
+    Numbers of the patterns (pattern,), offsets of their sources into the window (pattern, source), and complex128
+    weights (pattern, source * coil, coil).
+    """
+    coils = len(gram) // plan.window
+    centre = (plan.window // 2) * coils + torch.arange(coils, device=gram.device)
     sizes = torch.tensor([len(sources) for sources in plan.patterns])
     for size in sizes.unique().tolist():
         members = torch.nonzero(sizes == size).flatten()
@@ -193,7 +210,7 @@ def _filled(kspace: Tensor, plan: _Plan, gram: Tensor, regularisation: float) ->
             continue
         step = max(1, _CHUNK_ENTRIES // (size * coils) ** 2)
         for part in members.split(step):
-            offsets = torch.stack([plan.patterns[i] for i in part.tolist()])  # (pattern, source)
+            offsets = torch.stack([plan.patterns[i] for i in part.tolist()])
             unknowns = (offsets[:, :, None] * coils + torch.arange(coils)).flatten(1).to(gram.device)
             normal = gram[unknowns[:, :, None], unknowns[:, None, :]]
             energy = normal.diagonal(dim1=-2, dim2=-1).real.mean(1)
@@ -201,18 +218,28 @@ def _filled(kspace: Tensor, plan: _Plan, gram: Tensor, regularisation: float) ->
             normal.diagonal(dim1=-2, dim2=-1).add_(ridge[:, None])
             # Not torch.linalg.solve: its batched LU can deadlock in MKL after the number of threads was changed.
             factors = torch.linalg.cholesky(normal)
-            weights = torch.cholesky_solve(gram[unknowns[:, :, None], centre], factors)  # (pattern, unknown, coil)
-            weights = weights.to(kspace.dtype)
-            # Positions of the part's targets, and which of its patterns each has.
-            local = torch.full((len(plan.patterns),), -1)
-            local[part] = torch.arange(len(part))
-            which = local[plan.number]
-            for chosen in torch.nonzero(which >= 0).flatten().split(_CHUNK):
-                y, x = plan.targets[chosen].T
-                of = which[chosen]
-                moved = offsets[of]
-                places = (y[:, None] + moved // width) * stride + x[:, None] + moved % width
-                sources = flat[places.to(flat.device)].flatten(1)  # (target, source * coil)
-                values = torch.bmm(sources[:, None], weights[of.to(weights.device)])[:, 0]
-                filled[:, y.to(filled.device), x.to(filled.device)] = values.T
+            yield part, offsets, torch.cholesky_solve(gram[unknowns[:, :, None], centre], factors)
+
+
+def _filled(kspace: Tensor, plan: Plan, gram: Tensor, regularisation: float) -> Tensor:
+    """K-space (coil, y, x) with its missing samples."""
+    width = 2 * plan.half[1] + 1
+    padded = torch.nn.functional.pad(kspace, (plan.half[1], plan.half[1], plan.half[0], plan.half[0]))
+    stride = padded.shape[2]
+    flat = padded.flatten(1).T.contiguous()  # (sample, coil)
+    filled = kspace.clone()
+    for part, offsets, kernels in weights_of(plan, gram, regularisation):
+        weights = kernels.to(kspace.dtype)
+        # Positions of the part's targets, and which of its patterns each has.
+        local = torch.full((len(plan.patterns),), -1)
+        local[part] = torch.arange(len(part))
+        which = local[plan.number]
+        for chosen in torch.nonzero(which >= 0).flatten().split(_CHUNK):
+            y, x = plan.targets[chosen].T
+            of = which[chosen]
+            moved = offsets[of]
+            places = (y[:, None] + moved // width) * stride + x[:, None] + moved % width
+            sources = flat[places.to(flat.device)].flatten(1)  # (target, source * coil)
+            values = torch.bmm(sources[:, None], weights[of.to(weights.device)])[:, 0]
+            filled[:, y.to(filled.device), x.to(filled.device)] = values.T
     return filled
