@@ -149,7 +149,7 @@ def filled(data: Array, ref: Array) -> Array:
     return np.where((data != 0).any(axis=3, keepdims=True), data, ref)
 
 
-def averaged(data: Array, headers: Array) -> tuple[Array, Array, int]:
+def averaged(data: Array, headers: Array) -> tuple[Array, Array, int, Array | None]:
     """Average a buffer over the axis (N or S) along which the average counter changes; the measured samples only.
 
     Parameters
@@ -159,7 +159,8 @@ def averaged(data: Array, headers: Array) -> tuple[Array, Array, int]:
 
     Returns
     -------
-    Data and headers, that axis of length 1, and how many averages were merged; unchanged, and 1, without such an axis.
+    Data and headers, that axis of length 1, how many averages were merged, and how many each sample [RO, E1, E2, 1, N,
+    S, LOC] has; unchanged, 1 and None without such an axis.
     """
     for axis in (2, 3):
         if headers.shape[axis] == 1:
@@ -172,5 +173,5 @@ def averaged(data: Array, headers: Array) -> tuple[Array, Array, int]:
         if all(len(averages) == 1 for averages in found) and len(set().union(*found)) == len(found) > 1:
             count = (data != 0).any(axis=3, keepdims=True).sum(axis=axis + 2, keepdims=True)
             mean = data.sum(axis=axis + 2, keepdims=True) / np.maximum(count, 1)
-            return mean.astype(np.complex64), headers.take([0], axis), len(found)
-    return data, headers, 1
+            return mean.astype(np.complex64), headers.take([0], axis), len(found), count
+    return data, headers, 1, None

@@ -25,13 +25,14 @@ from gadgets.buffers import (
 )
 from gadgets.image_arrays import ImageArrays
 from gadgets.line_counts import LineCounts
-from gadgets.outputs import INTENSITY_OFFSET, asked_names, asked_outputs
+from gadgets.outputs import INTENSITY_OFFSET, NOISE_MAPS, SNR, asked_names, asked_outputs
 from gadgets.pixel_scale import MOST_WITHOUT_SIGNAL, PixelScale, has_signal
 from gadgets.placed_readouts import checked_readouts
 from gadgets.solvers.budget import ScanBudget, expected_images
 from gadgets.solvers.classical import METHODS
 from gadgets.solvers.generative import GenerativeSolver
 from gadgets.solvers.methods import PROBLEM_MEGABYTES, all_methods, foreign_option, solve_in_parts
+from gadgets.solvers.noise_maps import NoiseMapper
 from gadgets.solvers.outcome import Outcome, Problems, Solve
 from gadgets.solvers.work import BufferWork, ImageWork, image_counters
 from gadgets.stream import Gadget, ReconError, parameter
@@ -143,6 +144,13 @@ class GenerativeRecon(Gadget):
             maximum=INTENSITY_OFFSET,
             same_image=True,
         )
+        replicas: int = parameter(
+            0,
+            "pseudo replicas for output snr and gfactor; 0: none for methods with a formula (cg_sense, grappa, "
+            "zero_filled), 32 for others",
+            minimum=0,
+            maximum=4096,
+        )
         image_series: int = parameter(0, "added to the images' series index", minimum=0, maximum=60000)
         intensity: float = parameter(
             2048.0,
@@ -165,22 +173,30 @@ class GenerativeRecon(Gadget):
         """Take header and properties; load the prior. Raises ReconError for what is wrong with any of them."""
         super().configure(header, properties)
         changed = {name for name in properties if getattr(self.parameters, name) != getattr(self.Parameters(), name)}
+        try:
+            self._outputs = asked_outputs(self.parameters.output)
+        except ValueError as error:
+            raise ReconError(f"gadget {self.name}: property 'output': {error}") from None
+        self._wants_noise_maps = any(output in NOISE_MAPS for output in self._outputs)
+        if self._wants_noise_maps:
+            changed -= {"noise_level", "seed"}  # of their replicas
+        elif self.parameters.replicas:
+            raise ReconError(f"gadget {self.name}: property 'replicas' is for output snr and gfactor; ask for one")
         foreign = foreign_option(self.parameters.method, changed)
         if foreign:
             raise ReconError(
                 f"gadget {self.name}: property '{foreign[0]}' means nothing to method {self.parameters.method}; it is "
                 f"for {', '.join(foreign[1])}"
             )
-        try:
-            self._outputs = asked_outputs(self.parameters.output)
-        except ValueError as error:
-            raise ReconError(f"gadget {self.name}: property 'output': {error}") from None
         self._solver: Solve
         if is_generative(self.parameters.method):
             generative = GenerativeSolver(self.parameters, self.name, header, self._known() or self._announced())
             self._solver, self._settings = generative, generative.settings_text
         else:
             self._solver, self._settings = METHODS[self.parameters.method].solver(self.parameters, self.name)
+        self._noise_mapper: NoiseMapper | None = None
+        if self._wants_noise_maps:
+            self._noise_mapper = NoiseMapper(self.parameters, self._solver, SNR in self._outputs)
 
     def process(self, items: Iterator[Any]) -> Iterator[Any]:
         self._scale = PixelScale(
@@ -227,9 +243,11 @@ class GenerativeRecon(Gadget):
         embedded = bit.ref is not None and calibration_mode(self.header.encoding[space]) == "embedded"
         if embedded and self.parameters.fill_calibration:
             data = filled(data, bit.ref.data)
-        merged = 1
+        merged, counts = 1, None
         if self.parameters.average:
-            data, headers, merged = averaged(data, headers)
+            data, headers, merged, counts = averaged(data, headers)
+        if self._noise_mapper is not None and counts is None:
+            counts = (data != 0).any(axis=3, keepdims=True)
         n_count, s_count, locations = data.shape[4:]
         images = []
         for loc in range(locations):
@@ -243,7 +261,10 @@ class GenerativeRecon(Gadget):
                     place, counters = (n, s, loc), image_counters(space, lines)
                     doubt = self._line_counts.doubt(space, (part != 0).any(axis=(0, 3)), lines)
                     mask = sampled(part)
-                    images.append(ImageWork(place, counters, kspace_problems(part), mask, maps, level, doubt=doubt))
+                    image = ImageWork(place, counters, kspace_problems(part), mask, maps, level, doubt=doubt)
+                    if self._noise_mapper is not None and counts is not None:
+                        image.averages = counts[..., 0, n, s, loc]
+                    images.append(image)
         return BufferWork(space, bit, data, headers, all_maps.shape[4], images)
 
     def _done(self, works: list[BufferWork], last: bool = False) -> Iterator[ImageArray | ismrmrd.Image]:
@@ -305,4 +326,10 @@ class GenerativeRecon(Gadget):
             further = {name: values[part] for name, values in both.further.items()}
             image.outcome = Outcome(both.images[part], deviations, both.notes[part], both.warnings[part], further)
             first = part.stop
-        self._budget.spent(len(images), time.monotonic() - start)
+        took = time.monotonic() - start
+        self._budget.spent(len(images), took)
+        if self._noise_mapper is not None:
+            start = time.monotonic()
+            seconds = self._budget.spare(len(images), at_hand - len(images))
+            self._noise_mapper.add(images, stack, megabytes, seconds, took)
+            self._budget.spent_on_more(time.monotonic() - start)

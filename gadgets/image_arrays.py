@@ -15,8 +15,9 @@ from torch import Tensor
 from gadgets.buffers import image_from_problems, is_3d
 from gadgets.image_headers import image_header, recon_steps
 from gadgets.images import NOISE, NOISE_NAME, SCALE_OFFSET, SCALE_RATIO, WINDOW_CENTER, make_image
+from gadgets.noise_map_pixels import final_matrix, noise_map_pixels
 from gadgets.numbering import Numbers
-from gadgets.outputs import COMPLEX, MAGNITUDE, OUTPUT, PHASE, STANDARD_DEVIATION, Output
+from gadgets.outputs import COMPLEX, MAGNITUDE, NOISE_MAPS, OUTPUT, PHASE, SNR, STANDARD_DEVIATION, Output
 from gadgets.pixel_scale import PixelScale
 from gadgets.solvers.outcome import Outcome
 from gadgets.solvers.work import BufferWork, ImageWork
@@ -59,6 +60,9 @@ class ImageArrays:
         for images in [work.images] if whole else [[image] for image in work.images]:
             outcomes = [image.outcome for image in images if image.outcome is not None]
             for output in self._outputs:
+                if output in NOISE_MAPS:
+                    yield from self._noise_maps(work, images, output)
+                    continue
                 if all(pixels_of(output, outcome) is None for outcome in outcomes):
                     continue
                 array = self._array(work, images, output)
@@ -73,26 +77,43 @@ class ImageArrays:
         for image in ImageArraySplitGadget().process(adjustment.process(iter([array]))):
             yield make_image(image.getHead(), image.data.astype(np.complex128), image.attribute_string)
 
+    def _noise_maps(self, work: BufferWork, images: list[ImageWork], output: Output) -> Iterator[ImageArray]:
+        """Noise maps of the images that have one."""
+        able = [
+            image for image in images if image.noise_maps is not None and (output is not SNR or image.noise_maps.level)
+        ]
+        for some in [able] if len(able) == len(images) else [[image] for image in able]:
+            yield self._array(work, some, output)
+
     def _array(self, work: BufferWork, images: list[ImageWork], output: Output) -> ImageArray:
         """Image array of one output of all images or of one."""
         space, bit, shape = work.space, work.bit, work.data.shape
         gain = adjustment_gain(shape, recon_steps(bit.data))  # so that pixels have `scale` at the chain's end
         counts = shape[4:] if len(images) > 1 else (1, 1, 1)
-        array = np.zeros((*shape[:3], 1, *counts), dtype=np.complex64)
+        quantity = output in NOISE_MAPS  # already on the matrix of the chain's end
+        size = final_matrix(work) if quantity else shape[:3]
+        array = np.zeros((*size, 1, *counts), dtype=np.complex64)
         headers = np.empty(counts, dtype=object)
         metas = {}
         for image in images:
             assert image.outcome is not None
-            pixels = pixels_of(output, image.outcome)
-            if pixels is None:
-                pixels = torch.zeros(image.outcome.images.shape)
-            scale = self._scale.of(pixels, output)
+            if quantity:
+                values = noise_map_pixels(output, work, image)
+                scale = self._scale.of(torch.from_numpy(values), output)
+                plane = values * scale
+            else:
+                pixels = pixels_of(output, image.outcome)
+                if pixels is None:
+                    pixels = torch.zeros(image.outcome.images.shape)
+                scale = self._scale.of(pixels, output)
+                plane = image_from_problems(pixels * (scale / gain), is_3d(work.data))
             n, s, loc = image.place
             lines = work.headers[:, :, n, s, loc]
             if len(images) == 1:
                 n = s = loc = 0
-            array[:, :, :, 0, n, s, loc] = image_from_problems(pixels * (scale / gain), is_3d(work.data))
+            array[:, :, :, 0, n, s, loc] = plane
             header = image_header(lines, bit.data, self._header, space)
+            header.matrix_size[:] = size
             header.image_type = output.image_type
             header.image_series_index = self._parameters.image_series + space + 1 + output.series
             numbers = self._numbers.setdefault(header.image_series_index, Numbers(HIGHEST_INDEX))
@@ -115,12 +136,16 @@ class ImageArrays:
     ) -> str:
         sampling = work.bit.data.sampling
         parameters = self._parameters
+        on_grid = output in NOISE_MAPS and bool(recon_steps(work.bit.data))
+        extent, matrix = (
+            (sampling.recon_FOV, sampling.recon_matrix) if on_grid else (sampling.encoded_FOV, sampling.encoded_matrix)
+        )
         meta = ismrmrd.Meta(
             {
                 "encoding": str(work.space),
-                "encoding_FOV": [f"{value:.6f}" for value in sampling.encoded_FOV],
+                "encoding_FOV": [f"{value:.6f}" for value in extent],
                 "recon_FOV": [f"{value:.6f}" for value in sampling.recon_FOV],
-                "encoded_matrix": [str(value) for value in sampling.encoded_matrix],
+                "encoded_matrix": [str(value) for value in matrix],
                 "recon_matrix": [str(value) for value in sampling.recon_matrix],
                 **{
                     f"sampling_limits_{axis}": [str(value) for value in limit]
@@ -138,12 +163,15 @@ class ImageArrays:
                 **({NOISE: parameters.noise} if parameters.noise else {}),
                 **({NOISE_NAME: parameters.noise_name} if parameters.noise_name else {}),
                 **({} if output in (MAGNITUDE, STANDARD_DEVIATION) else {OUTPUT: output.name}),
+                **(image.noise_maps.notes if image.noise_maps is not None and output in NOISE_MAPS else {}),
             }
         )
         warnings = image.warnings()
         calibration = CALIBRATION_WARNINGS.get(getattr(work.bit, "calibration", "measured"))
         if calibration:
             warnings.append(calibration)
+        if image.noise_maps is not None and output in NOISE_MAPS:
+            warnings += image.noise_maps.warnings
         if warnings:
             meta["GenreconWarning"] = warnings
         return str(meta.serialize())

@@ -75,8 +75,17 @@ COMPLEX = Output(
     "complex", 500, ismrmrd.IMTYPE_COMPLEX, ("MIXED",), "MIXED", "complex", "scan",
     "complex image (MRD only, not DICOM)",
 )  # fmt: skip
+SNR = Output(
+    "snr", 600, ismrmrd.IMTYPE_MAGNITUDE, ("OTHER", "SNR"), "MAGNITUDE", "SNR", "fixed",
+    "signal over noise of each pixel (needs a noise scan, or noise_level)", gain=10.0, units="1", of_image=False,
+)  # fmt: skip
+GFACTOR = Output(
+    "gfactor", 700, ismrmrd.IMTYPE_MAGNITUDE, ("OTHER", "GFACTOR"), "MAGNITUDE", "g-factor", "fixed",
+    "noise over that of as many samples without parallel imaging", gain=1000.0, units="1", of_image=False,
+)  # fmt: skip
+NOISE_MAPS = (SNR, GFACTOR)
 
-OUTPUTS = {each.name: each for each in (MAGNITUDE, STANDARD_DEVIATION, PHASE, REAL, IMAGINARY, COMPLEX)}
+OUTPUTS = {each.name: each for each in (MAGNITUDE, STANDARD_DEVIATION, PHASE, REAL, IMAGINARY, COMPLEX, SNR, GFACTOR)}
 
 
 def asked_names() -> list[str]:

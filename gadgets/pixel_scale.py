@@ -14,6 +14,7 @@ log = logging.getLogger("genrecon")
 
 FULL_SCALE = 32000.0  # pixel values above this are kept out of, they would be cut on their way to 16 bit
 MOST_WITHOUT_SIGNAL = 16  # images of noise that wait for one with signal
+QUANTITIES = "quantities are"  # of fixed scale
 CENTRE = 5  # samples of the centre of k-space along each axis
 SIGNAL = 8.0  # mean energy there over the median of all samples: 1 to 2 for noise, hundreds for an object
 
@@ -56,7 +57,7 @@ class PixelScale:
         """The scale of the pixels of an output; the scan's for images, unless 16 bit cannot hold them at that."""
         limit = self._signed_limit if output.signed else FULL_SCALE
         if output.scaling == "fixed":
-            return self._held(pixels, output.gain, "quantities are", limit)
+            return self._held(pixels, output.gain, QUANTITIES, limit)
         if output is STANDARD_DEVIATION:
             return self._held(pixels, output.gain * (self._scale or 1.0), "standard deviations are", limit)
         if not self._intensity:
@@ -76,12 +77,12 @@ class PixelScale:
         halvings = max(0, math.ceil(math.log2(peak / limit))) if peak else 0
         if halvings and self._scale is not None and what not in self._warned:
             self._warned.add(what)
+            advice = f"; set property pixel_scale to {self._scale / 2**halvings:.2g} for one scale"
             log.warning(
-                "%s: %s too bright for the scan's pixel scale and stored on a smaller one (see RescaleSlope); set "
-                "property pixel_scale to %.2g for one scale",
+                "%s: %s too bright for their pixel scale and stored on a smaller one (see RescaleSlope)%s",
                 self._name,
                 what,
-                self._scale / 2**halvings,
+                "" if what == QUANTITIES else advice,
             )
         return scale / 2**halvings
 

@@ -13,6 +13,7 @@ from priors.settings import ReconstructionSettings
 FEWEST_STEPS = 8  # of the few-step rule: with fewer l1_wavelet is the better image
 STEPS_IN_TIME = 0.9  # fraction of a time that is planned for steps
 MORE_IMAGES = 7  # that may come besides those at hand, until as many were reconstructed; if the header announces them
+RESERVE = 1.5  # times what images took so far is kept for each to come, before time goes into anything else
 ENOUGH = 0.5  # fraction of the steps after which a stopped sampler's estimate is better than l1_wavelet
 
 
@@ -85,6 +86,7 @@ class ScanBudget:
     def __init__(self, seconds: float, announced: int, known: int | None = None) -> None:
         self._left, self._announced, self._known = seconds, announced, known
         self._done = 0
+        self._images_s = 0.0  # that images took
 
     def share(self, images: int, at_hand: int, least: float = 0.0) -> float:
         """Seconds for the next images.
@@ -103,7 +105,26 @@ class ScanBudget:
     def spent(self, images: int, seconds: float) -> None:
         """Images were reconstructed, in so many seconds."""
         self._left -= seconds
+        self._images_s += seconds
         self._done += images
+
+    def spare(self, images: int, at_hand: int) -> float:
+        """Seconds for what else is wanted of images that are done, without taking them from images to come.
+
+        Parameters
+        ----------
+        images : how many they are
+        at_hand : how many wait
+        """
+        if math.isinf(self._left):
+            return self._left
+        to_come = self._to_come(at_hand)
+        needed = RESERVE * to_come * self._images_s / max(self._done, 1)
+        return max(self._left - needed, 0.0) * images / (images + to_come)
+
+    def spent_on_more(self, seconds: float) -> None:
+        """Seconds went into something else than images."""
+        self._left -= seconds
 
     def _to_come(self, at_hand: int) -> int:
         """Images that are likely to come, those at hand among them."""

@@ -116,6 +116,7 @@ class GenerativeSolver:
         self._begun = False  # whether the prior has seen the scan
         self._deadline, self._problems = math.inf, 1
         self._choice: tuple[DataStepName, str] = self._settings.data_consistency, ""
+        self._used: list[ReconstructionSettings | None] = []  # of the last images; None: not by the prior, or cut short
         # A GPU is only fast with much at a time.
         self.megabytes = 192.0 if self._device.type == "cpu" else 4096.0
 
@@ -166,6 +167,23 @@ class GenerativeSolver:
     def begin(self, deadline: float, problems: int, choice: tuple[DataStepName, str]) -> None:
         """The next `problems` problems must be done by `deadline` (time.monotonic), with a choice of `choose`."""
         self._deadline, self._problems, self._choice = deadline, problems, choice
+        self._used = []
+
+    def why_not_again(self) -> str:
+        """Why `again` cannot repeat the last images; empty where it can."""
+        if any(settings is None for settings in self._used):
+            return "the image was not made by the prior alone, or its sampler was stopped"
+        return "" if len(set(self._used)) == 1 else "the images were made with different settings"
+
+    def again(self, problems: Problems) -> Outcome:
+        """Problems like the last ones with the settings of these, without a deadline; nothing is learnt from them."""
+        settings = self._used[0]
+        assert settings is not None
+        kspace, mask, maps = (array.to(self._device) for array in (problems.kspace, problems.mask, problems.maps))
+        result = reconstruct(
+            kspace, mask, maps, self._prior, settings, noise=problems.noise, keys=problems.keys, stop=None
+        )
+        return Outcome(_combined(result, maps)[0].cpu())
 
     def __call__(self, problems: Problems) -> Outcome:
         """Outcome of problems."""
@@ -176,6 +194,7 @@ class GenerativeSolver:
         warning = self._learn(problems)
         step_s = None if self._step_s is None else self._step_s * count
         settings, cut = affordable(self._settings, self._rule, deadline - time.monotonic(), step_s)
+        self._used.append(None)
         if settings is None:
             return self._fall_back(problems, deadline, "no time for it within time_budget_s")
         try:
@@ -230,19 +249,13 @@ class GenerativeSolver:
             self._step_s = (time.monotonic() - start) / (result.evaluations * len(problems))
         if result.finished * settings.samples < ENOUGH:
             return None
-        coils = ifft2c(result.kspace)  # (sample, batch, coil, y, x)
-        mean = coils.mean(0)
-        images = combine_coils(mean, (maps[:, 0].conj() * mean).sum(1))
-        deviations = None
-        if settings.samples > 1 and len(coils) > 1:
-            magnitudes = torch.linalg.vector_norm(coils, dim=2)
-            images = torch.polar(magnitudes.mean(0), images.angle())
-            deviations = magnitudes.std(0).cpu()
+        images, deviations = _combined(result, maps)
+        self._used[-1] = settings if result.finished == 1 else None
         notes = self._notes(result, problems.level)
         if self._self_training is not None:
             self._self_training.reconstructed(images)
         log.info("%s: %s", self._method, ", ".join(f"{name} {text}" for name, text in notes[0].items()))
-        outcome = Outcome(images.cpu(), deviations, notes, result.warnings)
+        outcome = Outcome(images.cpu(), None if deviations is None else deviations.cpu(), notes, result.warnings)
         if result.finished < 1:
             done = f"{result.finished:.0%} of its steps"
             outcome.warn(f"the sampler was stopped after {done}, to keep time_budget_s")
@@ -288,6 +301,17 @@ class GenerativeSolver:
         outcome = Outcome(combine_sets(images, maps), notes=[{"GenreconFallback": name} for _ in kspace])
         outcome.warn(text)
         return outcome
+
+
+def _combined(result: Reconstruction, maps: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Images (batch, y, x), the mean of several samples, and the standard deviation of these."""
+    coils = ifft2c(result.kspace)  # (sample, batch, coil, y, x)
+    mean = coils.mean(0)
+    images = combine_coils(mean, (maps[:, 0].conj() * mean).sum(1))
+    if len(coils) == 1:
+        return images, None
+    magnitudes = torch.linalg.vector_norm(coils, dim=2)
+    return torch.polar(magnitudes.mean(0), images.angle()), magnitudes.std(0)
 
 
 def _some(kspace: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

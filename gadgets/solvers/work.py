@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import numpy as np
+import torch
 from gadgetron.types.recon_data import ReconBit
 from torch import Tensor
 
@@ -12,6 +14,27 @@ from gadgets.buffers import Array
 from gadgets.solvers.generative import CONSISTENCY
 from gadgets.solvers.outcome import Outcome
 from priors.settings import DataStepName
+
+
+@dataclass(frozen=True)
+class NoiseMaps:
+    """Noise of one image or volume.
+
+    Parameters
+    ----------
+    deviation : float32 (batch, y, x), of the image in each part, in units of the noise of one readout; 0 where the
+        method has no image
+    level : noise of one readout, in the units of the k-space; 0: not known
+    fully_sampled : deviation that g = 1 stands for
+    notes : meta attributes
+    warnings : what users must know of the maps
+    """
+
+    deviation: Tensor
+    level: float
+    fully_sampled: float
+    notes: dict[str, str]
+    warnings: list[str]
 
 
 @dataclass
@@ -28,6 +51,16 @@ class ImageWork:
     doubt: str = ""  # whether its lines came
     choice: tuple[DataStepName, str] = ("auto", "")
     outcome: Outcome | None = None
+    averages: Array | None = None  # [RO, E1, E2]: how many readouts each sample is the mean of; None: not known
+    noise_maps: NoiseMaps | None = None
+    estimated: float = 0.0  # noise of a readout, estimated for noise maps
+    remarks: list[str] = field(default_factory=list)  # warnings about what else was asked for
+
+    def deviation(self) -> Tensor:
+        """Noise of each sample [RO, E1, E2] in units of that of a readout; 0 where none was measured."""
+        assert self.averages is not None
+        counts = torch.from_numpy(np.ascontiguousarray(self.averages, np.float32))
+        return torch.where(counts > 0, counts.clamp_min(1).rsqrt(), 0)
 
     def notes(self) -> dict[str, str]:
         """Meta attributes of all of its problems."""
@@ -42,6 +75,7 @@ class ImageWork:
         if not bool((self.kspace != 0).any()):
             found.append("no sample was measured: the image is empty")
         found += [self.doubt] if self.doubt else []
+        found += self.remarks
         return list(dict.fromkeys(found))
 
 

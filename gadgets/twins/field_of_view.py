@@ -55,7 +55,7 @@ class GenericReconFieldOfViewAdjustmentGadget(Gadget):
             return data
         for shape in steps:
             data = resize_image(data, shape)
-        return _centre_resized(data, (*recon[:2], 1 if data.shape[2] == 1 else recon[2]))
+        return centre_resized(data, (*recon[:2], 1 if data.shape[2] == 1 else recon[2]))
 
 
 def resize_image(image: Array, shape: tuple[int, int, int]) -> Array:
@@ -75,7 +75,7 @@ def resize_image(image: Array, shape: tuple[int, int, int]) -> Array:
     if old == shape:
         return image
     axes = (0, 1, 2) if shape[2] > 1 else (0, 1)
-    resized = centred_fft(_centre_resized(centred_fft(image, axes), shape), axes, inverse=True)
+    resized = centred_fft(centre_resized(centred_fft(image, axes), shape), axes, inverse=True)
     if all(new >= was for new, was in zip(shape, old, strict=True)):
         resized = resized * np.sqrt(np.prod(shape) / np.prod(old[:2]))
     return resized.astype(np.complex64)
@@ -129,7 +129,7 @@ def centre_shift(size: int, kept: int) -> int:
     return size // 2 - (size - kept) // 2 - kept // 2
 
 
-def _centre_resized(array: Array, shape: tuple[int, ...]) -> Array:
+def centre_resized(array: Array, shape: tuple[int, ...]) -> Array:
     """Crop or zero-fill the leading axes about their centres, rounded as Gadgetron does."""
     for axis, size in enumerate(shape):
         have = array.shape[axis]

@@ -127,9 +127,7 @@ def _of_one_cell(plan: Plan, number: dict[tuple[int, ...], int]) -> dict[int, in
     height, width = plan.mask.shape
     aliasing = aliasing_sets(plan.mask)
     assert aliasing is not None
-    middle = min(
-        plan.mask.nonzero().tolist(), key=lambda sample: math.dist(sample, (height // 2, width // 2))
-    )
+    middle = min(plan.mask.nonzero().tolist(), key=lambda sample: math.dist(sample, (height // 2, width // 2)))
     found: dict[tuple[int, ...], int] = {}
     reach = len(aliasing.shifts)
     for y in range(middle[0], min(middle[0] + reach, height)):
@@ -170,7 +168,7 @@ def _of_lines(lines: dict[int, Taps], unit: Tensor, variance: Tensor, measured: 
     variance : of the noise of each line (y,), after the transform along x
     measured : bool (y,)
     """
-    coils, height, width = unit.shape
+    _, height, width = unit.shape
     transform = _phases(height, [height // 2 - line for line in range(height)]) / math.sqrt(height)  # (line, y)
     rows = torch.nonzero(measured).flatten()
     place = {int(row): index for index, row in enumerate(rows)}
