@@ -15,6 +15,7 @@ from gadgets.dicom_output import DicomOutput  # noqa: E402
 from gadgets.espirit import Espirit  # noqa: E402
 from gadgets.generative_recon import GenerativeRecon  # noqa: E402
 from gadgets.image_lines import ImageLines  # noqa: E402
+from gadgets.nifti_output import NiftiOutput  # noqa: E402
 from gadgets.reconstruction import Reconstruction  # noqa: E402
 from gadgets.solvers.methods import all_methods, options_of  # noqa: E402
 from gadgets.stream import Gadget  # noqa: E402
@@ -92,7 +93,7 @@ def gadgets_page() -> str:
         page += f"| `{name}` | {', '.join(f'`{option}`' for option in options_of(name)) or 'none'} |\n"
     page += _section(Reconstruction)
     page += "\nProperties are `member.property` of " + ", ".join(f"`{name}`" for name in Reconstruction.members) + ".\n"
-    page += _section(DicomOutput) + _section(ImageLines)
+    page += _section(DicomOutput) + _section(NiftiOutput) + _section(ImageLines)
     return page + TWIN_HEAD + "".join(_section(twin, "###") for twin in TWINS.values())
 
 

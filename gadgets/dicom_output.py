@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 import ismrmrd
+from pydicom.dataset import FileDataset
 
 from gadgets.dicom.attributes import scan_of
 from gadgets.dicom.datasets import dicom_datasets
 from gadgets.dicom.delivery import deliver_in_background
 from gadgets.dicom.destination import Destination
+from gadgets.dicom.enhanced.instances import enhanced_datasets
+from gadgets.dicom.frames import Frames
 from gadgets.dicom.instance_numbers import InstanceNumbers
 from gadgets.dicom.parameters import DicomParameters
 from gadgets.dicom.spool import add_to_spool, queue_folder
+from gadgets.dicom.values import Warn
 from gadgets.dicom.writer import encoded, write_datasets, write_dicom
 from gadgets.outputs import COMPLEX, OUTPUT
 from gadgets.scan_digest import image_digest
@@ -26,11 +32,24 @@ __all__ = ["DicomOutput", "dicom_datasets", "spool_and_destination", "write_dico
 
 log = logging.getLogger("genrecon")
 
+ENDED_EARLY = "the scan ended early: images are missing"
 NO_FOLDER = "none"  # value of the property 'folder' with which no files are written
 
 
+@dataclasses.dataclass
+class _Written:
+    """What became of the files of a scan."""
+
+    count: int = 0
+    files: set[Path] = dataclasses.field(default_factory=set)
+    spooled: list[Path] = dataclasses.field(default_factory=list)
+    lost: list[ReconError] = dataclasses.field(default_factory=list)  # why files could not be written
+
+
 class DicomOutput(Gadget):
-    """Writes every image of the stream as DICOM (MR Image Storage) and passes it on unchanged.
+    """Writes every image of the stream as DICOM and passes it on unchanged.
+
+    A file is an image (MR Image Storage) or, with `frames=enhanced`, a series (Enhanced MR Image Storage).
 
     With a PACS, files go to the spool first and from there to the PACS, in a thread of its own: the scan does not wait
     for it, and what the PACS does not take now stays in the spool (see `gadgets.dicom.spool`). Images pass on even when
@@ -64,7 +83,11 @@ class DicomOutput(Gadget):
         return []
 
     def process(self, items: Iterator[Any]) -> Iterator[Any]:
-        """Write `ismrmrd.Image` items, yield all items. Raises ReconError as `write_dicom`, after the last one."""
+        """Write `ismrmrd.Image` items, yield all items. Raises ReconError as `write_dicom`, after the last one.
+
+        Enhanced files are written when the items end; when they end early, with an error or because nobody reads on,
+        with the images so far and a warning in them.
+        """
         seen: set[str] = set()
 
         def warn_once(text: str) -> None:
@@ -72,54 +95,87 @@ class DicomOutput(Gadget):
                 seen.add(text)
                 log.warning("%s: %s", self.name, text)
 
-        count = 0
         numbers = InstanceNumbers(self.header, self.survey)
         scan: str | None = None  # digest of the data: of the first image, for all of them
-        files: set[Path] = set()
-        spooled: list[Path] = []
-        lost: list[ReconError] = []  # why files could not be written
-        for item in items:
-            if isinstance(item, ismrmrd.Image) and item.image_type == COMPLEX.image_type and OUTPUT in item.meta:
-                warn_once(
-                    "complex images only pass on: DICOM has no place for them; ask generative_recon for output real "
-                    "and imaginary too"
-                )
-            elif isinstance(item, ismrmrd.Image) and (self._writes_folder or self._destination):
-                if scan is None:
-                    scan = scan_of(item) or image_digest(item)
-                datasets = dicom_datasets(item, self.header, self.parameters, warn_once, scan, numbers)
-                contents = [encoded(ds) for ds in datasets]
-                if self._destination:
-                    spooled += self._spool_files(contents, self._destination, lost)
-                try:
-                    if self._writes_folder:
-                        written = write_datasets(datasets, contents, self.parameters)
-                        count += len(written)
-                        files.update(written)
-                except ReconError as error:
-                    if self._destination:
-                        warn_once(str(error).removeprefix(f"{self.name}: "))
-                    else:
-                        lost.append(error)
-            yield item
-        if self._destination and spooled and self.parameters.deliver:
+        written = _Written()
+        with contextlib.closing(Frames()) as frames:
+            try:
+                for item in items:
+                    if isinstance(item, ismrmrd.Image) and _is_complex(item):
+                        warn_once(
+                            "complex images only pass on: DICOM has no place for them; ask generative_recon for output "
+                            "real and imaginary too"
+                        )
+                    elif isinstance(item, ismrmrd.Image) and (self._writes_folder or self._destination):
+                        if scan is None:
+                            scan = scan_of(item) or image_digest(item)
+                        datasets = dicom_datasets(item, self.header, self.parameters, warn_once, scan, numbers)
+                        if self.parameters.frames == "single":
+                            self._write(datasets, written, warn_once)
+                        else:
+                            self._keep(frames, item, datasets, written)
+                    yield item
+            except BaseException:
+                self._write_enhanced(frames, written, warn_once, ENDED_EARLY)
+                raise
+            self._write_enhanced(frames, written, warn_once)
+        if self._destination and written.spooled and self.parameters.deliver:
             sender = deliver_in_background(queue_folder(self._spool, self._destination))
-            if left := sender.wait(spooled, self.parameters.pacs_wait_s):
+            if left := sender.wait(written.spooled, self.parameters.pacs_wait_s):
                 warn_once(
-                    f"{left} of {len(spooled)} files wait in the spool for {self._destination.pacs}; the next scan or "
-                    f"genrecon deliver --spool {self._spool} sends them"
+                    f"{left} of {len(written.spooled)} files wait in the spool for {self._destination.pacs}; the next "
+                    f"scan or genrecon deliver --spool {self._spool} sends them"
                 )
-        if len(files) < count:
+        if len(written.files) < written.count:
             warn_once(
-                f"{count} images are {len(files)} DICOM files: some have the same counters, position and pixels, and "
-                "replaced each other"
+                f"{written.count} images are {len(written.files)} DICOM files: some have the same counters, position "
+                "and pixels, and replaced each other"
             )
         if self._writes_folder:
-            log.info("%s: %d files in %s", self.name, count, self.parameters.folder)
+            log.info("%s: %d files in %s", self.name, written.count, self.parameters.folder)
         if self._destination:
-            log.info("%s: %d files in the spool %s", self.name, len(spooled), self._spool)
-        if lost:
-            raise lost[0]  # only now: all images have passed on
+            log.info("%s: %d files in the spool %s", self.name, len(written.spooled), self._spool)
+        if written.lost:
+            raise written.lost[0]  # only now: all images have passed on
+
+    def _write(self, datasets: list[FileDataset], written: _Written, warn: Warn) -> None:
+        """Write datasets to the spool and the folder."""
+        contents = [encoded(ds) for ds in datasets]
+        if self._destination:
+            written.spooled += self._spool_files(contents, self._destination, written.lost)
+        try:
+            if self._writes_folder:
+                paths = write_datasets(datasets, contents, self.parameters)
+                written.count += len(paths)
+                written.files.update(paths)
+        except ReconError as error:
+            if self._destination:
+                warn(str(error).removeprefix(f"{self.name}: "))
+            else:
+                written.lost.append(error)
+
+    def _keep(self, frames: Frames, image: ismrmrd.Image, datasets: list[FileDataset], written: _Written) -> None:
+        """Keep an image for the enhanced files."""
+        try:
+            frames.add(image, datasets, placed=True)
+        except OSError as error:
+            written.lost.append(
+                ReconError(
+                    f"{self.name}: no room for images in the folder for temporary files ({reason_of(error)}); free "
+                    "disk space there, or set TMPDIR to a folder with room, and reconstruct again"
+                )
+            )
+
+    def _write_enhanced(self, frames: Frames, written: _Written, warn: Warn, warning: str = "") -> None:
+        """Write the series that were kept."""
+        if not len(frames):
+            return
+        if warning:
+            warn(f"{warning}; the enhanced DICOM files hold the {len(frames)} images that came")
+        elif written.lost:
+            warning = "images are missing: there was no room for them"
+        for dataset in enhanced_datasets(frames, warning):
+            self._write([dataset], written, warn)
 
     def _spool_files(self, contents: list[bytes], destination: Destination, lost: list[ReconError]) -> list[Path]:
         """Put files into the spool and have them sent; those that could be written there."""
@@ -137,6 +193,11 @@ class DicomOutput(Gadget):
         if paths and self.parameters.deliver:
             deliver_in_background(paths[0].parent)
         return paths
+
+
+def _is_complex(image: ismrmrd.Image) -> bool:
+    """Whether it is a complex image of this package."""
+    return bool(image.image_type == COMPLEX.image_type and OUTPUT in image.meta)
 
 
 def spool_and_destination(parameters: DicomParameters) -> tuple[Path, Destination | None]:

@@ -46,6 +46,7 @@ class NiftiParameters:
     chain_digest: str = _of_dicom("chain_digest")
     series_description: str = _of_dicom("series_description")
     series_number_offset: int = _of_dicom("series_number_offset")
+    phase_rescale: str = _of_dicom("phase_rescale")
 
 
 class NiftiOutput(Gadget):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from pydicom import dcmread
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, MRImageStorage
+from pydicom.uid import EnhancedMRImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian, MRImageStorage
 
 from gadgets.dicom.answers import Answer, PacsError, answer_of
 from gadgets.dicom.destination import Destination
@@ -34,7 +34,7 @@ class _Reasons(logging.Handler):
 
 
 class CStore:
-    """An association that stores MR images (PS3.4 Annex B)."""
+    """An association that stores MR images, single-frame and enhanced (PS3.4 Annex B)."""
 
     def __init__(self, destination: Destination) -> None:
         from pynetdicom import AE, build_context
@@ -76,7 +76,10 @@ class CStore:
             self._association = entity.associate(
                 host,
                 port,
-                contexts=[build_context(MRImageStorage, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])],
+                contexts=[
+                    build_context(kind, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+                    for kind in (MRImageStorage, EnhancedMRImageStorage)
+                ],
                 ae_title=destination.called_ae,
                 tls_args=(context, host) if context else None,
             )
@@ -104,7 +107,9 @@ class CStore:
         try:
             response = self._association.send_c_store(dataset)
         except (ValueError, AttributeError):
-            return Answer(False, "it is not an MR image")
+            enhanced = dataset.get("SOPClassUID") == EnhancedMRImageStorage
+            refused = "the PACS takes no Enhanced MR; set dicom_output.frames=single" if enhanced else ""
+            return Answer(False, refused or "it is not an MR image")
         except RuntimeError:
             raise PacsError("it ended the association") from None
         if "Status" not in response:

@@ -129,8 +129,7 @@ def dicom_datasets(
     datasets = []
     for channel in range(channels):
         for partition in range(partitions):
-            meta = FileMetaDataset()
-            ds = FileDataset("", {}, preamble=b"\0" * 128, file_meta=meta)
+            ds = new_file()
             ds.update(common)
             first = geometry.pixel(0, 0, partition)
             frame = pixels.stored[channel, partition]
@@ -162,13 +161,19 @@ def dicom_datasets(
             ds.add_new("SmallestImagePixelValue", "US", int(frame.min()))
             ds.add_new("LargestImagePixelValue", "US", int(frame.max()))
             ds.add_new("PixelData", "OW", stored)
-            meta.MediaStorageSOPClassUID = ds.SOPClassUID
-            meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
-            meta.TransferSyntaxUID = ExplicitVRLittleEndian
-            meta.ImplementationClassUID = stable_uid("implementation")
-            meta.ImplementationVersionName = f"GENRECON {software_version()}"[:16].strip()
+            ds.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID
+            ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
             datasets.append(ds)
     return datasets
+
+
+def new_file() -> FileDataset:
+    """An empty dataset for a file in explicit VR little endian."""
+    meta = FileMetaDataset()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.ImplementationClassUID = stable_uid("implementation")
+    meta.ImplementationVersionName = f"GENRECON {software_version()}"[:16].strip()
+    return FileDataset("", {}, preamble=b"\0" * 128, file_meta=meta)
 
 
 def _comments(image: ismrmrd.Image, parameters: DicomParameters, geometry: ImageGeometry, warn: Warn) -> str:

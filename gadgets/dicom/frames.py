@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from gadgets.dicom.times import TICK_S
+from gadgets.image_values import output_of
 
 IN_MEMORY = 16 * 2**20  # bytes of pixels above which they go to the disk
 PIXEL_KEYWORDS = ("PixelData", "SmallestImagePixelValue", "LargestImagePixelValue")
@@ -29,6 +30,7 @@ class Frame:
     dataset : as `dicom_datasets` makes it, without its pixels
     volume : repetition, average, set, phase and channel: the same for images of one volume
     contrast : number of the echo, from 0
+    output : name of the kind of image (`gadgets.outputs`)
     seconds : when it was measured, since an unknown moment; 0: not known
     placed : whether its position and orientation in the patient are known
     place : first byte of its pixels in the file of pixels
@@ -37,6 +39,7 @@ class Frame:
     dataset: Dataset
     volume: tuple[int, ...]
     contrast: int
+    output: str
     seconds: float
     placed: bool
     place: int
@@ -94,6 +97,7 @@ class Frames:
                     dataset,
                     (*counters, number // partitions),
                     int(image.contrast),
+                    output_of(image).name,
                     image.acquisition_time_stamp * TICK_S,
                     placed,
                     self._end,

@@ -49,6 +49,12 @@ class DicomParameters:
         "for field maps expect; radians: rescaled to radians, in the steps that came",
         choices=("siemens", "radians"),
     )
+    frames: str = parameter(
+        "single",
+        "single: a file an image (MR Image Storage); enhanced: a file a series (Enhanced MR Image Storage), at the end "
+        "of the scan; until then pixels are in the folder for temporary files",
+        choices=("single", "enhanced"),
+    )
     creation_time: bool = parameter(
         True, "write InstanceCreationDate and -Time; false: a replay gives the same files byte for byte"
     )

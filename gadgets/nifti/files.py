@@ -17,7 +17,7 @@ from gadgets.nifti.sidecar import sidecar
 from gadgets.nifti.volumes import nifti_image
 
 COMPRESSION = 6  # of gzip
-SUFFIXES = {"P": "_ph", "R": "_real", "I": "_imaginary"}  # by the third value of ImageType; those of dcm2niix
+SUFFIXES = {"phase": "_ph", "real": "_real", "imaginary": "_imaginary"}  # by the kind of image; those of dcm2niix
 
 
 def write_nifti(frames: Frames, folder: Path, warn: Warn) -> list[Path]:
@@ -67,7 +67,7 @@ def _names(stacks: Sequence[Stack]) -> list[str]:
             name += f"_e{first.contrast + 1}"
         if echoes[first.contrast] > 1:
             name += f"_i{min(int(frame.dataset.InstanceNumber) for frame in stack.frames)}"
-        names.append(name + SUFFIXES.get(str(first.dataset.ImageType[2]), ""))
+        names.append(name + SUFFIXES.get(first.output, ""))
     return names
 
 
