@@ -28,6 +28,7 @@ MOVED = frozenset(
         "AcquisitionNumber", "ContentDate", "ContentTime", "Laterality", "RealWorldValueMappingSequence",
     }
 )  # fmt: skip
+NOT_EMPTY = frozenset({"RepetitionTime", "InversionTime", "EchoTrainLength", "ScanOptions"})  # or not at all
 
 
 def add_modules(ds: Dataset, frames: Sequence[Frame], warning: str) -> None:
@@ -37,9 +38,8 @@ def add_modules(ds: Dataset, frames: Sequence[Frame], warning: str) -> None:
     """
     first = frames[0].dataset
     for element in first:
-        empty_timing = element.tag.group == 0x0018 and element.is_empty
-        common = all(frame.dataset.get(element.tag) == element for frame in frames)
-        if common and not empty_timing and element.keyword not in MOVED:
+        useless = element.keyword in MOVED or (element.keyword in NOT_EMPTY and element.is_empty)
+        if not useless and all(frame.dataset.get(element.tag) == element for frame in frames):
             ds[element.tag] = element
     ds.SOPClassUID = EnhancedMRImageStorage
     _add_equipment(ds)

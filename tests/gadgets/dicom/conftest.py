@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from gadgets.dicom import delivery
+from tests.gadgets.dicom import stack_images
 from tests.gadgets.dicom.pacs_servers import Scp, Stow, without_patient
 
 
@@ -31,6 +32,13 @@ def no_thread_and_no_patient_in_the_log(caplog: pytest.LogCaptureFixture) -> Ite
         sender.stop(10)
     delivery._senders.clear()
     assert without_patient(caplog.text)
+
+
+@pytest.fixture(autouse=True)
+def closed_frames() -> Iterator[None]:
+    yield
+    while stack_images.OPEN:
+        stack_images.OPEN.pop().close()
 
 
 @pytest.fixture(scope="module")

@@ -2,45 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 
-from gadgets.dicom.datasets import dicom_datasets
-from gadgets.dicom.frames import IN_MEMORY, Frames
+from gadgets.dicom.frames import IN_MEMORY
 from gadgets.dicom.geometry import image_geometry
-from gadgets.dicom.instance_numbers import InstanceNumbers
 from gadgets.dicom.stacks import stacks_of
 from tests.gadgets.dicom.dicom_images import VOLUME, make_header, make_image, quiet
-
-NORMAL = np.array((-np.sin(0.3), np.cos(0.3), 0.0))  # slice_dir of `make_image`
-START = np.array((20.0, -66.5, 7.25))
-
-
-def at(along: float, **fields: Any) -> Any:
-    """An image `along` mm further on along the normal."""
-    return make_image(position=tuple(START + along * NORMAL), **fields)
-
-
-OPEN: list[Frames] = []
-
-
-@pytest.fixture(autouse=True)
-def closed() -> Iterator[None]:
-    yield
-    while OPEN:
-        OPEN.pop().close()
-
-
-def frames_of(*images: Any, header: Any = None) -> Frames:
-    header, frames = header or make_header(), Frames()
-    OPEN.append(frames)
-    numbers = InstanceNumbers(header)
-    for image in images:
-        frames.add(image, dicom_datasets(image, header, None, quiet, "scan", numbers), True)
-    return frames
+from tests.gadgets.dicom.stack_images import NORMAL, START, at, frames_of
 
 
 def stacks(*images: Any) -> list[list[list[float]]]:
