@@ -204,7 +204,9 @@ class GenerativeRecon(Gadget):
         )
         self._unscaled: list[BufferWork] = []
         self._line_counts = LineCounts(self.header)
-        self._image_arrays = ImageArrays(self.parameters, self.header, self._scale, self._settings, self._outputs)
+        self._image_arrays = ImageArrays(
+            self.parameters, self.header, self.survey, self._scale, self._settings, self._outputs
+        )
         self._budget = ScanBudget(self.parameters.time_budget_s or math.inf, self._announced(), self._known())
         waiting: list[BufferWork] = []
         for item in checked_readouts(items, self.header):
@@ -323,8 +325,9 @@ class GenerativeRecon(Gadget):
         for image in images:
             part = slice(first, first + len(image.kspace))
             deviations = None if both.deviations is None else both.deviations[part]
+            mean = None if both.mean is None else both.mean[part]
             further = {name: values[part] for name, values in both.further.items()}
-            image.outcome = Outcome(both.images[part], deviations, both.notes[part], both.warnings[part], further)
+            image.outcome = Outcome(both.images[part], deviations, both.notes[part], both.warnings[part], further, mean)
             first = part.stop
         took = time.monotonic() - start
         self._budget.spent(len(images), took)

@@ -12,7 +12,7 @@ import torch
 from gadgetron.types import ImageArray
 from torch import Tensor
 
-from gadgets.buffers import image_from_problems, is_3d
+from gadgets.buffers import image_from_problems, is_3d, keep, slices_come_again
 from gadgets.image_headers import image_header, recon_steps
 from gadgets.images import NOISE, NOISE_NAME, SCALE_OFFSET, SCALE_RATIO, WINDOW_CENTER, make_image
 from gadgets.noise_map_pixels import final_matrix, noise_map_pixels
@@ -21,8 +21,10 @@ from gadgets.outputs import COMPLEX, MAGNITUDE, NOISE_MAPS, OUTPUT, PHASE, SNR, 
 from gadgets.pixel_scale import PixelScale
 from gadgets.solvers.outcome import Outcome
 from gadgets.solvers.work import BufferWork, ImageWork
+from gadgets.survey import Survey
 from gadgets.twins.field_of_view import GenericReconFieldOfViewAdjustmentGadget, adjustment_gain
 from gadgets.twins.image_array_split import ImageArraySplitGadget
+from priors.signal.phase_reference import PhaseReference
 
 HIGHEST_INDEX = 2**16 - 1  # that the header of an image holds
 
@@ -38,17 +40,26 @@ class ImageArrays:
     ----------
     parameters : of `GenerativeRecon`
     header : ismrmrd.xsd.ismrmrdHeader
+    survey : of the lines, where they are known beforehand
     scale : pixel scale of the scan; it must be known when arrays are asked for
     settings : of the method, as a text for the images' meta
     outputs : kinds of images that are asked for
     """
 
     def __init__(
-        self, parameters: Any, header: Any, scale: PixelScale, settings: str, outputs: Sequence[Output]
+        self,
+        parameters: Any,
+        header: Any,
+        survey: Survey | None,
+        scale: PixelScale,
+        settings: str,
+        outputs: Sequence[Output],
     ) -> None:
         self._parameters, self._header, self._scale, self._settings = parameters, header, scale, settings
         self._outputs = outputs
         self._numbers: dict[int, Numbers] = {}  # of the images of each series
+        self._references: dict[tuple[int, int], PhaseReference] = {}  # of each encoding space and slice
+        self._come_again = slices_come_again(header, survey)
 
     def of(self, work: BufferWork) -> Iterator[ImageArray | ismrmrd.Image]:
         """The image arrays of a bit: one for each output that its images have, all images of a bit together.
@@ -70,6 +81,18 @@ class ImageArrays:
                 deviations = any(outcome.deviations is not None for outcome in outcomes)
                 if output is MAGNITUDE and deviations:
                     yield self._array(work, images, STANDARD_DEVIATION)
+
+    def _phasor(self, image: ImageWork) -> Tensor:
+        """What gives an image the phase that all images of its slice are relative to: that of its first one's maps."""
+        assert image.outcome is not None
+        maps = image.maps[:, 0]
+        space, location = image.counters[:2]
+        reference = self._references.get((space, location))
+        if reference is None or not reference.fits(maps):
+            reference = PhaseReference.of(maps, image.outcome.images)
+            if bool(image.outcome.images.any()):
+                keep(self._references, (space, location), reference, self._come_again)
+        return reference.phasor(maps)
 
     def _single_images(self, array: ImageArray) -> Iterator[ismrmrd.Image]:
         adjustment = GenericReconFieldOfViewAdjustmentGadget()
@@ -105,6 +128,8 @@ class ImageArrays:
                 pixels = pixels_of(output, image.outcome)
                 if pixels is None:
                     pixels = torch.zeros(image.outcome.images.shape)
+                if output.of_image and output is not MAGNITUDE:
+                    pixels = pixels * self._phasor(image)
                 scale = self._scale.of(pixels, output)
                 plane = image_from_problems(pixels * (scale / gain), is_3d(work.data))
             n, s, loc = image.place
@@ -182,6 +207,8 @@ def pixels_of(output: Output, outcome: Outcome) -> Tensor | None:
 
     Complex for the magnitude and the parts of the complex image: ComplexToFloatGadget takes them out of it.
     """
+    if output is not MAGNITUDE and output.of_image and outcome.mean is not None:
+        return outcome.mean
     if output.of_image:
         return outcome.images
     return outcome.deviations if output is STANDARD_DEVIATION else outcome.further.get(output.name)

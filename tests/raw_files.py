@@ -9,7 +9,7 @@ k-space is the explicit Fourier sum over points of the object; no code of the pa
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ def kspace(
     objects: Iterable[tuple[Vector, float, float]] = OBJECT,
     samples: tuple[int, ...] = (128, 64),
     extent: Vector = (300.0, 150.0),
+    phase: Callable[[Any], Any] | None = None,
 ) -> Any:
     """k-space of a thin slice, (coil, phase, read), or of a slab, (coil, slice, phase, read), complex64.
 
@@ -50,6 +51,7 @@ def kspace(
     objects : balls: centre in patient coordinates and radius in mm, intensity; they add up
     samples : samples along read, phase and, of a slab, slice; sample n // 2 is the centre of k-space
     extent : what the steps of k-space encode along each, in mm
+    phase : of the object in rad, of patient positions (..., 3) in mm; None: 0
     """
     grid = GRID if len(samples) == 2 else SLAB_GRID
     widths = (150.0, 150.0, *extent[2:])
@@ -65,7 +67,7 @@ def kspace(
             for number, coil in enumerate(COILS)
         ]
     )
-    data = image * coils
+    data = image * coils * (1 if phase is None else np.exp(1j * phase(place)))
     for axis, (along, count, length) in enumerate(zip(points, samples, extent, strict=True), 1):
         steps = (np.arange(count) - count // 2) / length
         data = np.moveaxis(np.tensordot(np.exp(-2j * np.pi * np.outer(steps, along)), data, (1, axis)), 0, axis)

@@ -183,7 +183,7 @@ class GenerativeSolver:
         result = reconstruct(
             kspace, mask, maps, self._prior, settings, noise=problems.noise, keys=problems.keys, stop=None
         )
-        return Outcome(_combined(result, maps)[0].cpu())
+        return Outcome(_combined(result, maps).images)
 
     def __call__(self, problems: Problems) -> Outcome:
         """Outcome of problems."""
@@ -249,13 +249,12 @@ class GenerativeSolver:
             self._step_s = (time.monotonic() - start) / (result.evaluations * len(problems))
         if result.finished * settings.samples < ENOUGH:
             return None
-        images, deviations = _combined(result, maps)
+        outcome = _combined(result, maps)
         self._used[-1] = settings if result.finished == 1 else None
-        notes = self._notes(result, problems.level)
+        outcome.notes = notes = self._notes(result, problems.level)
         if self._self_training is not None:
-            self._self_training.reconstructed(images)
+            self._self_training.reconstructed(outcome.images)
         log.info("%s: %s", self._method, ", ".join(f"{name} {text}" for name, text in notes[0].items()))
-        outcome = Outcome(images.cpu(), None if deviations is None else deviations.cpu(), notes, result.warnings)
         if result.finished < 1:
             done = f"{result.finished:.0%} of its steps"
             outcome.warn(f"the sampler was stopped after {done}, to keep time_budget_s")
@@ -303,15 +302,16 @@ class GenerativeSolver:
         return outcome
 
 
-def _combined(result: Reconstruction, maps: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Images (batch, y, x), the mean of several samples, and the standard deviation of these."""
+def _combined(result: Reconstruction, maps: Tensor) -> Outcome:
+    """Images (batch, y, x); of several samples the mean magnitude and its standard deviation, and the complex mean."""
     coils = ifft2c(result.kspace)  # (sample, batch, coil, y, x)
     mean = coils.mean(0)
     images = combine_coils(mean, (maps[:, 0].conj() * mean).sum(1))
     if len(coils) == 1:
-        return images, None
+        return Outcome(images.cpu(), warnings=result.warnings)
     magnitudes = torch.linalg.vector_norm(coils, dim=2)
-    return torch.polar(magnitudes.mean(0), images.angle()), magnitudes.std(0)
+    of_magnitudes = torch.polar(magnitudes.mean(0), images.angle()).cpu()
+    return Outcome(of_magnitudes, magnitudes.std(0).cpu(), warnings=result.warnings, mean=images.cpu())
 
 
 def _some(kspace: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

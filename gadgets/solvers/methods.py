@@ -74,6 +74,10 @@ def solve_in_parts(problems: Problems, solve: Solve, megabytes: float = PROBLEM_
             if outcome.deviations is None:
                 outcome.deviations = torch.zeros(outcome.images.shape)
             outcome.deviations[chunk] = part.deviations
+        if part.mean is not None:
+            if outcome.mean is None:
+                outcome.mean = torch.zeros_like(outcome.images)
+            outcome.mean[chunk] = part.mean
         for name, values in part.further.items():
             outcome.further.setdefault(name, torch.zeros(outcome.images.shape))[chunk] = values
         for problem, notes, warnings in zip(chunk.tolist(), part.notes, part.warnings, strict=True):
@@ -83,4 +87,6 @@ def solve_in_parts(problems: Problems, solve: Solve, megabytes: float = PROBLEM_
     outcome.images *= level
     if outcome.deviations is not None:
         outcome.deviations *= level
+    if outcome.mean is not None:
+        outcome.mean *= level
     return outcome

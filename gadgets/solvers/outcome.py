@@ -50,6 +50,7 @@ class Outcome:
     deviations : float32 (batch, y, x), standard deviation of the magnitude over posterior samples; None of one sample
     notes : meta attributes by name, of each image
     warnings : what users must know of each image, for its meta and DICOM
+    mean : complex64 (batch, y, x), mean of the posterior samples, where `images` have the mean of their magnitudes
     further : float32 (batch, y, x) by the name of an output (`gadgets.outputs`) that the images do not give
     """
 
@@ -58,6 +59,7 @@ class Outcome:
     notes: list[dict[str, str]] = field(default_factory=list)
     warnings: list[list[str]] = field(default_factory=list)
     further: dict[str, Tensor] = field(default_factory=dict)
+    mean: Tensor | None = None
 
     def __post_init__(self) -> None:
         self.notes = self.notes or [{} for _ in self.images]
