@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import logging
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from ismrmrd.xsd import ToXML
 
 from gadgets.dicom import attributes
 from gadgets.dicom.parameters import DicomParameters
-from gadgets.dicom_output import DicomOutput, dicom_datasets, write_dicom
+from gadgets.dicom_output import DicomOutput, dicom_datasets
 from tests import raw_files
 from tests.gadgets.dicom.dicom_images import make_header, make_image, quiet
 from tests.gadgets.dicom.filled_headers import MARKS, NUMBER, TEXT, UID, filled
@@ -40,22 +41,27 @@ def test_every_field_is_marked() -> None:
     assert text.count(TEXT) >= 40 and text.count(str(NUMBER)) >= 20
 
 
-@pytest.mark.parametrize("salt", ["", "secret"])
-def test_no_byte_of_a_file_its_name_or_a_message(salt: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(("salt", "frames"), [("", "single"), ("secret", "single"), ("", "enhanced")])
+def test_no_byte_of_a_file_its_name_or_a_message(
+    salt: str, frames: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.DEBUG)
     header = filled(make_header())
     header.acquisitionSystemInformation.systemFieldStrength_T = 3.0  # it stays
     image = make_image(meta=META, user_int=(NUMBER,) * 8, user_float=(NUMBER,) * 8, measurement_uid=NUMBER)
-    open_files = write_dicom(image, header, DicomParameters(folder=str(tmp_path / "open")))
-    assert {TEXT, UID, "19371023"} <= set(marks_in(open_files[0].read_bytes()))
-    gadget = DicomOutput()
-    gadget.configure(header, {"folder": str(tmp_path / "anonymized"), "anonymize": "true", "salt": salt})
-    list(gadget.process(iter([image])))
+    for folder, anonymize in (("open", "false"), ("anonymized", "true")):
+        gadget = DicomOutput()
+        properties = {"folder": str(tmp_path / folder), "anonymize": anonymize, "salt": salt, "frames": frames}
+        gadget.configure(header, properties)
+        list(gadget.process(iter([image])))
+    (open_file,) = (tmp_path / "open").rglob("*.dcm")
+    assert {TEXT, UID, "19371023"} <= set(marks_in(open_file.read_bytes()))
     (path,) = (tmp_path / "anonymized").rglob("*.dcm")
     assert marks_in(path.read_bytes()) == []
     assert marks_in(str(path.relative_to(tmp_path)).encode() + caplog.text.encode()) == []
     ds = pydicom.dcmread(path)
-    assert ds.Manufacturer == "" and "ManufacturerModelName" not in ds and "ReceiveCoilName" not in ds
+    unknown = ("", None) if frames == "single" else ("UNKNOWN", "UNKNOWN")  # Enhanced MR requires both
+    assert (ds.Manufacturer, ds.get("ManufacturerModelName")) == unknown and "ReceiveCoilName" not in ds
     assert ds.SeriesDescription == "MR" and ds.RepetitionTime == pytest.approx(219.64)
 
 
@@ -71,7 +77,7 @@ def test_the_maker_of_the_scanner_is_told() -> None:
 
 
 def test_a_replay_leaves_none_beside_the_files_either(tmp_path: Path) -> None:
-    """PNGs, images.h5 and replay.json, whose name of the raw file is left out too."""
+    """PNGs, NIfTI, images.h5 and replay.json, whose name of the raw file is left out too."""
     data = raw_files.noise((4, 64, 128))
     text = raw_files.header(
         protocol=TEXT,
@@ -82,10 +88,12 @@ def test_a_replay_leaves_none_beside_the_files_either(tmp_path: Path) -> None:
     ).replace("TEST^CASE", TEXT)
     raw = raw_files.write(tmp_path / f"{TEXT}.h5", (text, raw_files.lines(data)))
     settings = ("dicom_output.anonymize=true", "generative_recon.iterations=1")
-    result, datasets = raw_files.replay(raw, tmp_path / "out", *settings)
+    result, datasets = raw_files.replay(raw, tmp_path / "out", *settings, nifti=True)
     assert len(datasets) == 1
     paths = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
-    assert len(paths) >= 4
+    assert len(paths) >= 6
     for path in paths:
-        assert marks_in(path.read_bytes() + str(path.relative_to(tmp_path)).encode()) == [], path.name
+        content = path.read_bytes()
+        content = gzip.decompress(content) if path.suffix == ".gz" else content
+        assert marks_in(content + str(path.relative_to(tmp_path)).encode()) == [], path.name
     assert TEXT not in "".join(result.warnings)
