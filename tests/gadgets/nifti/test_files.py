@@ -168,7 +168,7 @@ def test_names_are_of_the_series_and_never_meet(tmp_path: Path) -> None:
     magnitude, phase = names[:4], names[4]
     assert all(name.startswith("4001_t1_knee_svd-wkgm_") for name in magnitude)
     assert [re.findall(r"_(e\d)_(i\d+)\.nii", name) for name in magnitude] == [
-        [("e1", "i1")], [("e1", "i6")], [("e2", "i7")], [("e2", "i12")]
+        [("e1", "i1")], [("e1", "i6")], [("e2", "i12")], [("e2", "i7")]
     ]  # fmt: skip
     assert phase.startswith("4200_") and phase.endswith("_ph.nii.gz")
     other = write(tmp_path, [make_image()], make_header(patient="P-2"))
