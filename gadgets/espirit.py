@@ -23,6 +23,7 @@ from gadgets.buffers import (
     sampled,
     slices_come_again,
 )
+from gadgets.calibration_quality import CalibrationQuality
 from gadgets.placed_readouts import checked_readouts
 from gadgets.references import with_references
 from gadgets.stream import Gadget, parameter
@@ -56,6 +57,7 @@ class Espirit(Gadget):
         kept: dict[tuple[int, int], tuple[Array, str]] = {}
         shared: dict[tuple[int, ...], _SharedCalibration] = {}
         waiting: list[ReconData] = []
+        self._quality = CalibrationQuality()
         self._come_again = slices_come_again(self.header, self.survey)
         for item in checked_readouts(items, self.header):
             if not isinstance(item, ReconData):
@@ -98,6 +100,7 @@ class Espirit(Gadget):
             if calibration is None:
                 calibration, source = self._completed(bit), "completed"
             bit.coil_maps, bit.calibration = self._maps(bit, calibration), source
+            self._quality.add(calibration, bit, source)
             known = bit.coil_maps, "earlier repetition" if source == "measured" else source
             keep(kept, place, known, self._come_again)
             shared.pop(key, None)

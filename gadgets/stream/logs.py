@@ -1,4 +1,4 @@
-"""The logger of all gadgets, and a way to collect its warnings."""
+"""The logger of all gadgets, a way to collect its warnings, and facts that a status page shows."""
 
 from __future__ import annotations
 
@@ -7,6 +7,19 @@ import logging
 from collections.abc import Iterator
 
 log = logging.getLogger("genrecon")
+
+FACT = "fact"  # attribute of log records that tell something of a scan, with the name of what it is
+
+
+def log_fact(name: str, text: str) -> None:
+    """Log what a technologist wants to know of a scan; `genrecon serve` shows the last text of each name.
+
+    Parameters
+    ----------
+    name : what it is about: "noise", "calibration"
+    text : nothing in it identifies anyone
+    """
+    log.info("%s: %s", name, text, extra={FACT: (name, text)})
 
 
 class _Collector(logging.Handler):

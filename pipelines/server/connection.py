@@ -12,6 +12,7 @@ from pipelines.server.intake import ScanReader
 from pipelines.server.read_ahead import ReadAhead
 from pipelines.server.replies import CLOSE, ReplyWriter, discard_input
 from pipelines.server.request import Request
+from pipelines.server.requested_chain import asked_chain
 from pipelines.server.scan import Scan
 from pipelines.server.scan_queue import ScanQueue
 from pipelines.server.settings import ServeSettings
@@ -47,7 +48,7 @@ class ClientConnection:
             return
         of_fire = request.of_fire
         try:
-            queued = QueuedScan(Scan(self._peer))
+            queued = QueuedScan(Scan(self._peer, asked=asked_chain(request)))
             reason = self._start(queued, request)
         except OSError as error:  # no descriptors left
             reason = reason_of(error)

@@ -42,8 +42,7 @@ def requested_chain(request: Request, settings: ServeSettings) -> Chain:
     ReconError
         There is none of that name; or a chain or parameter that was sent has a gadget or property that is not allowed.
     """
-    renamed = request.parameters.get("customconfig") or request.parameters.get("config")
-    config = renamed if isinstance(renamed, str) and renamed and request.config is not None else request.config
+    config = _config_of(request)
     if request.chain_text is not None:
         chain = Chain(request.chain_text, "the chain that was sent")
         if len(chain.nodes) > MAX_GADGETS:
@@ -54,6 +53,21 @@ def requested_chain(request: Request, settings: ServeSettings) -> Chain:
         chain = chain_by_name(config or "", settings)
     set_parameters(chain, request.parameters, (*TABLE, *settings.parameters))
     return _with_server_settings(chain, settings)
+
+
+def asked_chain(request: Request) -> str:
+    """Name of the chain that a client asks for, as far as it can be one; "" where it sent a chain itself."""
+    if request.chain_text is not None:
+        return ""
+    with contextlib.suppress(ReconError):
+        return plain_chain_name(_config_of(request) or "")
+    return ""
+
+
+def _config_of(request: Request) -> str | None:
+    """The name that came as configuration, or in FIRE's parameters."""
+    renamed = request.parameters.get("customconfig") or request.parameters.get("config")
+    return renamed if isinstance(renamed, str) and renamed and request.config is not None else request.config
 
 
 def plain_chain_name(config: str) -> str:

@@ -9,6 +9,24 @@ from typing import Any, NamedTuple
 
 log = logging.getLogger("genrecon")
 
+MOST_THUMBNAILS = 8  # of a scan, one a series
+MOST_WARNINGS = 20
+
+
+class Thumbnail(NamedTuple):
+    """A small copy of an image.
+
+    Parameters
+    ----------
+    name : kind of the image: "magnitude", "phase"
+    pixels : uint8 (y, x)
+    image : number of the image in its scan, from 1
+    """
+
+    name: str
+    pixels: Any
+    image: int = 0
+
 
 @dataclass(eq=False)
 class Scan:
@@ -19,29 +37,65 @@ class Scan:
     peer : address of the client
     number : of the scan, counted from 1
     began : monotonic time at which it began to wait, then to run
-    chain : name of its chain
+    arrived : time at which it came, in seconds since 1970
+    asked : name of the chain that the client asked for
+    chain : name of its chain, once it is known
+    method : how it is reconstructed
     state : "waits", "runs", "done" or "failed"
+    lines : lines for images that came
+    announced_lines : of the header, about; 0: not known
+    complete : whether all of its data came
     images : images sent
+    announced_images : of the header; 0: not known
     first_image_s : seconds until the first of them
+    last_image_s : seconds until the last of them
+    budget_s : time budget of its method; 0: none
     seconds : how long it ran, once it has ended
     error : why it failed
-    thumbnail : last image, uint8 (y, x)
+    facts : texts about noise and calibration, by name
+    warnings : of the gadgets
+    thumbnails : last image of each series, by the number of the series
     """
 
     peer: str
     number: int = 0
     began: float = field(default_factory=time.monotonic)
+    arrived: float = field(default_factory=time.time)
+    asked: str = ""
     chain: str = ""
+    method: str = ""
     state: str = "waits"
+    lines: int = 0
+    announced_lines: int = 0
+    complete: bool = False
     images: int = 0
+    announced_images: int = 0
     first_image_s: float = 0.0
+    last_image_s: float = 0.0
+    budget_s: float = 0.0
     seconds: float = 0.0
     error: str = ""
-    thumbnail: Any = None
+    facts: dict[str, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    thumbnails: dict[int, Thumbnail] = field(default_factory=dict)
 
     def elapsed(self) -> float:
         """Seconds that it has run, or waited."""
         return self.seconds or time.monotonic() - self.began
+
+    def add_image(self, series: int, thumbnail: Thumbnail) -> None:
+        """Record an image that was sent."""
+        self.images += 1
+        self.last_image_s = self.elapsed()
+        self.first_image_s = self.first_image_s or self.last_image_s
+        if series in self.thumbnails or len(self.thumbnails) < MOST_THUMBNAILS:
+            self.thumbnails[series] = thumbnail._replace(image=self.images)
+
+    def add_warning(self, text: str) -> None:
+        """Record a warning, each text once."""
+        text = " ".join(text.split())
+        if text not in self.warnings and len(self.warnings) < MOST_WARNINGS:
+            self.warnings.append(text)
 
     def log(self, level: int, text: str) -> None:
         """Write a log line about it."""

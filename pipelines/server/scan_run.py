@@ -18,7 +18,7 @@ from gadgets.errors import Aborted
 from gadgets.images import single_precision
 from gadgets.noise.scan import NoiseScan
 from gadgets.stream import PeerGone, ReconError
-from gadgets.stream.logs import collected_warnings
+from gadgets.stream.logs import collected_warnings, log_fact
 from gadgets.stream.queues import BoundedQueue
 from gadgets.stream.stages import StageThread
 from pipelines.chain import Chain
@@ -27,9 +27,10 @@ from pipelines.replay import DICOM_MODULE
 from pipelines.server.error_texts import printable, where_raised
 from pipelines.server.intake import ScanReader
 from pipelines.server.memory_estimate import MemoryEstimate
+from pipelines.server.progress import LineCounter, announced_images, announced_lines, method_of
 from pipelines.server.replies import CLOSE, ReplyWriter
 from pipelines.server.request import Request
-from pipelines.server.requested_chain import requested_chain
+from pipelines.server.requested_chain import GENERATIVE_TIME_SHARE, requested_chain
 from pipelines.server.scan import ScanResult
 from pipelines.server.scan_noise import ScanNoise
 from pipelines.server.served_images import thumbnail, with_fire_meta
@@ -82,8 +83,9 @@ class ScanRun:
     request : of the client
     ahead : file of what was read from the connection after the request; None: nothing
     settings : of the server
-    report : called with the name and value of an event: `chain` with its name; `sending` before an image is sent;
-        `image` with a thumbnail after that
+    report : called with the name and value of an event: `chain` with its name, method and time budget; `announced` with
+        the numbers of lines and images by the header; `received` with the lines that came, and whether all did;
+        `sending` before an image is sent; `image` with its series and a thumbnail after that
     keep_noise : called with the scan's own noise, for later scans
     """
 
@@ -104,6 +106,7 @@ class ScanRun:
         self._writes_files = False  # the scan goes on without its client
         self._client_left = ""  # how the client left after it had sent the whole scan
         self._warnings: list[str] = []  # of the gadgets
+        self._lines = LineCounter(report)
         self._noise = ScanNoise(request.noise, keep_noise)
 
     def run(self) -> ScanResult:
@@ -117,9 +120,13 @@ class ScanRun:
             with collected_warnings(self._warnings, leave_out=DELIVERY):
                 chain = requested_chain(self._request, self._settings)
             self._writes_files = chain.external(DICOM_MODULE) is not None  # before the reader may call _client_reset
-            self._report("chain", chain.name)  # from here on the server enforces the memory limit
+            longest = GENERATIVE_TIME_SHARE * limit
+            self._report(
+                "chain", (chain.name, *method_of(chain, longest))
+            )  # from here on the server enforces the memory limit
             self._reader.start()
             header = checked_header(self._request.header_text)
+            self._report("announced", (announced_lines(header.fields), announced_images(header.fields, chain)))
             memory = MemoryEstimate(header.fields, self._settings.limits.memory_gib, chain)
             items = self._counted(checked_items(header, self._reader, memory, lambda: self._images))
             worker = threading.Thread(target=self._run_chain, args=(chain, header.fields, items), daemon=True)
@@ -139,10 +146,11 @@ class ScanRun:
             timer.cancel()
             self._results.abort()
             self._reader.stop()
+            self._lines.stop()
         return result._replace(reusable=_threads_end(worker))
 
     def _counted(self, items: Iterator[Any]) -> Iterator[Any]:
-        for item in items:
+        for item in self._lines.count(items):
             self._items += 1
             yield item
 
@@ -154,7 +162,7 @@ class ScanRun:
                 return
             chain.noise = noise
             if noise and chain.prewhitens:
-                log.info("noise: %s", noise.text)
+                log_fact("noise", noise.text)
             with contextlib.closing(chain.run(header, data)) as items:  # type: ignore[type-var]
                 for item in items:
                     self._results.put(item)
@@ -186,7 +194,7 @@ class ScanRun:
                     raise
                 self._client_left = str(error)
             else:
-                self._report("image", thumbnail(image))
+                self._report("image", (int(image.image_series_index), thumbnail(image)))
 
     def _client_reset(self) -> None:
         """The client left after it had sent the whole scan."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import ismrmrd
 import numpy as np
 
 from gadgets.image_values import grey_range, output_of, scale_of, values_of
 from gadgets.images import meta_of
+from pipelines.server.scan import Thumbnail
 
 GREY_PERCENTILES = (1, 99.5)  # of an image's magnitudes, shown as black and white
 
@@ -53,15 +52,16 @@ def _grey_levels(image: ismrmrd.Image) -> tuple[float, float]:
     return low * ratio + offset, high * ratio + offset
 
 
-def thumbnail(image: ismrmrd.Image, size: int = 128) -> Any:
-    """The middle plane of an image, uint8 (y, x), with at most `size` pixels a side."""
+def thumbnail(image: ismrmrd.Image, size: int = 192) -> Thumbnail:
+    """The middle plane of an image with at most `size` pixels a side."""
+    output = output_of(image)
     volume = image.data[0]
-    plane = volume[len(volume) // 2]
-    step = max(1, -(-max(plane.shape) // size))
-    if (output := output_of(image)).signed:
-        values = values_of(image)[0, len(volume) // 2, ::step, ::step]
-        low, high = grey_range(output, values)
-        return (255 * np.clip((values - low) / (high - low), 0, 1)).astype(np.uint8)
-    plane = np.abs(plane[::step, ::step]).astype(np.float32)
-    white = float(np.percentile(plane, GREY_PERCENTILES[1])) or 1.0
-    return (255 * np.clip(plane / white, 0, 1)).astype(np.uint8)
+    step = max(1, -(-max(volume.shape[1:]) // size))
+    if output.signed and not np.iscomplexobj(volume):
+        plane = values_of(image)[0, len(volume) // 2, ::step, ::step]
+        low, high = grey_range(output, plane)
+    else:
+        plane = np.abs(volume[len(volume) // 2, ::step, ::step]).astype(np.float32)
+        low, high = 0.0, float(np.percentile(plane, GREY_PERCENTILES[1])) or 1.0
+    grey = (255 * np.clip((plane - low) / (high - low), 0, 1)).astype(np.uint8)
+    return Thumbnail(output.words or output.name, grey)

@@ -13,7 +13,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -21,18 +20,20 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from gadgets.stream import ReconError, reason_of
 from gadgets.stream.sockets import family_of
 from pipelines.server.listener import Server
-from pipelines.server.metrics import metrics_registry, readable_queues
+from pipelines.server.metrics import metrics_registry
+from pipelines.server.overview import overview
+from pipelines.server.status_page import page_file, status_page
 
 MAX_REQUESTS = 16  # answered at a time
-SECURITY_POLICY = "default-src 'none'; img-src 'self'; style-src 'unsafe-inline'"
-
-_templates = Environment(
-    loader=PackageLoader("pipelines.server", ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+SECURITY_POLICY = (
+    "default-src 'none'; img-src 'self'; style-src 'self'; script-src 'self'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+PAGE_FILES = {"status.css": "text/css", "status.js": "text/javascript", "icon.svg": "image/svg+xml"}
 
 
 class StatusServer:
-    """Serves `/health`, `/metrics` and `/`.
+    """Serves `/` for people, `/scans.json` for scripts, `/health` and `/metrics`.
 
     Parameters
     ----------
@@ -72,9 +73,13 @@ class StatusServer:
                 elif path == "/metrics":
                     self._answer(200, CONTENT_TYPE_LATEST, generate_latest(registry))
                 elif path == "/":
-                    self._answer(200, "text/html; charset=utf-8", status_page(server, spool).encode())
-                elif path.startswith("/scan/") and (picture := _thumbnail_png(server, path.rpartition("/")[2])):
+                    self._answer(200, "text/html; charset=utf-8", status_page(overview(server, spool)).encode())
+                elif path == "/scans.json":
+                    self._answer(200, "application/json", json.dumps(overview(server, spool)).encode())
+                elif path.startswith("/scan/") and (picture := _thumbnail_png(server, path.removeprefix("/scan/"))):
                     self._answer(200, "image/png", picture)
+                elif (name := path.removeprefix("/page/")) in PAGE_FILES and path.startswith("/page/"):
+                    self._answer(200, f"{PAGE_FILES[name]}; charset=utf-8", page_file(name))
                 else:
                     self._answer(404, "text/plain", b"not found\n")
 
@@ -84,6 +89,8 @@ class StatusServer:
                 self.send_header("Content-Length", str(len(body)))
                 self.send_header("Cache-Control", "no-store")
                 self.send_header("Content-Security-Policy", SECURITY_POLICY)
+                self.send_header("X-Content-Type-Options", "nosniff")
+                self.send_header("Referrer-Policy", "no-referrer")
                 self.end_headers()
                 if self.command != "HEAD":
                     self.wfile.write(body)
@@ -158,19 +165,12 @@ def _is_local_name(host: str) -> bool:
 
 
 def _thumbnail_png(server: Server, name: str) -> bytes | None:
-    """Last image of the scan whose number is in a file name NUMBER.png; None if there is none."""
-    number = name.removesuffix(".png")
+    """Last image of a scan's series, by a name SCAN/SERIES.png; None if there is none."""
+    number, _, series = name.removesuffix(".png").partition("/")
     scan = next((one for one in list(server.queue.scans) if str(one.number) == number), None)
-    if scan is None or scan.thumbnail is None:
+    shown = {str(key): one for key, one in dict(scan.thumbnails).items()} if scan is not None else {}
+    if series not in shown:
         return None
     buffer = io.BytesIO()
-    Image.fromarray(scan.thumbnail).save(buffer, "PNG")
+    Image.fromarray(shown[series].pixels).save(buffer, "PNG")
     return buffer.getvalue()
-
-
-def status_page(server: Server, spool: Path | None) -> str:
-    """The status page, HTML."""
-    spool_queues = readable_queues(spool) if spool is not None else []
-    scans = list(reversed(server.queue.scans))
-    template = _templates.get_template("status.html.j2")
-    return template.render(server=server, queue=server.queue, spool_queues=spool_queues, scans=scans)

@@ -18,6 +18,7 @@ from multiprocessing.reduction import send_handle
 from typing import Any, Protocol
 
 from gadgets.stream import reason_of
+from gadgets.stream.logs import FACT
 from pipelines.server.fork_server import ForkedProcess, ForkServer
 from pipelines.server.memory_limit import CHECK_INTERVAL_S, MemoryLimit
 from pipelines.server.noise_store import NoiseStore
@@ -200,6 +201,8 @@ class WorkerSlot:
             attributes, in_scan = value
             number = queued.scan.number if queued is not None and in_scan else None
             log.handle(logging.makeLogRecord(attributes | {"scan": number}))
+            if queued is not None and in_scan:
+                _note(queued.scan, attributes)
         elif event == "ready":
             self.memory_limit.measure_idle(self.process_id)
             self._ready_deadline, self._ready_since = math.inf, time.monotonic()
@@ -213,8 +216,12 @@ class WorkerSlot:
     def _handle_scan_report(self, queued: QueuedScan, event: str, value: Any) -> None:
         scan = queued.scan
         if event == "chain":
-            scan.chain = value
+            scan.chain, scan.method, scan.budget_s = value
             scan.log(logging.INFO, f"chain {scan.chain} from {scan.peer}")
+        elif event == "announced":
+            scan.announced_lines, scan.announced_images = value
+        elif event == "received":
+            scan.lines, scan.complete = value
         elif event == "noise":
             self._owner.noise.keep(value)
             with self._sending, contextlib.suppress(OSError):  # the process may have ended meanwhile
@@ -224,9 +231,7 @@ class WorkerSlot:
             queued.image_begun = True
         elif event == "image":
             queued.image_begun = False
-            scan.thumbnail = value
-            scan.images += 1
-            scan.first_image_s = scan.first_image_s or scan.elapsed()
+            scan.add_image(*value)
             self._owner.count("images")
         elif event == "ended":
             if not value.reusable:
@@ -278,6 +283,15 @@ class WorkerSlot:
             self._owner.count("replaced")
             self._exited_early = time.monotonic() - self._ready_since < EARLY_EXIT_S
             log.warning("a scan process ended%s; another one is started", _exit_text(code))
+
+
+def _note(scan: Scan, record: dict[str, Any]) -> None:
+    """Keep what a log record of a scan tells a technologist."""
+    if record["levelno"] >= logging.WARNING:
+        scan.add_warning(record["msg"])
+    elif fact := record.get(FACT):
+        name, text = fact
+        scan.facts[name] = text
 
 
 def _exit_text(code: int | None) -> str:

@@ -41,8 +41,9 @@ def test_health_metrics_and_page(raw: Path, tmp_path: Path) -> None:
             spooled.rename(spooled.parent / "failed" / spooled.name)
             assert "genrecon_spool_failed_files 1.0" in fetched(status.port, "/metrics")[1].decode()
             assert "0 files wait, 1 were set aside" in fetched(status.port, "/")[1].decode()
-            assert fetched(status.port, "/scan/1.png")[1].startswith(b"\x89PNG")
-            for missing in ("/scan/99.png", "/scan/2.png", "/../etc/passwd", "/x"):
+            assert fetched(status.port, "/scan/1/1.png")[1].startswith(b"\x89PNG")
+            of_scans = ("/scan/99/1.png", "/scan/1/2.png", "/scan/1.png", "/scan/1/1")
+            for missing in (*of_scans, "/page/", "/page/status.html.j2", "/../etc/passwd", "/x"):
                 assert fetched(status.port, missing)[0] == 404
             assert fetched(status.port, "/", "127.0.0.1:9080")[0] == fetched(status.port, "/", "[::1]:9080")[0] == 200
             for stranger in ("attacker.example", "attacker.example:9080", "["):
