@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 log = logging.getLogger("genrecon")
 
-FACT = "fact"  # attribute of log records that tell something of a scan, with the name of what it is
+fact_listeners: list[Callable[[str, str], None]] = []  # called by `log_fact`, whatever the level of the log
 
 
 def log_fact(name: str, text: str) -> None:
@@ -19,7 +19,9 @@ def log_fact(name: str, text: str) -> None:
     name : what it is about: "noise", "calibration"
     text : nothing in it identifies anyone
     """
-    log.info("%s: %s", name, text, extra={FACT: (name, text)})
+    log.info("%s: %s", name, text)
+    for listener in fact_listeners:
+        listener(name, text)
 
 
 class _Collector(logging.Handler):

@@ -20,6 +20,7 @@ import numpy as np
 from gadgets.dicom.sender import DELIVERY
 from gadgets.noise.scan import NoiseScan
 from gadgets.stream import ReconError
+from gadgets.stream.logs import fact_listeners
 from pipelines.evaluation.arrays import ArrayReconstruction
 from pipelines.server.error_texts import where_raised
 from pipelines.server.processes import RETAINED_HEAP_BYTES, configure_malloc, private_memory, trim_heap
@@ -52,6 +53,7 @@ def work(link: Connection) -> None:
     configure_malloc()
     server = ServerLink(link, temporary_folder)
     log.handlers, log.propagate = [server], False
+    fact_listeners.append(server.report_fact)
     threading.excepthook = _log_thread_error
     try:
         log.setLevel(logging.WARNING)  # messages about the made-up data are of no use
@@ -117,6 +119,11 @@ class ServerLink(logging.Handler):
                 self._link.send((event, value))
             except OSError:
                 self.end_process()
+
+    def report_fact(self, name: str, text: str) -> None:
+        """Send what a gadget tells of its scan."""
+        if self.in_scan:
+            self.report("fact", (name, text))
 
     def keep_noise(self, noise: NoiseScan) -> None:
         """Let the server keep a noise scan; returns once it does: the client may send the next scan then."""

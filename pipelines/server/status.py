@@ -166,11 +166,11 @@ def _is_local_name(host: str) -> bool:
 
 def _thumbnail_png(server: Server, name: str) -> bytes | None:
     """Last image of a scan's series, by a name SCAN/SERIES.png; None if there is none."""
-    number, _, series = name.removesuffix(".png").partition("/")
+    number, _, file_name = name.partition("/")
     scan = next((one for one in list(server.queue.scans) if str(one.number) == number), None)
-    shown = {str(key): one for key, one in dict(scan.thumbnails).items()} if scan is not None else {}
-    if series not in shown:
+    shown = {f"{key}.png": one for key, one in dict(scan.thumbnails).items()} if scan is not None else {}
+    if file_name not in shown:
         return None
     buffer = io.BytesIO()
-    Image.fromarray(shown[series].pixels).save(buffer, "PNG")
+    Image.fromarray(shown[file_name].pixels).save(buffer, "PNG")
     return buffer.getvalue()

@@ -18,7 +18,6 @@ from multiprocessing.reduction import send_handle
 from typing import Any, Protocol
 
 from gadgets.stream import reason_of
-from gadgets.stream.logs import FACT
 from pipelines.server.fork_server import ForkedProcess, ForkServer
 from pipelines.server.memory_limit import CHECK_INTERVAL_S, MemoryLimit
 from pipelines.server.noise_store import NoiseStore
@@ -201,8 +200,8 @@ class WorkerSlot:
             attributes, in_scan = value
             number = queued.scan.number if queued is not None and in_scan else None
             log.handle(logging.makeLogRecord(attributes | {"scan": number}))
-            if queued is not None and in_scan:
-                _note(queued.scan, attributes)
+            if queued is not None and in_scan and attributes["levelno"] >= logging.WARNING:
+                queued.scan.add_warning(attributes["msg"])
         elif event == "ready":
             self.memory_limit.measure_idle(self.process_id)
             self._ready_deadline, self._ready_since = math.inf, time.monotonic()
@@ -218,6 +217,9 @@ class WorkerSlot:
         if event == "chain":
             scan.chain, scan.method, scan.budget_s = value
             scan.log(logging.INFO, f"chain {scan.chain} from {scan.peer}")
+        elif event == "fact":
+            name, text = value
+            scan.facts[name] = text
         elif event == "announced":
             scan.announced_lines, scan.announced_images = value
         elif event == "received":
@@ -283,15 +285,6 @@ class WorkerSlot:
             self._owner.count("replaced")
             self._exited_early = time.monotonic() - self._ready_since < EARLY_EXIT_S
             log.warning("a scan process ended%s; another one is started", _exit_text(code))
-
-
-def _note(scan: Scan, record: dict[str, Any]) -> None:
-    """Keep what a log record of a scan tells a technologist."""
-    if record["levelno"] >= logging.WARNING:
-        scan.add_warning(record["msg"])
-    elif fact := record.get(FACT):
-        name, text = fact
-        scan.facts[name] = text
 
 
 def _exit_text(code: int | None) -> str:

@@ -13,14 +13,15 @@ function update(old, fresh) {
   for (const { name } of [...old.attributes]) if (!fresh.hasAttribute(name)) old.removeAttribute(name);
   for (const { name, value } of fresh.attributes) if (old.getAttribute(name) !== value) old.setAttribute(name, value);
   const known = new Map([...old.children].filter((child) => child.id).map((child) => [child.id, child]));
-  [...fresh.childNodes].forEach((child, place) => {
+  const wanted = [...fresh.childNodes];
+  wanted.forEach((child, place) => {
     const found = child.id && known.get(child.id);
     if (found && old.childNodes[place] !== found) old.insertBefore(found, old.childNodes[place] ?? null);
     const there = old.childNodes[place];
     if (there) update(there, child);
     else old.append(child);
   });
-  while (old.childNodes.length > fresh.childNodes.length) old.lastChild.remove();
+  while (old.childNodes.length > wanted.length) old.lastChild.remove();
 }
 
 async function refresh() {

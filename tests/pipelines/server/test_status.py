@@ -36,7 +36,7 @@ def test_health_metrics_and_page(raw: Path, tmp_path: Path) -> None:
             assert "genrecon_spool_files 1.0" in metrics and "genrecon_spool_failed_files 0.0" in metrics
             found = fetched(status.port, "/")[1].decode()
             assert "cg_sense" in found and "<script>" not in found
-            assert "dicom://PACS@pacs.example:104: 1 files wait" in found
+            assert "dicom://PACS@pacs.example:104</strong>: 1 files wait" in found
             (spooled.parent / "failed").mkdir()
             spooled.rename(spooled.parent / "failed" / spooled.name)
             assert "genrecon_spool_failed_files 1.0" in fetched(status.port, "/metrics")[1].decode()

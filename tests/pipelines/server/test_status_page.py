@@ -14,6 +14,7 @@ import pytest
 
 from pipelines.server.listener import Server
 from pipelines.server.overview import overview
+from pipelines.server.settings import Limits
 from pipelines.server.status import StatusServer
 from pipelines.server.status_page import duration, status_page
 from tests.browser import Browser, browser, missing
@@ -122,7 +123,7 @@ def window(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 def busy(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, StatusServer, socket.socket]]:
     """A server with ended and failed scans, one that runs and one that waits, and the connection of the running one."""
     folder = tmp_path_factory.mktemp("spool")
-    with serving() as server:
+    with serving(limits=Limits(idle_s=300.0, scan_s=600.0)) as server:
         status = StatusServer(server, 0, spool=folder)
         outputs = {"parameters": {"config": "cg_sense", "generative_recon.output": "magnitude,phase"}}
         works(server, raw)
