@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import ismrmrd
+import numpy as np
 
 from gadgets.dicom.attributes import scan_of
 from gadgets.dicom.datasets import dicom_datasets
@@ -19,7 +20,10 @@ from gadgets.dicom.geometry import image_geometry
 from gadgets.dicom.instance_numbers import InstanceNumbers
 from gadgets.dicom.parameters import DicomParameters
 from gadgets.dicom.values import quiet
+from gadgets.image_values import values_of
+from gadgets.images import make_image
 from gadgets.nifti.files import write_nifti
+from gadgets.outputs import COMPLEX
 from gadgets.scan_digest import image_digest
 from gadgets.stream import Gadget, ReconError, parameter, reason_of
 from gadgets.stream.digest import Settings
@@ -87,9 +91,15 @@ class NiftiOutput(Gadget):
                 if isinstance(item, ismrmrd.Image):
                     scan = scan or scan_of(item) or image_digest(item)
                     placed = not image_geometry(item, self.header, quiet).assumed
-                    datasets = dicom_datasets(item, self.header, parameters, quiet, scan, numbers)
+                    values = values_of(item) if np.iscomplexobj(item.data) else None
+                    stored = item if values is None else _magnitude(item)
+                    datasets = dicom_datasets(stored, self.header, parameters, quiet, scan, numbers)
+                    if values is not None:
+                        for dataset in datasets:
+                            dataset.ImageType = [*dataset.ImageType[:2], *COMPLEX.terms]
+                            dataset.ComplexImageComponent = COMPLEX.component
                     with self._disk():
-                        frames.add(item, datasets, placed)
+                        frames.add(item, datasets, placed, values)
                 yield item
             with self._disk():
                 folder = Path(self.parameters.folder.strip()).expanduser()
@@ -108,3 +118,10 @@ class NiftiOutput(Gadget):
                 f"{self.name}: cannot write to folder '{self.parameters.folder}' or the folder of temporary files "
                 f"({reason_of(error)}); free disk space there or set the property 'folder' to another folder"
             ) from None
+
+
+def _magnitude(image: ismrmrd.Image) -> ismrmrd.Image:
+    """The magnitude of a complex image, for the attributes that DICOM would have of it."""
+    head = image.getHead()
+    head.image_type = ismrmrd.IMTYPE_MAGNITUDE
+    return make_image(head, np.abs(image.data).astype(np.float32), image.attribute_string)

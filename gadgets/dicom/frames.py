@@ -33,6 +33,7 @@ class Frame:
     output : name of the kind of image (`gadgets.outputs`)
     seconds : when it was measured, since an unknown moment; 0: not known
     placed : whether its position and orientation in the patient are known
+    kind : data type of its pixels, uint16 of DICOM or complex64 values
     place : first byte of its pixels in the file of pixels
     """
 
@@ -42,6 +43,7 @@ class Frame:
     output: str
     seconds: float
     placed: bool
+    kind: str
     place: int
 
     @property
@@ -70,12 +72,20 @@ class Frames:
     def __len__(self) -> int:
         return len(self._frames)
 
-    def add(self, image: ismrmrd.Image, datasets: Sequence[Dataset], placed: bool) -> None:
+    def add(
+        self,
+        image: ismrmrd.Image,
+        datasets: Sequence[Dataset],
+        placed: bool,
+        values: NDArray[np.complex64] | None = None,
+    ) -> None:
         """Keep the datasets that `dicom_datasets` made of an image.
 
         Parameters
         ----------
+        image, datasets : the image and its datasets; of a complex one, those of its magnitude
         placed : whether its position and orientation are known: `ImageGeometry.assumed` is false
+        values : (cha, z, y, x) of a complex image, kept instead of the pixels
 
         Raises
         ------
@@ -85,7 +95,7 @@ class Frames:
         partitions = image.data.shape[1]
         counters = tuple(int(getattr(image, name)) for name in VOLUME_COUNTERS)
         for number, full in enumerate(datasets):
-            pixels = full.PixelData
+            pixels = full.PixelData if values is None else values[divmod(number, partitions)].tobytes()
             self._pixels.seek(self._end)
             self._pixels.write(pixels)
             dataset = Dataset()
@@ -100,16 +110,18 @@ class Frames:
                     output_of(image).name,
                     image.acquisition_time_stamp * TICK_S,
                     placed,
+                    "<u2" if values is None else "<c8",
                     self._end,
                 )
             )
             self._end += len(pixels)
 
-    def pixels(self, frame: Frame) -> NDArray[np.uint16]:
-        """The stored pixels of a frame, uint16 (y, x)."""
+    def pixels(self, frame: Frame) -> NDArray[Any]:
+        """The stored pixels of a frame, uint16 (y, x); complex64 values of a complex image."""
         rows, columns = frame.shape
+        kind = np.dtype(frame.kind)
         self._pixels.seek(frame.place)
-        return np.frombuffer(self._pixels.read(2 * rows * columns), "<u2").reshape(rows, columns)
+        return np.frombuffer(self._pixels.read(kind.itemsize * rows * columns), kind).reshape(rows, columns)
 
     def series(self) -> Iterator[list[Frame]]:
         """The frames of one series after the other, by SeriesNumber; each in the order of InstanceNumbers."""

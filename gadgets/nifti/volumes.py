@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gadgets.dicom.frames import Frames
+from gadgets.dicom.frames import Frame, Frames
 from gadgets.dicom.stacks import Stack
 from gadgets.nifti.timing import volume_interval
 
@@ -29,7 +29,7 @@ def nifti_image(stack: Stack, frames: Frames) -> nibabel.Nifti1Image:
 
     in mm, in sform and qform; both have code 0, so that readers do not use it, where the raw data say nothing of
     position and orientation. Values are those of the DICOM files: uint16 with scl_slope and scl_inter where one rescale
-    holds for all slices, else float32.
+    holds for all slices, else float32; complex images are complex64.
 
     Parameters
     ----------
@@ -60,18 +60,22 @@ def nifti_image(stack: Stack, frames: Frames) -> nibabel.Nifti1Image:
 def _pixels(stack: Stack, frames: Frames) -> tuple[NDArray[Any], float, float]:
     """Array (x, y, z, volume) in Fortran order, slope and intercept."""
     nx, ny, nz, count = stack.shape
-    rescales = {_rescale(frame.dataset) for frame in stack.frames}
+    rescales = {_rescale(frame) for frame in stack.frames}
     one = len(rescales) == 1
-    array = np.zeros((nx, ny, nz, count), np.uint16 if one else np.float32, order="F")
+    kind = np.dtype(stack.first.kind) if one else np.dtype(np.float32)
+    array = np.zeros((nx, ny, nz, count), kind.newbyteorder("="), order="F")
     for t, volume in enumerate(stack.volumes):
         for z, frame in enumerate(volume):
             pixels: NDArray[Any] = frames.pixels(frame)
             if not one:
-                slope, intercept = _rescale(frame.dataset)
+                slope, intercept = _rescale(frame)
                 pixels = pixels * slope + intercept
             array[:, :, z, t] = pixels[::-1].T
     return array, *(rescales.pop() if one else (1.0, 0.0))
 
 
-def _rescale(dataset: Any) -> tuple[float, float]:
+def _rescale(frame: Frame) -> tuple[float, float]:
+    if np.dtype(frame.kind).kind == "c":  # values already
+        return 1.0, 0.0
+    dataset = frame.dataset
     return float(dataset.get("RescaleSlope", 1.0)), float(dataset.get("RescaleIntercept", 0.0))

@@ -12,16 +12,20 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 
 from gadgets.dicom.destination import Destination
+from gadgets.dicom.enhanced.instances import enhanced_datasets
 from gadgets.dicom.sender import RetryPolicy, Sender
 from gadgets.dicom.spool import add_to_spool, queue_folder
+from gadgets.dicom.writer import encoded
 from gadgets.dicom_output import dicom_datasets
 from pipelines.chain import read_chain
 from pipelines.simulation import SimulationSettings, simulate
+from tests.gadgets.dicom.stack_images import at, frames_of
 
 COUNT = 40
 ORTHANC = shutil.which("Orthanc")
@@ -72,6 +76,12 @@ class Orthanc:
         self._process.kill()
         self._process.wait()
 
+    def url(self, way: str) -> str:
+        """Where it takes images."""
+        if way == "C-STORE":
+            return f"dicom://ORTHANC@127.0.0.1:{self.dicom}"
+        return f"http://127.0.0.1:{self.http}/dicom-web"
+
     def get(self, path: str) -> object:
         """Answer of its REST API."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.http}{path}", timeout=10) as answer:
@@ -97,10 +107,7 @@ def test_everything_arrives_once_though_it_is_killed(way: str, orthanc: Orthanc,
     simulation = simulate(SimulationSettings(matrix=(32, 32, 1), coils=1, sampling="full", acceleration=1))
     chain = read_chain("cg_sense").without("gadgets.dicom_output")
     (image,) = chain.run(simulation.header, simulation.acquisitions())
-    url = f"dicom://ORTHANC@127.0.0.1:{orthanc.dicom}" if way == "C-STORE" else (
-        f"http://127.0.0.1:{orthanc.http}/dicom-web"
-    )  # fmt: skip
-    destination = Destination(url, timeout_s=10.0)
+    destination = Destination(orthanc.url(way), timeout_s=10.0)
     uids = set()
     for number in range(COUNT):
         image.image_index, image.data[:] = number + 1, np.uint16(number)
@@ -126,3 +133,16 @@ def test_everything_arrives_once_though_it_is_killed(way: str, orthanc: Orthanc,
     sender.stop(5.0)
     assert not list(folder.glob("*.dcm"))
     assert sorted(orthanc.instances()) == sorted(uids)
+
+
+@pytest.mark.parametrize("way", ["C-STORE", "STOW-RS"])
+def test_a_series_in_one_file_arrives_with_all_frames(way: str, orthanc: Orthanc, tmp_path: Path) -> None:
+    frames = frames_of(*(at(6.0 * n, slice=n, repetition=r) for r in range(2) for n in range(3)))
+    (dataset,) = enhanced_datasets(frames)
+    frames.close()
+    destination = Destination(orthanc.url(way), timeout_s=10.0)
+    add_to_spool(tmp_path / "spool", destination, encoded(dataset))
+    Sender(queue_folder(tmp_path / "spool", destination), RetryPolicy()).attempt()
+    assert orthanc.instances() == [str(dataset.SOPInstanceUID)]
+    (identifier,) = cast(list[str], orthanc.get("/instances"))
+    assert orthanc.get(f"/instances/{identifier}/frames") == list(range(6))

@@ -120,6 +120,21 @@ def test_one_rescale_is_in_the_header_and_several_make_floats(tmp_path: Path) ->
     np.testing.assert_allclose(image.get_fdata().max((0, 1)), 119 / np.array((1, 2, 3)), rtol=1e-6)
 
 
+def test_complex_images_are_complex(tmp_path: Path) -> None:
+    values = (BASE - 60 + 1j * BASE[::-1]).astype(np.complex64)
+    images = [
+        scaled(
+            at(6.0 * n, (n + 1) * values, slice=n, image_type=5, image_series_index=501, meta={OUTPUT: "complex"}), 2.0
+        )
+        for n in range(2)
+    ]
+    (path,) = write(tmp_path, [make_image(), *images])[1:]
+    image = nibabel.load(path)
+    assert image.get_data_dtype() == np.complex64 and image.shape == (12, 10, 2)
+    np.testing.assert_allclose(np.asarray(image.dataobj)[:, ::-1, 1].T, values, rtol=1e-6)
+    assert side(path)["ImageType"][2] == "MIXED" and side(path)["ComplexImageComponent"] == "MIXED"
+
+
 def test_where_the_raw_data_have_no_orientation_readers_are_told(tmp_path: Path) -> None:
     (path,) = write(tmp_path, [make_image(read_dir=(0, 0, 0), phase_dir=(0, 0, 0), slice_dir=(0, 0, 0))])
     header = nibabel.load(path).header
