@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from gadgets.acquisition_flags import is_calibration_only, is_for_images, kinds
+from gadgets.noise.quality import noise_quality
 from gadgets.noise.scan import noise_dependencies
-from pipelines.noise.files import noise_among
+from gadgets.stream import ReconError
+from pipelines.noise.files import noise_among, noise_of_lines
 from pipelines.raw import RawScan, measurements
 from pipelines.raw.measurements import UnclearMeasurement
 from pipelines.survey import announced_and_found
@@ -49,6 +51,11 @@ def _noise(scan: RawScan, heads: Any) -> list[tuple[str, str]]:
             for name, unit in (("active_channels", "coils"), ("number_of_samples", "samples"), ("sample_time_us", "us"))
         ]
         rows.append(("noise", f"{len(noise)} lines, {', '.join(sizes)}"))
+        try:
+            lines = scan.noise_lines(scan.noise_flags)
+            rows += noise_quality(noise_of_lines(lines, scan.header, str(scan.path))).rows()
+        except ReconError as error:
+            rows.append(("noise warning", str(error).removeprefix(f"{scan.path}: ")))
     if wanted := noise_dependencies(scan.header):
         found = noise_among(scan.path, scan.measurements, wanted)
         where = f"in this file, {found.name}" if found and found.measurement in wanted else "not in this file"

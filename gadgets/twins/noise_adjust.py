@@ -14,6 +14,7 @@ from gadgets.acquisition_flags import is_noise
 from gadgets.acquisitions import with_data
 from gadgets.noise.covariance import SAMPLES_A_COIL, prewhitening_matrix, without_correlation
 from gadgets.noise.lines import NoiseLines, known_dwell
+from gadgets.noise.quality import NoiseQuality, noise_quality
 from gadgets.noise.scan import NoiseScan, measurement_id, noise_dependencies
 from gadgets.stream import Gadget, ReconError, parameter
 
@@ -60,9 +61,11 @@ class NoiseAdjustGadget(Gadget):
     Attributes
     ----------
     noise : of another measurement, its coils in the order of the data's; None: that of the stream
+    quality : statistics of the noise that the data are prewhitened with; None before it came
     """
 
     noise: NoiseScan | None = None
+    quality: NoiseQuality | None = None
 
     @dataclass(frozen=True)
     class Parameters:
@@ -92,6 +95,7 @@ class NoiseAdjustGadget(Gadget):
                 continue
             if adjust and matrix is None and (self.noise or noise):
                 scan = self.noise or noise.noise(self.header, item.active_channels)
+                self._look_at(scan)
                 matrix, level_known = self._matrix(scan, known_dwell(item.sample_time_us))
                 if unwhitened:
                     log.warning(
@@ -122,6 +126,14 @@ class NoiseAdjustGadget(Gadget):
                 )
         if adjust and matrix is None and unwhitened:
             self._warn_of_no_noise()
+
+    def _look_at(self, scan: NoiseScan) -> None:
+        """Keep the statistics of the noise, and warn of coils that look broken."""
+        if scan.too_few_samples or not np.isfinite(scan.covariance).all():
+            return
+        self.quality = noise_quality(scan)
+        for text in self.quality.warnings:
+            log.warning("NoiseAdjustGadget: %s", text)
 
     def _warn_of_no_noise(self) -> None:
         elsewhere = noise_dependencies(self.header)

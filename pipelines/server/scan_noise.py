@@ -13,6 +13,7 @@ import numpy as np
 
 from gadgets.acquisition_flags import is_for_images, is_noise
 from gadgets.noise.lines import NoiseLines
+from gadgets.noise.quality import NoiseQuality, noise_quality
 from gadgets.noise.scan import ChosenNoise, NoiseScan, conflict, noise_dependencies
 from gadgets.noise.storage import ADDRESS_VARIABLE, stored_noise
 from gadgets.stream import ReconError
@@ -34,12 +35,14 @@ class ScanNoise:
     coils : of a measurement of noise alone; 0: it has other lines
     is_kept : whether its noise was handed on: only a measurement with an ID can be named
     chosen : whether the first line for images, or the end, has come
+    quality : statistics of its noise, its own or that of another measurement; None where there is none
     """
 
     def __init__(self, kept: Sequence[NoiseScan], keep: Callable[[NoiseScan], None]) -> None:
         self._kept, self._keep = kept, keep
         self.coils = 0
         self.is_kept = self.chosen = False
+        self.quality: NoiseQuality | None = None
 
     def choose(self, header: Any, items: Iterator[Any]) -> tuple[ChosenNoise | None, Iterator[Any]]:
         """The noise to prewhiten with, and all items but noise lines that come too late for that.
@@ -74,13 +77,20 @@ class ScanNoise:
                 break
         own = lines.noise(header, first.active_channels if first else 0) if lines else None
         if own is not None:
+            self._look_at(own)
             self._hand_on(own)
             self.coils = 0 if others else len(own.covariance)
         if first is None:
             return None, iter(read)
         if own is not None and len(own.covariance) == first.active_channels:
             return ChosenNoise(None), itertools.chain(read, items)
-        return self._of_others(header, first), itertools.chain(read, self._without_late_noise(header, items))
+        other = self._of_others(header, first)
+        if other is not None and other.scan is not None:
+            self._look_at(other.scan)
+        return other, itertools.chain(read, self._without_late_noise(header, items))
+
+    def _look_at(self, noise: NoiseScan) -> None:
+        self.quality = noise_quality(noise) if np.isfinite(noise.covariance).all() else None
 
     def _hand_on(self, noise: NoiseScan) -> None:
         if noise.measurement and np.isfinite(noise.covariance).all():

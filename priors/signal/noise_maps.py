@@ -96,7 +96,11 @@ class Replicas:
         return variance.clamp_min(0).sqrt()
 
     def ratio(self, deviation: Tensor) -> float:
-        """Noise of the replicas over what is expected of it, as root mean squares of all pixels where that is not 0."""
+        """Noise of the replicas over what is expected of it, by the median pixel of those where that is not 0."""
         inside = deviation > 0
-        expected = float(deviation[inside].square().sum()) * self.count
-        return math.sqrt(float(self._squares[inside].sum()) / expected) if expected else 1.0
+        if not bool(inside.any()):
+            return 1.0
+        squares = self._squares[inside] / deviation[inside].square()
+        # Median of the chi-squared distribution (Wilson and Hilferty, PNAS 1931).
+        expected = self.count * (1 - 2 / (9 * self.count)) ** 3
+        return math.sqrt(float(squares.median()) / expected)
