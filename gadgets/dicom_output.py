@@ -23,7 +23,7 @@ from gadgets.dicom.parameters import DicomParameters
 from gadgets.dicom.spool import add_to_spool, queue_folder
 from gadgets.dicom.values import Warn
 from gadgets.dicom.writer import encoded, write_datasets, write_dicom
-from gadgets.outputs import COMPLEX, OUTPUT
+from gadgets.image_values import is_complex_output
 from gadgets.scan_digest import image_digest
 from gadgets.stream import Gadget, ReconError, reason_of
 from gadgets.stream.digest import Settings
@@ -101,7 +101,7 @@ class DicomOutput(Gadget):
         with contextlib.closing(Frames()) as frames:
             try:
                 for item in items:
-                    if isinstance(item, ismrmrd.Image) and _is_complex(item):
+                    if isinstance(item, ismrmrd.Image) and is_complex_output(item):
                         warn_once(
                             "complex images only pass on: DICOM has no place for them; ask generative_recon for output "
                             "real and imaginary too"
@@ -193,11 +193,6 @@ class DicomOutput(Gadget):
         if paths and self.parameters.deliver:
             deliver_in_background(paths[0].parent)
         return paths
-
-
-def _is_complex(image: ismrmrd.Image) -> bool:
-    """Whether it is a complex image of this package."""
-    return bool(image.image_type == COMPLEX.image_type and OUTPUT in image.meta)
 
 
 def spool_and_destination(parameters: DicomParameters) -> tuple[Path, Destination | None]:

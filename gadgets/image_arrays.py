@@ -129,7 +129,9 @@ class ImageArrays:
                 if pixels is None:
                     pixels = torch.zeros(image.outcome.images.shape)
                 if output.of_image and output is not MAGNITUDE:
-                    pixels = pixels * self._phasor(image)
+                    if image.phasor is None:
+                        image.phasor = self._phasor(image)
+                    pixels = pixels * image.phasor
                 scale = self._scale.of(pixels, output)
                 plane = image_from_problems(pixels * (scale / gain), is_3d(work.data))
             n, s, loc = image.place

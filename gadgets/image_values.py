@@ -9,7 +9,7 @@ import ismrmrd
 import numpy as np
 
 from gadgets.images import SCALE_OFFSET, SCALE_RATIO, WINDOW_CENTER, meta_of, meta_values
-from gadgets.outputs import OUTPUT, PHASE, Output, output_named
+from gadgets.outputs import COMPLEX, OUTPUT, PHASE, Output, output_named
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -19,6 +19,11 @@ WHITE_PERCENTILE = 99.8  # of magnitudes and of the size of signed values, shown
 def output_of(image: ismrmrd.Image) -> Output:
     """What kind of image it is."""
     return output_named(meta_values(meta_of(image.attribute_string), OUTPUT), image.image_type)
+
+
+def is_complex_output(image: ismrmrd.Image) -> bool:
+    """Whether it is a complex image of this package, which files of magnitudes and parts leave out."""
+    return np.iscomplexobj(image.data) and output_of(image) is COMPLEX and OUTPUT in image.meta
 
 
 def scale_of(image: ismrmrd.Image) -> tuple[float, float]:

@@ -51,6 +51,7 @@ class ImageWork:
     doubt: str = ""  # whether its lines came
     choice: tuple[DataStepName, str] = ("auto", "")
     outcome: Outcome | None = None
+    phasor: Tensor | None = None  # what gives the image the phase that those of its slice are relative to
     averages: Array | None = None  # [RO, E1, E2]: how many readouts each sample is the mean of; None: not known
     noise_maps: NoiseMaps | None = None
     estimated: float = 0.0  # noise of a readout, estimated for noise maps

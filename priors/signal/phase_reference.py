@@ -32,7 +32,8 @@ class PhaseReference:
 
     over neighbouring cells of a coarse grid, weighted by the energy of the image in them; z is the lowest eigenvector
     of the connection Laplacian of the maps (Singer and Wu, Comm. Pure Appl. Math. 2012). What remains in the image is
-    its own phase plus a smooth one, common to all coils. A constant is left: the mean of the first coil is positive.
+    its own phase plus a smooth one, common to all coils. A constant is left: the mean of the images is real and
+    positive.
 
     Parameters
     ----------
@@ -48,14 +49,13 @@ class PhaseReference:
         Parameters
         ----------
         maps : complex64 (z, coil, y, x), one set; z is 1 for a slice
-        images : complex64 (z, y, x), what the cells are weighted by
+        images : complex64 (z, y, x), of these maps; cells are weighted by their energy
         """
         cells = CELLS if len(maps) == 1 else CELLS_3D
-        vectors, energy = _cells(maps, images, cells)
-        factors = _smoothest(vectors, energy)
-        section = vectors * factors[..., None]
-        mean = (section[..., 0] * energy).sum()
-        section = section * (np.conj(mean) / abs(mean) if mean else 1.0)
+        vectors, energy, coils = _cells(maps, images, cells)
+        section = vectors * _smoothest(vectors, energy)[..., None]
+        mean = (section.conj() * coils).sum()
+        section = section * (mean / abs(mean) if mean else 1.0)
         return cls(torch.from_numpy(np.moveaxis(section, -1, 0).astype(np.complex64)))
 
     def fits(self, maps: Tensor) -> bool:
@@ -78,22 +78,26 @@ class PhaseReference:
         return torch.stack(phasors)
 
 
-def _cells(maps: Tensor, images: Tensor, cells: int) -> tuple[NDArray[np.complex128], NDArray[np.float64]]:
-    """Maps (z, y, x, coil) of norm 1 and energies (z, y, x) of the cells of a coarse grid.
+def _cells(
+    maps: Tensor, images: Tensor, cells: int
+) -> tuple[NDArray[np.complex128], NDArray[np.float64], NDArray[np.complex128]]:
+    """Maps (z, y, x, coil) of norm 1, energies (z, y, x) and coil images (z, y, x, coil) of the cells of a coarse grid.
 
     The map of a cell is the principal vector of its pixels' maps, whatever their phases are.
     """
     places = [_samples(size, cells) for size in (len(maps), *maps.shape[-2:])]
-    vectors, energies = [], []
+    vectors, energies, coils = [], [], []
     for positions in places[0]:
         chosen = maps[torch.from_numpy(positions)][:, :, places[1].ravel()][..., places[2].ravel()]
-        weight = images[torch.from_numpy(positions)][:, places[1].ravel()][..., places[2].ravel()].abs()
+        pixels = images[torch.from_numpy(positions)][:, places[1].ravel()][..., places[2].ravel()]
         shape = (*places[1].shape, *places[2].shape)
-        weighted = (chosen * weight[:, None]).to(torch.complex128).unflatten(3, shape[2:]).unflatten(2, shape[:2])
+        # of all coils: whatever the phase of the maps is, these do not depend on it
+        weighted = (chosen * pixels[:, None]).to(torch.complex128).unflatten(3, shape[2:]).unflatten(2, shape[:2])
         covariance = torch.einsum("pcyaxb,pdyaxb->yxcd", weighted, weighted.conj())
         vectors.append(torch.linalg.eigh(covariance).eigenvectors[..., -1])
+        coils.append(weighted.sum((0, 3, 5)).movedim(0, -1))
         energies.append(covariance.diagonal(dim1=-2, dim2=-1).real.sum(-1))
-    return torch.stack(vectors).numpy(), torch.stack(energies).numpy()
+    return torch.stack(vectors).numpy(), torch.stack(energies).numpy(), torch.stack(coils).numpy()
 
 
 def _samples(size: int, cells: int) -> NDArray[np.int64]:
