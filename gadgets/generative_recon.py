@@ -26,6 +26,7 @@ from gadgets.buffers import (
 from gadgets.image_arrays import ImageArrays
 from gadgets.line_counts import LineCounts
 from gadgets.outputs import INTENSITY_OFFSET, NOISE_MAPS, SNR, asked_names, asked_outputs
+from gadgets.partial_fourier import CHOICES, acquired_part, fill_missing_side, filling
 from gadgets.pixel_scale import MOST_WITHOUT_SIGNAL, PixelScale, has_signal
 from gadgets.placed_readouts import checked_readouts
 from gadgets.solvers.budget import ScanBudget, expected_images
@@ -119,6 +120,12 @@ class GenerativeRecon(Gadget):
             "weight of the data: by how badly the prior's estimate fits to them, or exactly by the likelihood of noise",
             choices=get_args(DataWeightName),
         )
+        partial_fourier: str = parameter(
+            "off",
+            "missing side of k-space from the acquired one, where measured samples speak for it: pocs or homodyne; "
+            "auto: pocs for classical methods, the prior alone for generative ones; off: nothing is done",
+            choices=CHOICES,
+        )
         kernel: int = parameter(0, "samples along each axis of a GRAPPA kernel; 0: 5", minimum=0, maximum=15)
         window: int = parameter(6, "window of the Hankel matrix", minimum=2, maximum=16)
         rank: int = parameter(0, "rank of the Hankel matrix; 0: from the data", minimum=0)
@@ -194,6 +201,9 @@ class GenerativeRecon(Gadget):
             self._solver, self._settings = generative, generative.settings_text
         else:
             self._solver, self._settings = METHODS[self.parameters.method].solver(self.parameters, self.name)
+        self._filling = filling(self.parameters.partial_fourier, self.parameters.method)
+        if self.parameters.partial_fourier != "off":
+            self._settings += f" partial_fourier={self.parameters.partial_fourier}"
         self._noise_mapper: NoiseMapper | None = None
         if self._wants_noise_maps:
             self._noise_mapper = NoiseMapper(self.parameters, self._solver, SNR in self._outputs)
@@ -266,6 +276,7 @@ class GenerativeRecon(Gadget):
                     image = ImageWork(place, counters, kspace_problems(part), mask, maps, level, doubt=doubt)
                     if self._noise_mapper is not None and counts is not None:
                         image.averages = counts[..., 0, n, s, loc]
+                    image.acquired = acquired_part(part)
                     images.append(image)
         return BufferWork(space, bit, data, headers, all_maps.shape[4], images)
 
@@ -327,7 +338,10 @@ class GenerativeRecon(Gadget):
             deviations = None if both.deviations is None else both.deviations[part]
             mean = None if both.mean is None else both.mean[part]
             further = {name: values[part] for name, values in both.further.items()}
-            image.outcome = Outcome(both.images[part], deviations, both.notes[part], both.warnings[part], further, mean)
+            sets, coils = (None if parts is None else parts[part] for parts in (both.sets, both.coils))
+            image.outcome = Outcome(
+                both.images[part], deviations, both.notes[part], both.warnings[part], further, mean, sets, coils
+            )
             first = part.stop
         took = time.monotonic() - start
         self._budget.spent(len(images), took)
@@ -336,3 +350,8 @@ class GenerativeRecon(Gadget):
             seconds = self._budget.spare(len(images), at_hand - len(images))
             self._noise_mapper.add(images, stack, megabytes, seconds, took)
             self._budget.spent_on_more(time.monotonic() - start)
+        for image in images:
+            if self._filling is not None and image.acquired is not None:
+                fill_missing_side(image, self._filling)
+            if image.outcome is not None:
+                image.outcome.sets = image.outcome.coils = None  # they take memory

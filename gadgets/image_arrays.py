@@ -18,6 +18,7 @@ from gadgets.images import NOISE, NOISE_NAME, SCALE_OFFSET, SCALE_RATIO, WINDOW_
 from gadgets.noise_map_pixels import final_matrix, noise_map_pixels
 from gadgets.numbering import Numbers
 from gadgets.outputs import COMPLEX, MAGNITUDE, NOISE_MAPS, OUTPUT, PHASE, SNR, STANDARD_DEVIATION, Output
+from gadgets.partial_fourier import coverage_notes
 from gadgets.pixel_scale import PixelScale
 from gadgets.solvers.outcome import Outcome
 from gadgets.solvers.work import BufferWork, ImageWork
@@ -186,6 +187,7 @@ class ImageArrays:
                 "GenreconMethod": f"{parameters.method} {output.words}".strip(),
                 # The same for all images of a scan: another text is another DICOM series.
                 "GenreconSettings": f"{self._settings} map_sets={work.sets}",
+                **coverage_notes(image.acquired, parameters.method),
                 **image.notes(),
                 **({NOISE: parameters.noise} if parameters.noise else {}),
                 **({NOISE_NAME: parameters.noise_name} if parameters.noise_name else {}),

@@ -16,10 +16,11 @@ from gadgets.dicom.attributes import (
     attribute_number,
 )
 from gadgets.dicom.values import TEXT_LIMITS, Warn, cut, decimal, of_contrast, positive, text_value
-from gadgets.images import encoding_of_image
+from gadgets.images import PARTIAL_FOURIER_DIRECTION, encoding_of_image
 
 SCANNING_SEQUENCES = frozenset({"SE", "IR", "GR", "EP", "RM"})
 SEQUENCE_VARIANTS = frozenset({"SK", "MTC", "SS", "TRSS", "SP", "MP", "OSP", "TOF", "NONE"})
+PARTIAL = {"PHASE": "PFP", "SLICE_SELECT": "PFP", "FREQUENCY": "PFF", "COMBINATION": "PFP"}  # PS3.3 C.8.3.1.1.3
 SCAN_OPTIONS = frozenset({"PER", "RG", "CG", "PPG", "FC", "PFF", "PFP", "SP", "FS"})
 
 # What sequence_type and sequenceName say about ScanningSequence and SequenceVariant; the first match rules.
@@ -66,7 +67,9 @@ def add_mr_image(ds: Dataset, image: ismrmrd.Image, header: ismrmrdHeader, warn:
         scanning = [*scanning, "IR"]
     ds.ScanningSequence = scanning
     ds.SequenceVariant = user_codes(header, "sequenceVariant", SEQUENCE_VARIANTS) or variant
-    ds.ScanOptions = user_codes(header, "scanOptions", SCAN_OPTIONS) or ""
+    options = user_codes(header, "scanOptions", SCAN_OPTIONS)
+    found = [PARTIAL[name] for name in attribute(image, (PARTIAL_FOURIER_DIRECTION,)) if name in PARTIAL]
+    ds.ScanOptions = list(dict.fromkeys([*options, *found])) or ""
     partitions = attribute(image, ENCODED_MATRIX_KEYS)[2:] or [
         str(encoding.encodedSpace.matrixSize.z) if encoding else "1"
     ]

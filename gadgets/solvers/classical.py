@@ -58,10 +58,14 @@ class Method:
                 result = function(**arrays, **options)
             except ValueError as error:
                 raise ReconError(f"gadget {gadget}: method {parameters.method}: {error}") from None
+            keeps_parts = parameters.partial_fourier != "off"
             if not self.completes:
-                return Outcome(combine_sets(result, maps))
+                return Outcome(combine_sets(result, maps), sets=result if keeps_parts else None)
             coils = ifft2c(result)
-            return Outcome(combine_coils(coils, (maps[:, 0].conj() * coils).sum(1)))
+            outcome = Outcome(combine_coils(coils, (maps[:, 0].conj() * coils).sum(1)))
+            if keeps_parts:
+                outcome.sets, outcome.coils = (maps.conj() * coils[:, None]).sum(2), coils
+            return outcome
 
         return solve, " ".join(f"{name}={value:g}" for name, value in options.items())
 

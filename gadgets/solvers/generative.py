@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gadgets.solvers.budget import ENOUGH, FEWEST_STEPS, STEPS_IN_TIME, StopClock, affordable
 from gadgets.solvers.loading import load
+from gadgets.solvers.measured_noise import measured_noise, positions, some_positions
 from gadgets.solvers.outcome import Outcome, Problems, combine_coils, combine_sets
 from gadgets.solvers.self_training import SelfTraining
 from gadgets.stream import ReconError, one_line
@@ -26,13 +27,11 @@ from priors.rules.rule import RULES, default_rule
 from priors.settings import DataStepName, Reconstruction, ReconstructionSettings
 from priors.sigmas import check_schedule
 from priors.signal.fourier import ifft2c
-from priors.signal.noise import noise_level
 
 log = logging.getLogger("genrecon")
 
 CONSISTENCY = "GenreconDataConsistency"
 TRAINING = "GenreconTraining"
-POSITIONS = 16  # readout positions of a volume that the data step and the noise level are taken from
 L1_STEPS = 15.0  # steps of the sampler that take as long as l1_wavelet, until it was timed
 
 # Properties of the gadget that are settings of the reconstruction by the same name.
@@ -40,10 +39,6 @@ SETTINGS = (
     "data_consistency", "sampler", "steps", "sigma_max", "sigma_min", "samples", "seed", "keep_measured", "data_weight",
     "denoising", "window", "rank",
 )  # fmt: skip
-
-# Prewhitened data have noise of level 1, less for averages. An estimate within this range of it is taken for that; one
-# beyond it is that of a scanner's filter, which makes the noise of the outer k-space less.
-LIKE_PREWHITENED = (0.75, 1.3)
 
 # Whatever a prior of somebody else's code raises, the scan goes on with a classical method.
 _FAILURES = Exception
@@ -111,6 +106,7 @@ class GenerativeSolver:
             self.settings_text += " training=self"
             self._self_training = SelfTraining(parameters, header, self._prior, card, images)
         self._noise_level = float(parameters.noise_level)
+        self._keeps_parts = parameters.partial_fourier in ("pocs", "homodyne")
         self._step_s: float | None = None  # seconds of a step of a problem, as last measured
         self._l1_s: float | None = None  # seconds of l1_wavelet a problem
         self._begun = False  # whether the prior has seen the scan
@@ -135,19 +131,11 @@ class GenerativeSolver:
             As given by the property `noise_level`, else by prewhitening, else estimated from the data; 0 where that
             fails.
         """
-        if self._noise_level:
-            return self._noise_level
-        try:
-            estimate = noise_level(*_some(kspace, mask))
-        except _FAILURES as error:  # the reconstruction will meet it too, and falls back
-            log.info("traceback", exc_info=error)
-            return 0.0
-        low, high = LIKE_PREWHITENED
-        return prewhitened if low * prewhitened < estimate < high * prewhitened else estimate
+        return self._noise_level or measured_noise(kspace, mask, prewhitened)
 
     def choose(self, kspace: Tensor, mask: Tensor, maps: Tensor, noise: float) -> tuple[DataStepName, str]:
         """Data step for all problems of an image or volume of this noise level, and why."""
-        kspace, mask, maps = *_some(kspace, mask), _positions(maps)
+        kspace, mask, maps = *some_positions(kspace, mask), positions(maps)
         try:
             levels = torch.tensor(noise).expand(len(kspace))
             return choose_consistency(self._settings.data_consistency, kspace, mask, maps, levels)
@@ -255,6 +243,9 @@ class GenerativeSolver:
         if self._self_training is not None:
             self._self_training.reconstructed(outcome.images)
         log.info("%s: %s", self._method, ", ".join(f"{name} {text}" for name, text in notes[0].items()))
+        if self._keeps_parts:
+            coils = ifft2c(result.kspace).mean(0)
+            outcome.sets, outcome.coils = (maps.conj() * coils[:, None]).sum(2).cpu(), coils.cpu()
         if result.finished < 1:
             done = f"{result.finished:.0%} of its steps"
             outcome.warn(f"the sampler was stopped after {done}, to keep time_budget_s")
@@ -298,6 +289,8 @@ class GenerativeSolver:
         text = f"reconstructed by {name} instead of {self._method}: {reason}"
         log.warning("%s", text)
         outcome = Outcome(combine_sets(images, maps), notes=[{"GenreconFallback": name} for _ in kspace])
+        if self._keeps_parts:
+            outcome.sets, outcome.coils = images, (maps * images[:, :, None]).sum(1)
         outcome.warn(text)
         return outcome
 
@@ -312,12 +305,3 @@ def _combined(result: Reconstruction, maps: Tensor) -> Outcome:
     magnitudes = torch.linalg.vector_norm(coils, dim=2)
     of_magnitudes = torch.polar(magnitudes.mean(0), images.angle()).cpu()
     return Outcome(of_magnitudes, magnitudes.std(0).cpu(), warnings=result.warnings, mean=images.cpu())
-
-
-def _some(kspace: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """K-space and masks of some positions of a volume, all of a slice."""
-    return _positions(kspace), _positions(mask.expand(len(kspace), *mask.shape[1:]))
-
-
-def _positions(array: Tensor) -> Tensor:
-    return array[torch.linspace(0, len(array) - 1, min(len(array), POSITIONS)).round().long()]

@@ -80,11 +80,20 @@ def solve_in_parts(problems: Problems, solve: Solve, megabytes: float = PROBLEM_
             outcome.mean[chunk] = part.mean
         for name, values in part.further.items():
             outcome.further.setdefault(name, torch.zeros(outcome.images.shape))[chunk] = values
+        for name in ("sets", "coils"):
+            found = getattr(part, name)
+            if found is not None:
+                if getattr(outcome, name) is None:
+                    setattr(outcome, name, found.new_zeros(len(kspace), *found.shape[1:]))
+                getattr(outcome, name)[chunk] = found
         for problem, notes, warnings in zip(chunk.tolist(), part.notes, part.warnings, strict=True):
             outcome.notes[problem], outcome.warnings[problem] = notes, warnings
     if not torch.isfinite(torch.view_as_real(outcome.images)).all():
         raise ReconError("reconstruction: it diverged to NaN or infinity; look at the raw data, or take another method")
     outcome.images *= level
+    for parts in (outcome.sets, outcome.coils):
+        if parts is not None:
+            parts *= level[:, None]
     if outcome.deviations is not None:
         outcome.deviations *= level
     if outcome.mean is not None:

@@ -52,6 +52,8 @@ class Outcome:
     warnings : what users must know of each image, for its meta and DICOM
     mean : complex64 (batch, y, x), mean of the posterior samples, where `images` have the mean of their magnitudes
     further : float32 (batch, y, x) by the name of an output (`gadgets.outputs`) that the images do not give
+    sets : complex64 (batch, set, y, x), images of the map sets that `images` combines; None where nobody asks for them
+    coils : complex64 (batch, coil, y, x), coil images that `images` combines, of a method that finds those
     """
 
     images: Tensor
@@ -60,6 +62,8 @@ class Outcome:
     warnings: list[list[str]] = field(default_factory=list)
     further: dict[str, Tensor] = field(default_factory=dict)
     mean: Tensor | None = None
+    sets: Tensor | None = None
+    coils: Tensor | None = None
 
     def __post_init__(self) -> None:
         self.notes = self.notes or [{} for _ in self.images]
@@ -69,6 +73,11 @@ class Outcome:
         """Add a warning to every image."""
         for warnings in self.warnings:
             warnings.append(text)
+
+    def note(self, name: str, text: str) -> None:
+        """Set a meta attribute of every image."""
+        for notes in self.notes:
+            notes[name] = text
 
 
 Solve = Callable[[Problems], Outcome]

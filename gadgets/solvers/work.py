@@ -14,6 +14,7 @@ from gadgets.buffers import Array
 from gadgets.solvers.generative import CONSISTENCY
 from gadgets.solvers.outcome import Outcome
 from priors.settings import DataStepName
+from priors.signal.coverage import Acquired
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class ImageWork:
     prewhitened: float  # noise level that prewhitening and averaging left; 0: not prewhitened
     noise: float = 0.0  # in the units of the k-space; 0: not known
     doubt: str = ""  # whether its lines came
+    acquired: tuple[Acquired, ...] | None = None  # where one side of its k-space is missing
     choice: tuple[DataStepName, str] = ("auto", "")
     outcome: Outcome | None = None
     phasor: Tensor | None = None  # what gives the image the phase that those of its slice are relative to
