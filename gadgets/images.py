@@ -16,7 +16,7 @@ ENCODING = "encoding"  # number of the encoding in the header
 NOISE = "GenreconNoise"  # which noise the data were prewhitened with, and its age
 NOISE_NAME = "GenreconNoiseName"  # file or measurement of that noise
 PARTIAL_FOURIER = "GenreconPartialFourier"  # which side of k-space did not come, and what was made of that
-PARTIAL_FOURIER_DIRECTION = "GenreconPartialFourierDirection"  # by DICOM's terms (0018,9036)
+PARTIAL_FOURIER_DIRECTION = "GenreconPartialFourierDirection"  # each, by DICOM's terms (0018,9036)
 SCALE_RATIO = "GADGETRON_ScaleRatio"  # what pixel values were multiplied by
 SCALE_OFFSET = "GADGETRON_ScaleOffset"  # what was added to them then
 

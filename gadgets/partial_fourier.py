@@ -101,13 +101,8 @@ def _readout(energy: Array) -> Acquired:
     return whole
 
 
-def direction_term(acquired: tuple[Acquired, ...]) -> str:
-    """DICOM's term for the direction of partial Fourier (PS3.3 C.8.13.5.4), of an acquired part."""
-    names = _directions(acquired)
-    return names[0] if len(names) == 1 else "COMBINATION"
-
-
 def _directions(acquired: tuple[Acquired, ...]) -> list[str]:
+    """The axes that have a missing side, by DICOM's terms (0018,9036); it says COMBINATION of several."""
     order = ("PHASE", "FREQUENCY") if len(acquired) == 2 else ("FREQUENCY", "PHASE", "SLICE_SELECT")
     return [order[axis] for axis in partial_axes(acquired)]
 
@@ -128,14 +123,14 @@ def filling(choice: str, method: str) -> PartialFourierName | None:
     return next((name for name in get_args(PartialFourierName) if name == choice), None)
 
 
-def coverage_notes(acquired: tuple[Acquired, ...] | None, method: str) -> dict[str, str]:
+def coverage_notes(acquired: tuple[Acquired, ...] | None, method: str) -> dict[str, str | list[str]]:
     """Meta attributes of an image whose missing side stays as the method left it; none where none is missing."""
     if acquired is None:
         return {}
     left = "left to the prior" if is_generative(method) else "not filled in"
     return {
         PARTIAL_FOURIER: f"{coverage_text(acquired)}: {left}",
-        PARTIAL_FOURIER_DIRECTION: direction_term(acquired),
+        PARTIAL_FOURIER_DIRECTION: _directions(acquired),
     }
 
 

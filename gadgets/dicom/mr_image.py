@@ -20,7 +20,7 @@ from gadgets.images import PARTIAL_FOURIER_DIRECTION, encoding_of_image
 
 SCANNING_SEQUENCES = frozenset({"SE", "IR", "GR", "EP", "RM"})
 SEQUENCE_VARIANTS = frozenset({"SK", "MTC", "SS", "TRSS", "SP", "MP", "OSP", "TOF", "NONE"})
-PARTIAL = {"PHASE": "PFP", "SLICE_SELECT": "PFP", "FREQUENCY": "PFF", "COMBINATION": "PFP"}  # PS3.3 C.8.3.1.1.3
+PARTIAL = {"PHASE": "PFP", "SLICE_SELECT": "PFP", "FREQUENCY": "PFF"}  # PS3.3 C.8.3.1.1.3
 SCAN_OPTIONS = frozenset({"PER", "RG", "CG", "PPG", "FC", "PFF", "PFP", "SP", "FS"})
 
 # What sequence_type and sequenceName say about ScanningSequence and SequenceVariant; the first match rules.

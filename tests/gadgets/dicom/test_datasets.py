@@ -12,6 +12,7 @@ import pytest
 
 from gadgets.dicom.parameters import DicomParameters
 from gadgets.dicom_output import dicom_datasets, write_dicom
+from gadgets.images import PARTIAL_FOURIER_DIRECTION
 from tests.gadgets.dicom.dicom_images import VOLUME, make_header, make_image, quiet, save
 from tests.gadgets.dicom.validator import assert_valid
 
@@ -120,3 +121,13 @@ def test_long_and_unicode_text_is_cut_to_its_representation(tmp_path: Path) -> N
     assert len(ds.SeriesDescription.encode()) <= 64 and ds.SeriesDescription.endswith(" svd-wkgm")
     assert len(messages) >= 3
     assert not any(text in message for message in messages for text in ("Müller", "üü", "éé", "xx", "Käse"))
+
+
+@pytest.mark.parametrize(
+    ("directions", "options"),
+    [([], ""), (["PHASE"], "PFP"), (["FREQUENCY"], "PFF"), (["FREQUENCY", "PHASE", "SLICE_SELECT"], ["PFF", "PFP"])],
+)
+def test_the_missing_side_of_k_space_is_a_scan_option(directions: list[str], options: Any) -> None:
+    image = make_image(meta={PARTIAL_FOURIER_DIRECTION: directions} if directions else {})
+    (dataset,) = dicom_datasets(image, make_header())
+    assert dataset.ScanOptions == options
