@@ -1,0 +1,159 @@
+"""FIRE's own client and Gadgetron's C++ client on `genrecon serve`, beside `replay` of the same file.
+
+Set GENRECON_FIRE to a folder with client.py of python-ismrmrd-server, and GENRECON_GADGETRON_CLIENT to a
+gadgetron_ismrmrd_client.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import ismrmrd
+import numpy as np
+import pytest
+
+from gadgets.outputs import OUTPUTS
+from pipelines.chain import shipped_chain
+from pipelines.replay import DICOM_MODULE, read_images, replay
+from pipelines.server.listener import Server
+from pipelines.simulation import SimulationSettings, simulate, write_raw
+from tests.pipelines.server.serving import serving
+
+Client = Callable[..., tuple[dict[int, list[Any]], str]]
+OUTPUT_NAMES = "magnitude,phase,real,imaginary,snr,gfactor"
+
+
+@pytest.fixture(scope="module")
+def scan_with_noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("scan") / "scan.h5"
+    settings = SimulationSettings(
+        matrix=(48, 48, 1), coils=6, sampling="uniform", acceleration=2, calibration_lines=16,
+        noise_level=0.003, noise_scan=True,
+    )  # fmt: skip
+    write_raw(path, simulate(settings))
+    return path
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with serving() as one:
+        yield one
+
+
+def received(path: Path) -> dict[int, list[Any]]:
+    """Images that a client saved, by the number of their series."""
+    found: dict[int, list[Any]] = {}
+    with ismrmrd.File(path, "r") as file:
+        for group in file:
+            for name in file[group]:
+                if name.startswith("image_"):
+                    for image in file[group][name].images:
+                        found.setdefault(image.image_series_index, []).append(image)
+    return found
+
+
+@pytest.fixture
+def fire(server: Server, tmp_path: Path) -> Client:
+    """FIRE's client; parameters are its JSON."""
+    if not (folder := os.environ.get("GENRECON_FIRE")):
+        pytest.skip("set GENRECON_FIRE to a folder with client.py of python-ismrmrd-server to run this test")
+
+    def run(raw: Path, config: str, **parameters: Any) -> tuple[dict[int, list[Any]], str]:
+        (tmp_path / f"{config}.json").write_text(json.dumps({"parameters": {"config": config, **parameters}}))
+        out = tmp_path / f"{len(list(tmp_path.iterdir()))}.h5"
+        command = [
+            sys.executable,
+            str(Path(folder) / "client.py"),
+            "-p",
+            str(server.port),
+            "-c",
+            config,
+            "-o",
+            str(out),
+        ]
+        done = subprocess.run([*command, str(raw)], cwd=tmp_path, capture_output=True, text=True, timeout=100)
+        assert done.returncode == 0 and "Traceback" not in done.stderr
+        return received(out) if out.exists() else {}, done.stdout + done.stderr
+
+    return run
+
+
+@pytest.fixture
+def gadgetron_client(server: Server, tmp_path: Path) -> Client:
+    """Gadgetron's client; properties are set in the chain that it sends."""
+    if not (program := os.environ.get("GENRECON_GADGETRON_CLIENT")):
+        pytest.skip("set GENRECON_GADGETRON_CLIENT to a gadgetron_ismrmrd_client to run this test")
+
+    def run(raw: Path, config: str, **properties: str) -> tuple[dict[int, list[Any]], str]:
+        if properties:
+            chain = shipped_chain(config).without(DICOM_MODULE)
+            for name, value in properties.items():
+                chain.set("generative_recon", name, value)
+            (tmp_path / "chain.xml").write_bytes(chain.to_xml())
+            configuration = ["-C", str(tmp_path / "chain.xml")]
+        else:
+            configuration = ["-c", f"{config}.xml"]
+        out = tmp_path / f"{len(list(tmp_path.iterdir()))}.h5"
+        command = [program, "-a", "127.0.0.1", "-p", str(server.port), *configuration, "-f", str(raw), "-o", str(out)]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100)
+        assert done.returncode == 0, done.stderr
+        return received(out) if out.exists() else {}, done.stdout + done.stderr
+
+    return run
+
+
+def assert_as_replayed(found: dict[int, list[Any]], raw: Path, chain: str, folder: Path, **properties: str) -> None:
+    """The same series, the same pixels bit for bit."""
+    settings = [f"generative_recon.{name}={value}" for name, value in properties.items()]
+    result = replay(raw, chain, folder, settings=settings, timeout=90.0)
+    own = {number: list(read_images(result.folder, number)) for number in result.series}
+    assert found.keys() == own.keys()
+    for number, images in own.items():
+        assert len(found[number]) == len(images)
+        for image, other in zip(images, found[number], strict=True):
+            np.testing.assert_array_equal(image.data, other.data)
+
+
+def test_fire_images(fire: Client, scan_with_noise: Path, tmp_path: Path) -> None:
+    found, log = fire(scan_with_noise, "cg_sense")
+    assert_as_replayed(found, scan_with_noise, "cg_sense", tmp_path / "own")
+    assert "WARNING" not in log.replace("- configAdditional", "") and "ERROR" not in log
+
+
+def test_fire_flat_parameters_of_open_recon(fire: Client, scan_with_noise: Path, tmp_path: Path) -> None:
+    found, log = fire(
+        scan_with_noise, "cg_sense", method="l1_wavelet", series="magnitude,phase", samples="1", unheardof=3
+    )
+    assert_as_replayed(
+        found, scan_with_noise, "cg_sense", tmp_path / "own", method="l1_wavelet", output="magnitude,phase"
+    )
+    assert "unknown parameter 'unheardof'" in log
+    found, log = fire(scan_with_noise, "cg_sense", timelimit="soon")
+    assert not found and "ERROR    parameter 'timelimit' is 'soon'; it must be" in log
+
+
+def test_fire_all_outputs(fire: Client, scan_with_noise: Path, tmp_path: Path) -> None:
+    found, _ = fire(scan_with_noise, "cg_sense", **{"generative_recon.output": OUTPUT_NAMES})
+    assert {number - 1 for number in found} == {OUTPUTS[name].series for name in OUTPUT_NAMES.split(",")}
+    assert_as_replayed(found, scan_with_noise, "cg_sense", tmp_path / "own", output=OUTPUT_NAMES)
+
+
+def test_gadgetron_client_images(gadgetron_client: Client, scan_with_noise: Path, tmp_path: Path) -> None:
+    found, _ = gadgetron_client(scan_with_noise, "cg_sense")
+    assert_as_replayed(found, scan_with_noise, "cg_sense", tmp_path / "own")
+
+
+def test_gadgetron_client_all_outputs(gadgetron_client: Client, scan_with_noise: Path, tmp_path: Path) -> None:
+    found, _ = gadgetron_client(scan_with_noise, "cg_sense", output=OUTPUT_NAMES)
+    assert_as_replayed(found, scan_with_noise, "cg_sense", tmp_path / "own", output=OUTPUT_NAMES)
+
+
+def test_gadgetron_client_errors(gadgetron_client: Client, scan_with_noise: Path) -> None:
+    found, log = gadgetron_client(scan_with_noise, "no_such_chain")
+    assert not found and "[genrecon] ERROR: there is no chain 'no_such_chain'" in log
