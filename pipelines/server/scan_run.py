@@ -16,6 +16,7 @@ from gadgetron.external import writers
 from gadgets.dicom.sender import DELIVERY
 from gadgets.errors import Aborted
 from gadgets.images import single_precision
+from gadgets.noise.quality import NoiseQuality
 from gadgets.noise.scan import NoiseScan
 from gadgets.stream import PeerGone, ReconError
 from gadgets.stream.logs import collected_warnings, log_fact
@@ -158,6 +159,8 @@ class ScanRun:
         """Put what the chain makes of the data, or its error, into the results."""
         try:
             noise, data = self._noise.choose(header, data)
+            if self._noise.quality is not None:
+                self._tell_of_noise(self._noise.quality)
             if self._noise.coils or (self._client_left and not self._writes_files):
                 return
             chain.noise = noise
@@ -173,6 +176,17 @@ class ScanRun:
                 self._results.put_unbounded(error)
         finally:
             self._results.close()
+
+    def _tell_of_noise(self, quality: NoiseQuality) -> None:
+        """Let the status page show what a noise scan says of the receivers."""
+        rows = quality.rows()
+        for name in dict.fromkeys(name for name, _ in rows):
+            texts = [text for other, text in rows if other == name]
+            if name != "noise warning":
+                log_fact(name, "; ".join(texts))
+            elif self._noise.coils:  # else the gadget warns of it
+                for text in texts:
+                    log.warning("%s", text)
 
     def _send_images(self) -> None:
         """Send images as they come. Raises what the chain raised."""
