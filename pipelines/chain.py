@@ -188,9 +188,10 @@ class Chain:
         for node in members:
             node.properties[f"{gadget}.{name}"] = value
 
-    def has(self, gadget: str) -> bool:
-        """Whether `set` finds a gadget of that name."""
-        return any(gadget in node.names or gadget in self._members(node) for node in self.nodes)
+    def kinds(self, gadget: str) -> list[type[Gadget] | None]:
+        """Classes of the gadgets that `set` finds by a name; None for those that are not ours."""
+        nodes = [node.load() for node in self.nodes if gadget in node.names]
+        return nodes or [node.load().members[gadget] for node in self.nodes if gadget in self._members(node)]  # type: ignore[union-attr]
 
     @staticmethod
     def _members(node: Node) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ EXTRAS = {
     "benchmark": ("sigpy", "skimage", "matplotlib", "psutil"),
     "train": ("skimage", "matplotlib"),
     "dask": ("distributed",),
+    "openrecon": ("fpdf", "markdown_it"),
     "nifti": ("nibabel",),
     "mrd2": ("mrd",),
 }

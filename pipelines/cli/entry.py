@@ -22,6 +22,7 @@ from pipelines.cli import (
     info,
     install,
     listen,
+    openrecon_package,
     replay,
     report,
     send,
@@ -57,6 +58,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "report": report.report,
     "listen": listen.listen,
     "deliver": deliver.deliver,
+    "openrecon-package": openrecon_package.openrecon_package,
 }
 for _name, _command in _COMMANDS.items():
     app.command(_name)(_command)

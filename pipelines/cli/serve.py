@@ -26,6 +26,10 @@ def serve(
     default_chain: Annotated[
         str, typer.Option(help="Chain for Siemens Open Recon, which names it by its parameter config or not at all.")
     ] = DEFAULT_CHAIN,
+    site: Annotated[
+        Path | None,
+        typer.Option(help="JSON with parameters of your own for Open Recon, as `genrecon openrecon-package` takes it."),
+    ] = None,
     scans: Annotated[int, typer.Option(min=1, max=64, help="Scans at a time, each in a process of its own.")] = 1,
     waiting: Annotated[int, typer.Option(min=0, max=1000, help="Scans that may wait; more are refused.")] = 8,
     dicom: Annotated[
@@ -67,6 +71,7 @@ def serve(
     """
     from gadgets.dicom.parameters import DicomParameters
     from gadgets.dicom_output import spool_and_destination
+    from pipelines.openrecon.site import read_site
     from pipelines.server.fork_server import ForkServer
     from pipelines.server.listener import Server
     from pipelines.server.processes import raise_descriptor_limit
@@ -87,6 +92,7 @@ def serve(
         port=port,
         chains=chains,
         default_chain=default_chain,
+        parameters=read_site(site).flat(),
         scans=scans,
         waiting=waiting,
         warm=tuple(filter(None, (name.strip() for name in warm.split(",")))),

@@ -137,21 +137,21 @@ def _parameters(parameters: Any) -> Iterator[str]:
         yield f"{len(parameters)} parameters; {MOST_PARAMETERS} are allowed"
     seen: set[str] = set()
     for number, parameter in enumerate(parameters, 1):
-        where = f"parameter {number}"
-        if not isinstance(parameter, dict):
-            yield f"{where} must be an object"
-            return
-        if not isinstance(parameter.get("id"), str) or not ID.fullmatch(parameter["id"]):
-            yield f"{where}: its id must be letters and digits alone"
-            return
-        where = f"parameter '{parameter['id']}'"
+        yield from parameter_errors(parameter, f"parameter {number}")
         if parameter["id"] in seen:
-            yield f"{where} is there twice"
+            yield f"parameter '{parameter['id']}' is there twice"
         seen.add(parameter["id"])
-        yield from _parameter(where, parameter)
 
 
-def _parameter(where: str, parameter: Mapping[str, Any]) -> Iterator[str]:
+def parameter_errors(parameter: Any, where: str) -> Iterator[str]:
+    """Rules that one parameter of a label breaks; what follows the first is not to be relied on."""
+    if not isinstance(parameter, dict):
+        yield f"{where} must be a JSON object"
+        return
+    if not isinstance(parameter.get("id"), str) or not ID.fullmatch(parameter["id"]):
+        yield f"{where}: its id must be letters and digits alone"
+        return
+    where = f"{where} '{parameter['id']}'"
     kind = parameter.get("type")
     if not isinstance(kind, str) or kind not in PARAMETER_KEYS:
         yield f"{where}: its type must be one of {', '.join(PARAMETER_KEYS)}"

@@ -8,7 +8,7 @@ from typing import Any
 
 from gadgets.generative_recon import GenerativeRecon
 from gadgets.solvers.methods import foreign_option
-from gadgets.stream import Gadget, ReconError
+from gadgets.stream import ReconError
 from gadgets.stream.parameters import local_parameters
 from pipelines.chain import Chain, Node
 from pipelines.flat_parameters import FlatParameter, read_flat
@@ -40,7 +40,7 @@ def set_parameters(chain: Chain, sent: Mapping[str, Any], table: tuple[FlatParam
         )
     for parameter, text in found:
         for setting in parameter.settings:
-            if not chain.has(setting.rpartition(".")[0]):
+            if not chain.kinds(setting.rpartition(".")[0]):
                 log.warning("parameter '%s' does nothing: chain %s has no gadget for it", parameter.id, chain.name)
                 break
             set_parameter(chain, setting, text)
@@ -57,13 +57,8 @@ def set_parameter(chain: Chain, name: str, value: object) -> None:
     if not isinstance(value, str | int | float | bool):
         raise ReconError(f"parameter '{name}' is neither a text nor a number")
     chain.set(gadget, own_name, str(value).lower() if isinstance(value, bool) else str(value))
-    for node in chain.nodes:
-        kind = node.load()
-        members: dict[str, type[Gadget]] = getattr(kind, "members", {})
-        if gadget in node.names or gadget in members:
-            owner = kind if gadget in node.names else members[gadget]
-            if owner is None or own_name in local_parameters(owner.Parameters):
-                raise local_property_error(name)
+    if any(kind is None or own_name in local_parameters(kind.Parameters) for kind in chain.kinds(gadget)):
+        raise local_property_error(name)
 
 
 def local_property_error(name: str) -> ReconError:
