@@ -65,6 +65,7 @@ def test_a_missing_module_is_one_line_with_the_command_that_installs_it() -> Non
         (["serve", "--port", "0", "--pacs", "dicom://PACS@127.0.0.1:104"], "pynetdicom", "pacs"),
         (["benchmark", "missing.npy"], "psutil", "benchmark"),
         (["report", "."], "matplotlib", "benchmark"),
+        (["openrecon-package", "-o", "missing"], "fpdf", "openrecon"),
         (["train", "wkgm", "--data", "missing.npy", "-o", "w.safetensors"], "skimage", "train"),
     ],
 )
