@@ -26,8 +26,9 @@ def overview(server: Server, spool: Path | None) -> dict[str, Any]:
     Returns
     -------
     dict
-        `state` ("ok", "stopping", "not ready"), `time` (seconds since 1970), `uptime_s`, `totals`; `running`, `waiting`
-        and `ended`, lists of scans (see `scan_facts`), the newest of those that ended first; `pacs`, a list of queues.
+        `state` ("ok", "stopping", "not ready"), `time` (seconds since 1970), `uptime_s`, `totals`; `running`, `late`
+        (that go on in the background after an answer), `waiting` and `ended`, lists of scans (see `scan_facts`), the
+        newest of those that ended first; `pacs`, a list of queues.
     """
     queue = server.queue
     scans = list(queue.scans)
@@ -42,6 +43,7 @@ def overview(server: Server, spool: Path | None) -> dict[str, Any]:
         "scans_at_a_time": server.settings.scans,
         "totals": dict(queue.totals),
         "running": [scan_facts(one, scans) for one in scans if one.state == "runs"],
+        "late": [scan_facts(one, scans) for one in scans if one.state == "late"],
         "waiting": [scan_facts(one, scans, *places.get(one.number, (0, None))) for one in waiting],
         "ended": [scan_facts(one, scans) for one in reversed(scans) if one.state in ("done", "failed")],
         "pacs": [
@@ -60,7 +62,7 @@ def scan_facts(scan: Scan, scans: Sequence[Scan], place: int = 0, starts_in_s: f
     place : among those that wait, from 1
     starts_in_s : seconds until it starts; None: not known
     """
-    left = seconds_left(scan, scans) if scan.state == "runs" else None
+    left = seconds_left(scan, scans) if scan.state in ("runs", "late") else None
     return {
         "number": scan.number,
         "state": scan.state,

@@ -41,7 +41,7 @@ class Scan:
     asked : name of the chain that the client asked for
     chain : name of its chain, once it is known
     method : how it is reconstructed
-    state : "waits", "runs", "done" or "failed"
+    state : "waits", "runs", "late" (in the background, its client had an answer), "done" or "failed"
     lines : lines for images that came
     announced_lines : of the header, about; 0: not known
     complete : whether all of its data came

@@ -49,6 +49,8 @@ def _headline(overview: Mapping[str, Any]) -> tuple[str, str]:
     if overview["state"] != "ok":
         return "is not ready", "bad"
     running, waiting = len(overview["running"]), len(overview["waiting"])
+    if not running and overview["late"]:
+        return "is ready, late images are made", "good"
     if not running:
         return "is ready", "good"
     text = f"runs {running} scans" if running > 1 else "runs a scan"

@@ -68,7 +68,9 @@ def scan(number: int, state: str, **changes: Any) -> dict[str, Any]:
 def page(**changes: Any) -> str:
     totals = {"scans": 3, "failed": 1, "refused": 0, "images": 9, "replaced": 0}
     empty: dict[str, Any] = {"state": "ok", "time": 0.0, "uptime_s": 7200.0, "scans_at_a_time": 1, "totals": totals}
-    return " ".join(status_page({**empty, "running": [], "waiting": [], "ended": [], "pacs": [], **changes}).split())
+    return " ".join(
+        status_page({**empty, "running": [], "late": [], "waiting": [], "ended": [], "pacs": [], **changes}).split()
+    )
 
 
 def test_a_running_scan() -> None:
@@ -78,6 +80,13 @@ def test_a_running_scan() -> None:
     assert "<dt>Noise</dt><dd>own</dd>" in found and 'value="10" max="40"' in found
     found = page(running=[scan(7, "runs", lines=50, images=5, complete=True)])
     assert "all 50 lines" in found and "5 images" in found and "5 of" not in found and "Time left not known" in found
+
+
+def test_a_late_scan() -> None:
+    found = page(late=[scan(5, "late", images=1, seconds_left=30.0)])
+    for text in ("is ready, late images are made", "Late images, in the background", "Scan 5", "About 30 s left"):
+        assert text in found
+    assert ">Running<" not in found
 
 
 def test_waiting_scans_failed_ones_and_the_pacs() -> None:
