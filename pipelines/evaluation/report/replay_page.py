@@ -9,7 +9,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from gadgets.images import SCALE_RATIO, meta_of, meta_values
+from gadgets.image_values import grey_range, output_of, values_of
+from gadgets.images import meta_of, meta_values
 from gadgets.outputs import STANDARD_DEVIATION
 from gadgets.stream import one_line
 from pipelines.evaluation.report.pictures import (
@@ -80,14 +81,17 @@ class _Series:
                 width, height, _ = image.field_of_view
                 self.aspect = width / height if min(width, height) > 0 else 0.0
             self.warnings += meta_values(meta, "GenreconWarning")
-            scale = float((meta_values(meta, SCALE_RATIO) or ["1"])[0]) or 1.0
-            volume = np.nan_to_num(np.abs(image.data[0]).astype(np.float32), posinf=0.0) / scale
+            self.output = output_of(image)
+            values = np.nan_to_num(values_of(image)[0], posinf=0.0)
+            volume = values if self.output.signed else np.abs(values)
             first, middle = len(volume) // 4, len(volume) - 2 * (len(volume) // 4)
             shown = min(max(1, MONTAGE_TILES // len(chosen)), middle)
             for partition in (first + (np.arange(shown) + 0.5) * middle / shown).astype(int).tolist():
                 name = f"image {index + 1}" + (f", partition {partition + 1}" if len(volume) > 1 else "")
                 self.tiles[name] = volume[partition]
-        self.white = white_level(np.stack(list(self.tiles.values())))
+        tiles = np.stack(list(self.tiles.values()))
+        signed = self.output.signed
+        self.black, self.white = grey_range(self.output, tiles) if signed else (0.0, white_level(tiles))
 
     def content(self, pictures: Pictures, images_white: float | None) -> dict[str, Any]:
         """What the template needs; standard deviations are compared with the white level of their images."""
@@ -99,12 +103,21 @@ class _Series:
             "settings": self.settings,
             "count": self.count,
             "size": " x ".join(str(length) for length in reversed(self.matrix) if length > 1),
+            "black": self.black,
             "white": self.white,
+            "units": self.output.units if self.output.signed else "",
             "bar": colour_bar(DEVIATION_COLOURS) if is_deviation else None,
             "part_of_white": self.white / images_white if images_white else None,
             "style": card_style(self.matrix[-1], self.aspect),
             "tiles": [
-                pictures.pixels(f"{stem}_{place:02d}.png", tile, self.white, f"{start}, {name}", name, colours=colours)
+                pictures.pixels(
+                    f"{stem}_{place:02d}.png",
+                    tile - self.black,
+                    self.white - self.black,
+                    f"{start}, {name}",
+                    name,
+                    colours=colours,
+                )
                 for place, (name, tile) in enumerate(self.tiles.items(), 1)
             ],
         }
