@@ -15,9 +15,10 @@ from gadgets.outputs import asked_names
 from gadgets.solvers.methods import all_methods
 from gadgets.stream import ReconError
 
-# Keys of FIRE's JSON that are no parameters of a gadget: the chain's name, and what the example modules of Siemens'
-# server for FIRE read. Of raw data there is no original image to send.
-NOT_OF_GADGETS = ("config", "customconfig", "options", "comments", "sendOriginal", "sendoriginal")
+# Keys of FIRE's JSON that are no parameters of a gadget: the chain's name, late images, and what the example modules of
+# Siemens' server for FIRE read. Of raw data there is no original image to send.
+LATE_IMAGES = ("answer_within", "answerwithin", "late_images", "lateimages")
+NOT_OF_GADGETS = ("config", "customconfig", *LATE_IMAGES, "options", "comments", "sendOriginal", "sendoriginal")
 QUALITY_STEPS = {"fast": "12", "thorough": "50"}  # of the few-step rule, whose own number is 25; docs/open_recon.md
 TRUE, FALSE = ("true", "1", "yes"), ("false", "0", "no")
 

@@ -30,7 +30,9 @@ from gadgets.survey import Survey
 from pipelines.chain import CHAIN_PROPERTY, Chain, read_chain
 from pipelines.evaluation.distribute import DaskReplay
 from pipelines.info import describe_scan
+from pipelines.kept.scan import CHAIN_FILE, kept_beside
 from pipelines.noise.sources import choose_noise
+from pipelines.noise.streamed import noise_in_stream
 from pipelines.raw import RawScan
 from pipelines.scan_scale import set_pixel_scale
 from pipelines.staging import staged_folder
@@ -104,6 +106,7 @@ def replay(
     progress: Progress | None = None,
     noise: str = "",
     nifti: bool = False,
+    as_served: bool = False,
 ) -> ReplayResult:
     """Reconstruct one raw file and leave DICOM, PNG montages, images as ISMRMRD HDF5, and replay.json about the run.
 
@@ -121,6 +124,8 @@ def replay(
     progress : called with (acquisitions read, images back)
     noise : file of a noise scan, or address of a storage server, instead of the noise lines of the raw file
     nifti : leave NIfTI files as well
+    as_served : of a scan that a server kept (`pipelines.kept`): reconstruct it as the server did, with the chain and
+        noise that were kept, not those given, line by line without knowledge of later lines
 
     A noise measurement, whose lines are all noise, has no image; only replay.json is left.
 
@@ -134,20 +139,29 @@ def replay(
     if nifti:
         require("nibabel")
     result = ReplayResult(Path(raw), folder)
-    chain = configured_chain(config, settings)
-    with RawScan(raw, group) as scan, collected_warnings(result.warnings), staged_folder(folder) as staging:
+    kept = kept_beside(result.raw) if as_served else None
+    chain = configured_chain(str(kept.folder / CHAIN_FILE) if kept else config, settings)
+    with (
+        RawScan(raw, group, as_they_are=as_served) as scan,
+        collected_warnings(result.warnings),
+        staged_folder(folder) as staging,
+    ):
         if scan.noise_only:
             result.noise = f"a noise measurement of {scan.heads()['active_channels'].max()} coils: it has no image"
             result.seconds = time.perf_counter() - start
             _write_account(staging / ACCOUNT_FILE, "noise measurement", result, chain.name, {})
             return result
-        chain.noise = choose_noise(scan, noise, not anonymizes(chain)) if chain.prewhitens else None
+        survey, lines = None if kept else scan.survey(), scan.acquisitions()
+        if kept:
+            chain.noise, lines = noise_in_stream(scan.header, lines, kept.noise())
+        elif chain.prewhitens:
+            chain.noise = choose_noise(scan, noise, not anonymizes(chain))
         if chain.noise:
             result.noise = ", ".join(filter(None, (chain.noise.text, chain.noise.name)))
-        set_pixel_scale(chain, scan)
-        survey = scan.survey()
+        if not kept:
+            set_pixel_scale(chain, scan)
         digest = ScanDigest()
-        lines = _counted(digest.watch(scan.acquisitions()), result, progress)
+        lines = _counted(digest.watch(lines), result, progress)
         remaining = chain.without(DICOM_MODULE)  # DICOM is written here, from the images, wherever the chain runs
         if dask:
             items: Any = dask.images(result.timings)
@@ -234,8 +248,10 @@ def _write_account(path: Path, raw: str, result: ReplayResult, chain: str, heade
     path.write_text(json.dumps(account, indent=1))
 
 
-def _warn_of_loops(chain: Chain, survey: Survey) -> None:
+def _warn_of_loops(chain: Chain, survey: Survey | None) -> None:
     """Warn of a counter at whose changes a real Gadgetron would cut images into pieces."""
+    if survey is None:
+        return
     for node in chain.nodes:
         name = node.properties.get("trigger_dimension", "") if node.classname else ""
         if name in IMAGE_COUNTERS and survey.splits_images(name):

@@ -14,10 +14,14 @@ from gadgets.images import meta_of, meta_values
 from gadgets.stream import ReconError
 from gadgets.stream.logs import collected_warnings
 from pipelines.chain import read_chain
+from pipelines.kept.again import KeptRequest
+from pipelines.kept.scan import KeptScan
 from pipelines.raw import RawScan
 from pipelines.replay import IMAGES_FILE, IMAGES_GROUP
 from pipelines.staging import staged_folder
 from pipelines.wire import reconstruct_remotely
+
+LATE = "with configuration retrieve_"  # in the text of `pipelines.server.late_answer`
 
 
 @dataclass
@@ -68,31 +72,76 @@ def send(
     with RawScan(raw, group) as scan, collected_warnings(result.warnings):
         lines = scan.noise_lines() if scan.noise_only else scan.acquisitions()
         items = reconstruct_remotely(address, chain, scan.header_xml, lines, timeout, text)
-        start = time.perf_counter()
-
-        def images() -> Iterator[ismrmrd.Image]:
-            for item in items:
-                if isinstance(item, str):
-                    result.texts += (item,)
-                    continue
-                result.images += 1
-                for warning in meta_values(meta_of(item.attribute_string), "GenreconWarning"):
-                    if warning not in result.warnings:
-                        result.warnings.append(warning)
-                result.last_image_s = time.perf_counter() - start
-                result.first_image_s = result.first_image_s or result.last_image_s
-                yield item
-            if not result.images and not scan.noise_only:
-                raise ReconError(f"{raw}: no image came back from {address}; see its log")
-
-        if out is None:
-            for _ in images():
-                pass
-            return result
-        with (
-            staged_folder(out.absolute()) as staging,
-            ismrmrd.Dataset(str(staging / IMAGES_FILE), IMAGES_GROUP, mode="w") as dataset,
-        ):
-            for image in images():
-                dataset.append_image(f"image_{image.image_series_index}", image)
+        _receive(items, result, out, f"{raw}: no image came back from {address}; see its log" * (not scan.noise_only))
     return result
+
+
+def send_again(kept: KeptScan, address: str, *, out: Path | None = None, timeout: float = 600.0) -> SendResult:
+    """Send a scan that a server kept once more, as its client sent it: the same chain, parameters, header and lines.
+
+    Parameters, result and errors are those of `send`.
+    """
+    result = SendResult()
+    with KeptRequest(kept) as request, collected_warnings(result.warnings):
+        items = reconstruct_remotely(address, request.config, request.header, request.items(), timeout, *request.texts)
+        missing = f"{kept.id}: no image came back from {address}; see its log"
+        _receive(items, result, out, missing * (not request.noise_only))
+    return result
+
+
+def retrieve(
+    identifier: str, address: str, *, wait_s: float = 0.0, out: Path | None = None, timeout: float = 600.0
+) -> SendResult:
+    """Fetch late images of a scan.
+
+    Parameters
+    ----------
+    identifier : id that the server gave
+    wait_s : how long to wait for images that are not ready
+    address, out, timeout : as for `send`
+
+    Raises
+    ------
+    ReconError
+        As `send`, or the images are not ready.
+    """
+    result = SendResult()
+    text = json.dumps({"parameters": {"scan": identifier, "wait": wait_s}}).encode()
+    items = reconstruct_remotely(address, "retrieve", b"", (), max(timeout, wait_s + 10), text)
+    try:
+        _receive(items, result, out, "no late image came")
+    except ReconError as error:
+        raise ReconError("; ".join([f"server {address}: {error}", *result.texts])) from None
+    return result
+
+
+def _receive(items: Iterator[ismrmrd.Image | str], result: SendResult, out: Path | None, missing: str) -> None:
+    """Take what a server sends. Raises ReconError with the text `missing`, if that is not empty, without an image."""
+    start = time.perf_counter()
+
+    def images() -> Iterator[ismrmrd.Image]:
+        for item in items:
+            if isinstance(item, str):
+                result.texts += (item,)
+                continue
+            result.images += 1
+            for warning in meta_values(meta_of(item.attribute_string), "GenreconWarning"):
+                if warning not in result.warnings:
+                    result.warnings.append(warning)
+            result.last_image_s = time.perf_counter() - start
+            result.first_image_s = result.first_image_s or result.last_image_s
+            yield item
+        comes_later = any(LATE in text for text in result.texts)
+        if not result.images and missing and not comes_later:
+            raise ReconError(missing)
+
+    if out is None:
+        for _ in images():
+            pass
+        return
+    with (
+        staged_folder(out.absolute()) as staging,
+        ismrmrd.Dataset(str(staging / IMAGES_FILE), IMAGES_GROUP, mode="w") as dataset,
+    ):
+        for image in images():
+            dataset.append_image(f"image_{image.image_series_index}", image)

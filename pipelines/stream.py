@@ -32,6 +32,7 @@ from pipelines.mrd2.streams import Mrd2Reader, Mrd2Writer, OtherFormat
 from pipelines.noise.files import noise_of_file
 from pipelines.noise.fitting import fitted
 from pipelines.noise.sources import choose_noise
+from pipelines.noise.streamed import ScanNoise
 from pipelines.pipes import hung_up, nobody_reads, write_all
 from pipelines.raw import RawScan
 from pipelines.raw.file_kinds import format_of_bytes
@@ -40,7 +41,6 @@ from pipelines.raw.stream import begins_as_stream
 from pipelines.replay import DICOM_MODULE
 from pipelines.scan_scale import set_pixel_scale
 from pipelines.server.memory_estimate import MemoryEstimate
-from pipelines.server.scan_noise import ScanNoise
 from pipelines.server.scan_run import checked_header, checked_items
 
 log = logging.getLogger("genrecon")

@@ -118,7 +118,7 @@ def exchange(
     config: bytes | str,
     header: bytes,
     items: Iterable[Any],
-    text: bytes = b"",
+    *texts: bytes,
 ) -> Iterator[tuple[int, Any]]:
     """Send a scan while reading what comes back: yield (message id, item).
 
@@ -127,9 +127,9 @@ def exchange(
     connect : opens the socket
     peer : its name in error texts
     config : chain as XML, or the name of a chain of the server
-    header : ISMRMRD header
+    header : ISMRMRD header; empty: none is sent
     items : acquisitions, or other items that the peer reads
-    text : sent after the header, as FIRE sends its parameters; empty: none
+    texts : sent after the header, as FIRE sends its parameters; empty ones are not
 
     Raises ReconError when the peer fails or ends before it has read the whole scan, and the error of `items` when
     reading them fails.
@@ -145,8 +145,9 @@ def exchange(
                     mrd.write(_ID.pack(constants.GADGET_MESSAGE_FILENAME) + config.encode()[:1023].ljust(1024, b"\0"))
                 else:
                     mrd.send_text(constants.GADGET_MESSAGE_CONFIG, config)
-                mrd.send_text(constants.GADGET_MESSAGE_HEADER, header)
-                if text:
+                if header:
+                    mrd.send_text(constants.GADGET_MESSAGE_HEADER, header)
+                for text in filter(None, texts):
                     mrd.send_text(constants.GADGET_MESSAGE_TEXT, text)
                 mrd.send_all(items)
                 sent.set()
@@ -196,7 +197,7 @@ def parse_address(text: str) -> tuple[str, int]:
 
 
 def reconstruct_remotely(
-    address: str, config: bytes | str, header: bytes, items: Iterable[Any], timeout: float, text: bytes = b""
+    address: str, config: bytes | str, header: bytes, items: Iterable[Any], timeout: float, *texts: bytes
 ) -> Iterator[ismrmrd.Image | str]:
     """Send a scan to a Gadgetron server; yield its images as they come, and its texts (see `exchange`).
 
@@ -209,7 +210,7 @@ def reconstruct_remotely(
     # A server whose ISMRMRD library has another schema version refuses the header, and then hangs.
     header = re.sub(rb"<(\w+:)?version>\s*\d+\s*</(\w+:)?version>", b"", header, count=1)
     peer = f"server {address}"
-    for _, item in exchange(lambda: connect_to(host, port, timeout), peer, config, header, items, text):
+    for _, item in exchange(lambda: connect_to(host, port, timeout), peer, config, header, items, *texts):
         if isinstance(item, str) and "ERROR" in item:
             raise ReconError(f"{peer}: {' '.join(item.split())}")
         if isinstance(item, ismrmrd.Image | str):

@@ -47,6 +47,13 @@ def replay(
     nifti: Annotated[
         bool, typer.Option("--nifti", help="Write NIfTI files, with JSON sidecars, as well (extra nifti).")
     ] = False,
+    as_served: Annotated[
+        bool,
+        typer.Option(
+            "--as-served",
+            help="Of a scan that serve --keep-raw kept: with the chain and noise beside it, exactly as the server did.",
+        ),
+    ] = False,
     gadgetron: Annotated[
         str | None, typer.Option(help="HOST:PORT of a Gadgetron server that runs the chain, instead of this process.")
     ] = None,
@@ -70,6 +77,11 @@ def replay(
     folders = [_output_folder(path, group, out, len(raw) > 1) for path in raw]
     if len(set(folders)) != len(folders):
         raise ReconError("replay: two files have the same name and would share a folder; replay them one by one")
+    if as_served and (dask or gadgetron or processes or noise or config != DEFAULT_CHAIN):
+        raise ReconError(
+            "replay: --as-served has the chain and the noise beside the raw file, in process; leave out --config, "
+            "--noise, --gadgetron, --processes and --dask"
+        )
     if dask and (gadgetron or processes):
         raise ReconError("replay: --dask runs the chain on its own workers; leave out --gadgetron and --processes")
     with contextlib.ExitStack() as standard_input:
@@ -85,6 +97,7 @@ def replay(
             timeout=timeout,
             noise=noise,
             nifti=nifti,
+            as_served=as_served,
         )
 
 

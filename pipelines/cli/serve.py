@@ -61,6 +61,22 @@ def serve(
     spool: Annotated[
         Path | None, typer.Option(help="Folder where DICOM waits for the PACS.  [default with --pacs: dicom-spool]")
     ] = None,
+    keep_raw: Annotated[
+        Path | None, typer.Option(help="Folder where the raw data of all scans are kept, with patient data.")
+    ] = None,
+    keep_raw_size: Annotated[float, typer.Option(min=0.001, help="Most that they take, in GiB.")] = 50.0,
+    keep_raw_age: Annotated[float, typer.Option(min=0.001, help="Days that they are kept.")] = 7.0,
+    answer_within: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            help="Seconds from the last line of a scan to the answer to its client: later images are fetched, needs "
+            "--keep-raw; 0: the client waits.",
+        ),
+    ] = 0.0,
+    late_scans: Annotated[
+        int, typer.Option(min=1, max=64, help="Scans that go on in the background at a time, after that answer.")
+    ] = 1,
     warm: Annotated[str, typer.Option(help="Methods loaded before the first scan; empty: none.")] = "svd_wkgm",
     json_logs: Annotated[bool, typer.Option("--json-logs", help="Write log lines as JSON.")] = False,
 ) -> None:
@@ -79,6 +95,8 @@ def serve(
     from pipelines.server.settings import Limits, ServeSettings
     from pipelines.server.status import StatusServer
 
+    if answer_within and keep_raw is None:
+        raise ReconError("--answer-within: late images need the raw data; give --keep-raw, too")
     raise_descriptor_limit()
     log_to_stderr(json_logs)
     spool = (spool or Path("dicom-spool")).absolute() if spool or pacs else None
@@ -102,6 +120,11 @@ def serve(
         pacs=pacs,
         spool=spool,
         grace_s=grace,
+        keep_raw=keep_raw.absolute() if keep_raw else None,
+        keep_raw_gib=keep_raw_size,
+        keep_raw_days=keep_raw_age,
+        answer_within_s=answer_within,
+        late_scans=late_scans,
     )
     chain_by_name(default_chain, settings)  # there is none: better now than at the first scan
     with ForkServer() as fork_server, contextlib.ExitStack() as stack:

@@ -38,6 +38,7 @@ class RawScan:
     ----------
     path : file to read; FILE:NAME for one of several measurements in it
     group : another way to give that name (see `Measurement`); "": the only one of images
+    as_they_are : flags of lines are not judged by those of all others, which a server does not know
 
     Attributes
     ----------
@@ -53,7 +54,8 @@ class RawScan:
         it has several measurements and it is not clear which one is meant.
     """
 
-    def __init__(self, path: str | Path, group: str = "") -> None:
+    def __init__(self, path: str | Path, group: str = "", as_they_are: bool = False) -> None:
+        self._as_they_are = as_they_are
         self.path, named = file_and_group(Path(path))
         group = group or named
         self._source = open_source(self.path, group)
@@ -124,7 +126,7 @@ class RawScan:
 
     @functools.cached_property
     def _mistaken_flags(self) -> int:
-        return mistaken_flags(np.unique(self._source.heads()["flags"]).tolist())
+        return 0 if self._as_they_are else mistaken_flags(np.unique(self._source.heads()["flags"]).tolist())
 
     def notes(self) -> list[tuple[str, str]]:
         """Names and texts that describe the file, where that is not all said by header and acquisitions."""

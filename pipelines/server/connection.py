@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import os
+import select
 import socket
 
 from gadgets.stream import PeerGone, ReconError, reason_of
+from pipelines.kept.store import KeptScans
 from pipelines.server.intake import ScanReader
 from pipelines.server.read_ahead import ReadAhead
 from pipelines.server.replies import CLOSE, ReplyWriter, discard_input
-from pipelines.server.request import Request
+from pipelines.server.request import Request, seconds_of
 from pipelines.server.requested_chain import asked_chain
+from pipelines.server.retrieval import CONFIG, Retrieval, is_retrieval, wanted_late_images
 from pipelines.server.scan import Scan
 from pipelines.server.scan_queue import ScanQueue
 from pipelines.server.settings import ServeSettings
@@ -47,6 +51,9 @@ class ClientConnection:
         if request is None:
             return
         of_fire = request.of_fire
+        if is_retrieval(request.asked_name):
+            return self._retrieve(request)
+        request = dataclasses.replace(request, peer=self._host)
         try:
             queued = QueuedScan(Scan(self._peer, asked=asked_chain(request)))
             reason = self._start(queued, request)
@@ -60,6 +67,48 @@ class ClientConnection:
         queued.ended.wait()
         if queued.client_error and not queued.image_begun:
             self._send_error(queued.client_error, of_fire)
+
+    @property
+    def _host(self) -> str:
+        return self._peer.rpartition(":")[0]
+
+    def _retrieve(self, request: Request) -> None:
+        """Send late images. What the client measures meanwhile is read and dropped."""
+        settings, parameters = self._settings, request.parameters
+        name = CONFIG.fullmatch((request.asked_name or "").strip())
+        wanted = (name and name["id"]) or str(parameters.get("scan", "")) or wanted_late_images(parameters) or ""
+        writer = ReplyWriter(self._socket, self._limits.idle_s)
+        try:
+            if settings.keep_raw is None:
+                raise ReconError("this server has no late images; start it with --keep-raw and --answer-within")
+            if request.header_text:
+                reader = ScanReader(self._socket, self._limits, request.next_message)
+                reader.start()
+                try:
+                    for _ in reader:
+                        pass
+                finally:
+                    reader.stop()
+            store = KeptScans(settings.keep_raw, settings.keep_raw_gib, settings.keep_raw_days)
+            wait_s = seconds_of(parameters, "wait")
+            retrieval = Retrieval(store, writer, request.of_fire, self._host)
+            images = retrieval.serve(wanted, request.header_text, wait_s, self._check_that_it_is_there)
+            writer.write(CLOSE)
+            log.info("%s: fetched %d late images", self._peer, images)
+        except PeerGone as error:
+            refuse(self._queue, self._peer, str(error))
+        except ReconError as error:
+            refuse(self._queue, self._peer, str(error))
+            self._send_error(str(error), request.of_fire)
+
+    def _check_that_it_is_there(self) -> None:
+        """Raise PeerGone when the client has left, or a server that stops."""
+        poller = select.poll()
+        poller.register(self._socket, 0)
+        if poller.poll(0):
+            raise PeerGone("the client is gone")
+        if self._queue.stopping.is_set():
+            raise ReconError("the server stops; ask again later")
 
     def _enable_keepalive(self) -> None:
         """Let the connection fail when the client's host disappears without closing it."""
@@ -93,7 +142,7 @@ class ClientConnection:
     def _start(self, queued: QueuedScan, request: Request) -> str:
         """Wait for a slot and hand the scan over to it. Returns why it gets none; empty if it got one."""
         try:
-            with ReadAhead(self._socket, request.next_message, self._limits.ahead_gib) as ahead:
+            with ReadAhead(self._socket, request.next_message or 0, self._limits.ahead_gib) as ahead:
                 reason = self._wait_for_slot(queued, ahead)
                 if queued.slot is not None:
                     queued.slot.hand_over(queued, request, self._socket, ahead)

@@ -24,6 +24,7 @@ from gadgets.stream.queues import BoundedQueue
 from pipelines.server.read_ahead import poll_milliseconds
 from pipelines.server.replies import CHUNK_BYTES
 from pipelines.server.request import Request
+from pipelines.server.retrieval import is_retrieval
 from pipelines.server.settings import Limits
 
 MIB = 2**20
@@ -42,6 +43,8 @@ class ScanReader:
     next_message : id of a message that was already read from the socket
     ahead : file of what was already read after that; closed at its end
     on_reset : called when the client resets the connection after its CLOSE
+    on_complete : called when all data have come
+    record : called with the bytes of all data, as they come
 
     Attributes
     ----------
@@ -62,8 +65,11 @@ class ScanReader:
         next_message: int | None = None,
         ahead: IO[bytes] | None = None,
         on_reset: Callable[[], None] = lambda: None,
+        on_complete: Callable[[], None] = lambda: None,
+        record: Callable[[bytes | bytearray], None] | None = None,
     ) -> None:
-        self._socket, self._limits, self._on_reset = sock, limits, on_reset
+        self._socket, self._limits, self._record = sock, limits, record
+        self._on_reset, self._on_complete = on_reset, on_complete
         self._scan_deadline = time.monotonic() + limits.scan_s
         self._phase_deadline = time.monotonic() + limits.handshake_s
         self._late_text = f"chain and header did not come within {limits.handshake_s:g} s"
@@ -77,6 +83,8 @@ class ScanReader:
         self._poller = select.poll()
         self._poller.register(sock, select.POLLIN)
         self.complete = False
+        self._only_record = False
+        self._read_to_end = threading.Event()
 
     # --- the request
 
@@ -105,8 +113,11 @@ class ScanReader:
             texts.append(chain_text)
             config, chain_text = "", None
         message = self._message()
+        while is_retrieval(config) and message == constants.GADGET_MESSAGE_TEXT:  # it needs no header
+            texts.append(self._request_text("text").rstrip(b"\0"))
+            message = self._message()
         if message == constants.GADGET_MESSAGE_CLOSE:
-            return None
+            return Request(config, None, b"", tuple(texts), message, bool(texts)) if is_retrieval(config) else None
         if message != constants.GADGET_MESSAGE_HEADER:
             raise ReconError(f"a message of kind {message} came where the ISMRMRD header (3) is due")
         header = self._request_text("header")
@@ -134,6 +145,8 @@ class ScanReader:
     def start(self) -> None:
         """Begin to read the data, in a thread."""
         self._phase_deadline = math.inf
+        if self._record is not None and self._next_id is not None:
+            self._record(struct.pack("<H", self._next_id))
         self._stop_descriptor = os.eventfd(0)
         self._poller.register(self._stop_descriptor, select.POLLIN)
         self._thread = threading.Thread(target=self._read_all, name="scan reader", daemon=True)
@@ -145,6 +158,14 @@ class ScanReader:
         if self._error is not None:
             raise self._error
 
+    def record_rest(self) -> None:
+        """Read on, but only to record the data, until all came, the client left, or the time is over."""
+        self._only_record = True
+        self._queue.abort()
+        if self._thread is None:
+            self.start()
+        self._read_to_end.wait()
+
     def stop(self) -> None:
         """End the thread; what the client still sends stays in the connection, which can still be written to."""
         self._queue.abort()
@@ -154,11 +175,28 @@ class ScanReader:
             os.close(self._stop_descriptor)
             self._stop_descriptor = None
 
+    def _queue_has_taken(self, item: Any) -> bool:
+        try:
+            return self._queue.put(item, timeout=CONNECTION_CHECK_S)
+        except Aborted:
+            if not self._only_record:
+                raise
+            return True
+
     def _read_all(self) -> None:
+        try:
+            self._read_messages()
+        finally:
+            self._read_to_end.set()
+        if self.complete:
+            self._on_complete()
+            self._wait_for_reset()
+
+    def _read_messages(self) -> None:
         try:
             while (message := self._message()) != constants.GADGET_MESSAGE_CLOSE:
                 item = self._item(message)
-                while item is not None and not self._queue.put(item, timeout=CONNECTION_CHECK_S):
+                while item is not None and not self._queue_has_taken(item):
                     self._check_connection()
             self.complete = True
         except Aborted:
@@ -168,8 +206,6 @@ class ScanReader:
         except Exception as error:
             self._error = ReconError(f"a message cannot be read ({one_line(error)})")
         self._queue.close()
-        if self.complete:
-            self._wait_for_reset()
 
     def _check_connection(self) -> None:
         """Raise PeerGone when the client has reset the connection; a regular end shows once all before it is read."""
@@ -262,4 +298,6 @@ class ScanReader:
             if not chunk:
                 raise PeerGone("the client closed the connection before its CLOSE message")
             received += chunk
+        if self._record is not None:
+            self._record(received)
         return received

@@ -13,6 +13,7 @@ from gadgets.stream.sockets import listening_socket
 from pipelines.server.connection import ClientConnection, refuse
 from pipelines.server.delivery import SpoolDelivery
 from pipelines.server.fork_server import ForkServer
+from pipelines.server.keeper import Keeper
 from pipelines.server.scan_queue import ScanQueue
 from pipelines.server.settings import ServeSettings
 from pipelines.server.worker_slot import EXIT_TIMEOUT_S
@@ -54,8 +55,21 @@ class Server:
         self._connections: set[socket.socket] = set()
         self._listener = listening_socket(settings.bind, settings.port)
         self.port = int(self._listener.getsockname()[1])
-        self.queue = ScanQueue(settings, fork_server)
+        self._keeper = self._make_keeper()
+        self.queue = ScanQueue(settings, fork_server, self._keeper)
+        if self._keeper is not None:
+            self._keeper.run_late = self.queue.run_late
         self._delivery = SpoolDelivery(settings.spool) if settings.spool is not None else None
+
+    def _make_keeper(self) -> Keeper | None:
+        settings = self.settings
+        if settings.keep_raw is None:
+            return None
+        try:
+            return Keeper(settings.keep_raw, settings.keep_raw_gib, settings.keep_raw_days, self._fork_server)
+        except ReconError:
+            self._listener.close()
+            raise
 
     def uptime(self) -> float:
         """Seconds that it has served, whatever the wall clock did."""
@@ -72,6 +86,8 @@ class Server:
             slot.thread.start()
         if self._delivery is not None:
             self._delivery.thread.start()
+        if self._keeper is not None:
+            self._keeper.thread.start()
         for slot in self.queue.slots:
             slot.start_tried.wait()
             if slot.start_error and not self.stopping:
@@ -99,6 +115,8 @@ class Server:
         self.queue.stop(self.settings.grace_s)
         if self._delivery is not None:
             self._delivery.stop(DELIVERY_TIMEOUT_S)
+        if self._keeper is not None:
+            self._keeper.stop(DELIVERY_TIMEOUT_S)
         with self._connections_changed:
             self._connections_changed.wait_for(lambda: not self._connections, THREADS_TIMEOUT_S)
             for sock in self._connections:
@@ -107,7 +125,7 @@ class Server:
         self._join_threads()
 
     def _join_threads(self) -> None:
-        threads = [slot.thread for slot in self.queue.slots]
+        threads = [slot.thread for slot in self.queue.all_slots()]
         threads += [self._delivery.thread] if self._delivery is not None else []
         threads = [thread for thread in threads if thread.ident is not None]
         for timeout in (THREADS_TIMEOUT_S, EXIT_TIMEOUT_S + THREADS_TIMEOUT_S):

@@ -84,6 +84,7 @@ class MemoryEstimate:
     Attributes
     ----------
     needed : largest estimate so far, in bytes
+    limit : most that it may be
 
     Raises
     ------
@@ -93,7 +94,7 @@ class MemoryEstimate:
     """
 
     def __init__(self, header: Any, limit_gib: float, chain: Chain) -> None:
-        self._limit = limit_gib * 2**30
+        self.limit = limit_gib * 2**30
         system = header.acquisitionSystemInformation
         self._coils = max((system.receiverChannels if system else None) or 1, 1)
         self._channels = 0  # most of any line, noise lines among them
@@ -169,10 +170,10 @@ class MemoryEstimate:
 
     def _check(self) -> None:
         self.needed = max(self.needed, self._largest + self._waiting)
-        if self.needed > self._limit:
+        if self.needed > self.limit:
             raise ReconError(
                 f"the scan would need about {self.needed / 2**30:.3g} GiB of memory, the limit is "
-                f"{self._limit / 2**30:g} GiB; raise --memory if it may have that"
+                f"{self.limit / 2**30:g} GiB; raise --memory if it may have that"
             )
 
 

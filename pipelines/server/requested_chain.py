@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import re
+from collections.abc import Callable
 
+from gadgets.dicom_output import DicomOutput
 from gadgets.stream import ReconError
 from gadgets.stream.parameters import local_parameters
 from gadgets.twins import TWINS
@@ -34,15 +37,24 @@ DEFAULT_NAMES = ("openrecon", "default_measurement_dependencies")
 GENERATIVE_TIME_SHARE = 0.9  # of the time limit of a scan, so that a generative method ends with images before it
 
 
-def requested_chain(request: Request, settings: ServeSettings) -> Chain:
-    """The chain a client asks for, with the parameters it sent and the server's own settings.
+def requested_chain(
+    request: Request, settings: ServeSettings, asked_for: Callable[[Chain], None] = lambda _: None
+) -> Chain:
+    """The chain of `chain_as_asked`, with which `asked_for` is called, with the server's own settings."""
+    chain = chain_as_asked(request, settings)
+    asked_for(chain)
+    return _with_dicom_of_server(chain, settings)
+
+
+def chain_as_asked(request: Request, settings: ServeSettings) -> Chain:
+    """The chain a client asks for, with the parameters it sent, and time budgets within the time limit of a scan.
 
     Raises
     ------
     ReconError
         There is none of that name; or a chain or parameter that was sent has a gadget or property that is not allowed.
     """
-    config = _config_of(request)
+    config = request.asked_name
     if request.chain_text is not None:
         chain = Chain(request.chain_text, "the chain that was sent")
         if len(chain.nodes) > MAX_GADGETS:
@@ -52,7 +64,8 @@ def requested_chain(request: Request, settings: ServeSettings) -> Chain:
     else:
         chain = chain_by_name(config or "", settings)
     set_parameters(chain, request.parameters, (*TABLE, *settings.parameters))
-    return _with_server_settings(chain, settings)
+    _limit_time_budgets(chain, settings)
+    return chain
 
 
 def asked_chain(request: Request) -> str:
@@ -60,14 +73,8 @@ def asked_chain(request: Request) -> str:
     if request.chain_text is not None:
         return ""
     with contextlib.suppress(ReconError):
-        return plain_chain_name(_config_of(request) or "")
+        return plain_chain_name(request.asked_name or "")
     return ""
-
-
-def _config_of(request: Request) -> str | None:
-    """The name that came as configuration, or in FIRE's parameters."""
-    renamed = request.parameters.get("customconfig") or request.parameters.get("config")
-    return renamed if isinstance(renamed, str) and renamed and request.config is not None else request.config
 
 
 def plain_chain_name(config: str) -> str:
@@ -118,8 +125,8 @@ def _check_properties(node: Node) -> None:
             raise local_property_error(name)
 
 
-def _with_server_settings(chain: Chain, settings: ServeSettings) -> Chain:
-    """The chain with DICOM output as the server has it, and time budgets within the time limit of a scan."""
+def _with_dicom_of_server(chain: Chain, settings: ServeSettings) -> Chain:
+    """The chain with DICOM output as the server has it, or without any."""
     node = chain.external(DICOM_MODULE)
     if node is not None and not (settings.dicom or settings.pacs or node.properties.get("pacs")):
         chain = chain.without(DICOM_MODULE)
@@ -132,6 +139,22 @@ def _with_server_settings(chain: Chain, settings: ServeSettings) -> Chain:
                 node.properties["pacs"] = settings.pacs
             if settings.spool is not None:
                 node.properties |= {"spool": str(settings.spool), "deliver": "false"}  # the server delivers
+    return chain
+
+
+def kept_xml(chain: Chain) -> bytes:
+    """A chain as it is kept with raw data: a replay of it sends nothing to a PACS of the server."""
+    kept = copy.deepcopy(chain)
+    for node in kept.nodes:
+        if node.module == DICOM_MODULE:
+            local = local_parameters(DicomOutput.Parameters).keys() - ALLOWED_DICOM_PROPERTIES | {"folder"}
+            node.properties = {name: value for name, value in node.properties.items() if name not in local}
+    return kept.to_xml()
+
+
+def _limit_time_budgets(chain: Chain, settings: ServeSettings) -> None:
+    """Let generative methods end within the time limit of a scan."""
+    for node in chain.nodes:
         for prefix in ("", "generative_recon."):
             if is_generative(node.properties.get(f"{prefix}method", "")):
                 budget = f"{prefix}time_budget_s"
@@ -139,4 +162,3 @@ def _with_server_settings(chain: Chain, settings: ServeSettings) -> Chain:
                 with contextlib.suppress(ValueError):  # the gadget reports what is wrong with it
                     most = GENERATIVE_TIME_SHARE * settings.limits.scan_s
                     node.properties[budget] = str(min(float(own) or most, most))
-    return chain

@@ -55,6 +55,7 @@ class Scan:
     facts : texts about noise and calibration, by name
     warnings : of the gadgets
     thumbnails : last image of each series, by the number of the series
+    kept_id : under which its raw data are kept; empty: they are not. Who knows it gets late images: not for logs
     """
 
     peer: str
@@ -78,6 +79,7 @@ class Scan:
     facts: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     thumbnails: dict[int, Thumbnail] = field(default_factory=dict)
+    kept_id: str = ""
 
     def elapsed(self) -> float:
         """Seconds that it has run, or waited."""

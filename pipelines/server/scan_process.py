@@ -22,6 +22,7 @@ from gadgets.noise.scan import NoiseScan
 from gadgets.stream import ReconError
 from gadgets.stream.logs import fact_listeners
 from pipelines.evaluation.arrays import ArrayReconstruction
+from pipelines.kept.conversion import Conversion
 from pipelines.server.error_texts import where_raised
 from pipelines.server.processes import RETAINED_HEAP_BYTES, configure_malloc, private_memory, trim_heap
 from pipelines.server.request import Request
@@ -41,14 +42,18 @@ def work(link: Connection) -> None:
 
     Parameters
     ----------
-    link : to the server. It sends (settings, log level, folder for temporary files), then for each scan (request,
+    link : to the server. It sends a `Conversion`, which is all that this process does then; or (settings, log level,
+        folder for temporary files), then for each scan (request,
         whether there is a file of data read ahead) and the descriptors of the client's socket and of that file. It
         receives (event, value): `ready`, or `failed` with a text; `log` with a record; for each scan the events of
         `ScanRun`, and `ended` with a `ScanResult`. It answers `noise`, a noise scan to keep, with None
     """
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(OOM_SCORE_ADJUSTMENT)
-    settings, level, temporary_folder = link.recv()
+    first = link.recv()
+    if isinstance(first, Conversion):
+        return first.run()
+    settings, level, temporary_folder = first
     tempfile.tempdir = temporary_folder
     configure_malloc()
     server = ServerLink(link, temporary_folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import logging
 import socket
 import threading
@@ -23,17 +24,22 @@ from gadgets.stream.logs import collected_warnings, log_fact
 from gadgets.stream.queues import BoundedQueue
 from gadgets.stream.stages import StageThread
 from pipelines.chain import Chain
+from pipelines.kept.recorder import ScanRecorder
+from pipelines.kept.scan import About
+from pipelines.kept.store import KeptScans
+from pipelines.noise.streamed import ScanNoise, noise_in_stream
 from pipelines.raw import AcquisitionChecker, Header, check_header, field_of_view_doubts, read_header
-from pipelines.replay import DICOM_MODULE
+from pipelines.replay import DICOM_MODULE, anonymizes
 from pipelines.server.error_texts import printable, where_raised
 from pipelines.server.intake import ScanReader
+from pipelines.server.late_answer import LateAnswer
 from pipelines.server.memory_estimate import MemoryEstimate
 from pipelines.server.progress import LineCounter, announced_images, announced_lines, method_of
 from pipelines.server.replies import CLOSE, ReplyWriter
 from pipelines.server.request import Request
-from pipelines.server.requested_chain import GENERATIVE_TIME_SHARE, requested_chain
+from pipelines.server.requested_chain import GENERATIVE_TIME_SHARE, kept_xml, requested_chain
+from pipelines.server.retrieval import Retrieval, wanted_late_images
 from pipelines.server.scan import ScanResult
-from pipelines.server.scan_noise import ScanNoise
 from pipelines.server.served_images import thumbnail, with_fire_meta
 from pipelines.server.settings import ServeSettings
 
@@ -41,6 +47,9 @@ log = logging.getLogger("genrecon")
 
 QUEUED_IMAGES = 64
 THREADS_TIMEOUT_S = 3.0  # for the threads of a chain to end; if they do not, their process is replaced
+
+HEADER_MESSAGE_BYTES = 6  # of the message that a kept stream begins with, beside the header's text
+ANSWER_IS_DUE = object()  # among the results of the chain
 
 Report = Callable[[str, Any], None]
 
@@ -86,7 +95,8 @@ class ScanRun:
     settings : of the server
     report : called with the name and value of an event: `chain` with its name, method and time budget; `announced` with
         the numbers of lines and images by the header; `received` with the lines that came, and whether all did;
-        `sending` before an image is sent; `image` with its series and a thumbnail after that
+        `sending` before an image is sent; `image` with its series and a thumbnail after that;
+        `late` when the client had its answer and the scan goes on
     keep_noise : called with the scan's own noise, for later scans
     """
 
@@ -100,9 +110,31 @@ class ScanRun:
         keep_noise: Callable[[NoiseScan], None] = lambda _: None,
     ) -> None:
         self._request, self._settings, self._report = request, settings, report
-        self._reader = ScanReader(sock, settings.limits, request.next_message, ahead, self._client_reset)
-        self._writer = ReplyWriter(sock, settings.limits.idle_s)
+        self._store = _store(request, settings)
+        self._kept = self._store.scan(request.kept_id) if self._store else None
+        self._recorder = _recorder(request, self._store)
+        if request.again and self._kept:
+            ahead = self._kept.stream.open("rb")
+            ahead.seek(HEADER_MESSAGE_BYTES + len(request.header_text))
         self._results = BoundedQueue(items=QUEUED_IMAGES)
+        self._writer = ReplyWriter(sock, settings.limits.idle_s)
+        self._late = LateAnswer(
+            request,
+            self._kept,
+            self._recorder,
+            self._writer,
+            settings.answer_within_s,
+            lambda: self._results.put_unbounded(ANSWER_IS_DUE),
+        )
+        self._reader = ScanReader(
+            sock,
+            settings.limits,
+            request.next_message,
+            ahead,
+            self._client_reset,
+            self._late.all_came,
+            self._recorder.add if self._recorder else None,
+        )
         self._items = self._images = 0
         self._writes_files = False  # the scan goes on without its client
         self._client_left = ""  # how the client left after it had sent the whole scan
@@ -119,16 +151,17 @@ class ScanRun:
         try:
             timer.start()
             with collected_warnings(self._warnings, leave_out=DELIVERY):
-                chain = requested_chain(self._request, self._settings)
+                chain = requested_chain(self._request, self._settings, self._record_chain)
             self._writes_files = chain.external(DICOM_MODULE) is not None  # before the reader may call _client_reset
             longest = GENERATIVE_TIME_SHARE * limit
             self._report(
                 "chain", (chain.name, *method_of(chain, longest))
             )  # from here on the server enforces the memory limit
-            self._reader.start()
             header = checked_header(self._request.header_text)
             self._report("announced", (announced_lines(header.fields), announced_images(header.fields, chain)))
             memory = MemoryEstimate(header.fields, self._settings.limits.memory_gib, chain)
+            self._late.configure(header.fields, chain, memory)
+            self._reader.start()
             items = self._counted(checked_items(header, self._reader, memory, lambda: self._images))
             worker = threading.Thread(target=self._run_chain, args=(chain, header.fields, items), daemon=True)
             with collected_warnings(self._warnings, leave_out=DELIVERY):
@@ -143,12 +176,23 @@ class ScanRun:
         except Exception as error:
             text = printable(error)
             result = ScanResult(text if isinstance(error, ReconError) else f"unexpected {where_raised(error)}", text)
+            if self._recorder:  # the client can send no second time what its scanner measured
+                self._reader.record_rest()
         finally:
             timer.cancel()
+            self._late.cancel()
             self._results.abort()
             self._reader.stop()
             self._lines.stop()
+            if self._recorder:
+                self._recorder.close()
+        result = self._late.end(result, self._warnings, self._writes_files)
         return result._replace(reusable=_threads_end(worker))
+
+    def _record_chain(self, asked: Chain) -> None:
+        self._late.anonymize = anonymizes(asked)
+        if self._recorder:
+            self._recorder.add_chain(asked.name, kept_xml(asked), self._late.anonymize)
 
     def _counted(self, items: Iterator[Any]) -> Iterator[Any]:
         for item in self._lines.count(items):
@@ -158,12 +202,17 @@ class ScanRun:
     def _run_chain(self, chain: Chain, header: Any, data: Iterator[Any]) -> None:
         """Put what the chain makes of the data, or its error, into the results."""
         try:
-            noise, data = self._noise.choose(header, data)
+            if self._request.again and self._kept:
+                noise, data = noise_in_stream(header, data, self._kept.noise())
+            else:
+                noise, data = self._noise.choose(header, data)
             if self._noise.quality is not None:
                 self._tell_of_noise(self._noise.quality)
             if self._noise.coils or (self._client_left and not self._writes_files):
                 return
-            chain.noise = noise
+            chain.noise = self._late.noise = noise
+            if noise and noise.scan and self._recorder:
+                self._recorder.add_noise(noise)
             if noise and chain.prewhitens:
                 log_fact("noise", noise.text)
             with contextlib.closing(chain.run(header, data)) as items:  # type: ignore[type-var]
@@ -194,9 +243,18 @@ class ScanRun:
         for item in self._results:
             if isinstance(item, BaseException):
                 raise item
+            if item is ANSWER_IS_DUE:
+                if not self._client_left and self._late.answer(self._images, self._writes_files):
+                    self._report("late", None)
+                continue
             if not isinstance(item, ismrmrd.Image):
                 continue
             self._images += 1
+            self._late.first_image.set()
+            if self._late.active:
+                self._late.add(with_fire_meta(item, windows))
+                self._report("image", (int(item.image_series_index), thumbnail(item)))
+                continue
             if self._client_left:
                 continue
             image = with_fire_meta(single_precision(item), windows)
@@ -212,11 +270,15 @@ class ScanRun:
 
     def _client_reset(self) -> None:
         """The client left after it had sent the whole scan."""
+        if self._late.active:  # it had its answer
+            return
         self._client_left = "the client is gone"
         if not self._writes_files and self._noise.chosen:
             self._results.abort()
 
     def _finish(self) -> ScanResult:
+        if self._recorder and not self._recorder.close() and (text := self._recorder.warning) not in self._warnings:
+            self._warnings.append(text)
         if self._noise.coils:
             return self._finish_noise()
         if self._client_left and not self._writes_files:
@@ -224,12 +286,28 @@ class ScanRun:
         if self._items and not self._images:
             text = f"its {self._items} lines gave no image; look at their flags and at the gadgets of the chain"
             return ScanResult(text, text)
+        if self._late.active:
+            return ScanResult()
         if self._client_left:
             return ScanResult(f"{self._client_left}; {self._images} images went to files only")
         for text in self._warnings:
             self._writer.text("WARNING", text, self._request.of_fire)
+        self._send_late_images()
         self._writer.write(CLOSE)
         return ScanResult()
+
+    def _send_late_images(self) -> None:
+        """Send the late images of earlier scans that the client asks for."""
+        wanted = wanted_late_images(self._request.parameters)
+        if wanted is None or self._store is None:
+            return
+        request = self._request
+        try:
+            Retrieval(self._store, self._writer, request.of_fire, request.peer).serve(wanted, request.header_text)
+        except PeerGone:
+            raise
+        except ReconError as error:
+            self._writer.text("WARNING", str(error), request.of_fire)
 
     def _finish_noise(self) -> ScanResult:
         """End of a measurement of noise alone, which has no image."""
@@ -244,6 +322,27 @@ class ScanRun:
             self._writer.text("INFO", text, self._request.of_fire)
             self._writer.write(CLOSE)
         return ScanResult()
+
+
+def _store(request: Request, settings: ServeSettings) -> KeptScans | None:
+    """Where the raw data of scans are kept; None where they are not."""
+    if settings.keep_raw is None or not request.kept_id:
+        return None
+    return KeptScans(settings.keep_raw, settings.keep_raw_gib, settings.keep_raw_days)
+
+
+def _recorder(request: Request, store: KeptScans | None) -> ScanRecorder | None:
+    """What keeps the raw data of a scan; None where they are not kept, or are already."""
+    if store is None or request.again:
+        return None
+    about = About(
+        number=request.number,
+        received=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        config=request.config,
+        texts=tuple(text.decode("utf-8", "surrogateescape") for text in request.texts),
+        of_fire=request.of_fire,
+    )
+    return ScanRecorder(store, request.kept_id, request.header_text, about, request.chain_text)
 
 
 def _threads_end(worker: threading.Thread | None) -> bool:

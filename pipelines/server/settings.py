@@ -53,6 +53,11 @@ class ServeSettings:
     pacs : where those are sent; empty: nowhere, unless a chain of the server names a PACS
     spool : folder where they wait for the PACS; its files are delivered while the server runs
     grace_s : how long running scans may go on when the server is stopped
+    keep_raw : folder where the raw data of all scans are kept; None: they are not
+    keep_raw_gib, keep_raw_days : most that they take, in GiB, and how long they stay
+    answer_within_s : time from the last line of a scan to the answer to its client, with `keep_raw`: what is not ready
+        by then comes later; 0: the client waits
+    late_scans : scans that run on in the background at a time
     """
 
     bind: str = "127.0.0.1"
@@ -69,3 +74,8 @@ class ServeSettings:
     pacs: str = ""
     spool: Path | None = None
     grace_s: float = 60.0
+    keep_raw: Path | None = None
+    keep_raw_gib: float = 50.0
+    keep_raw_days: float = 7.0
+    answer_within_s: float = 0.0
+    late_scans: int = 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import math
 import multiprocessing
@@ -32,6 +33,7 @@ OVERTIME_S = 10.0  # a scan that is above its time limit gets this long to end b
 START_TIMEOUT_S = 300.0  # for a scan process to get ready
 EXIT_TIMEOUT_S = 10.0  # for a killed process to end
 RESTART_DELAYS_S = (0.0, 1.0, 5.0, 30.0)  # after 0, 1, 2, 3 or more failed starts or early exits in a row
+NICENESS = 19  # of scans in the background
 EARLY_EXIT_S = 5.0  # an idle process that ends this soon after its start counts as a failed start
 
 
@@ -68,6 +70,20 @@ class QueuedScan:
         os.eventfd_write(self.wake_descriptor, 1)
 
 
+@dataclasses.dataclass(frozen=True)
+class LateJob:
+    """A scan that begins anew from its kept raw data.
+
+    Parameters
+    ----------
+    queued : the scan
+    request : of its client
+    """
+
+    queued: QueuedScan
+    request: Request
+
+
 class SlotOwner(Protocol):
     """Gives scans to a slot and records how they end: the `ScanQueue`."""
 
@@ -83,6 +99,12 @@ class SlotOwner(Protocol):
     def scan_ended(self, slot: WorkerSlot, result: ScanResult) -> None:
         """The scan that it ran has ended."""
 
+    def scan_is_late(self, slot: WorkerSlot) -> None:
+        """The client of the scan that it runs had its answer; the scan goes on."""
+
+    def late_slot_ended(self, slot: WorkerSlot) -> None:
+        """The process of a late scan has ended."""
+
     def count(self, name: str) -> None:
         """Count one more in the totals."""
 
@@ -95,9 +117,11 @@ class WorkerSlot:
     owner : gives it scans
     settings : of the server
     fork_server : makes its processes
+    job : the one scan that it runs, late; None: it runs any number of them
 
     Attributes
     ----------
+    is_late : its scan is the last that it runs
     queued : scan that it runs
     ready : whether its process can run a scan
     process_killed : the process was killed and gets no scan, whatever it still reports
@@ -107,8 +131,12 @@ class WorkerSlot:
     thread : supervises the processes
     """
 
-    def __init__(self, owner: SlotOwner, settings: ServeSettings, fork_server: ForkServer) -> None:
+    def __init__(
+        self, owner: SlotOwner, settings: ServeSettings, fork_server: ForkServer, job: LateJob | None = None
+    ) -> None:
         self._owner, self._settings, self._fork_server = owner, settings, fork_server
+        self.job, self.is_late = job, job is not None
+        self._last_ended = False
         self.queued: QueuedScan | None = None
         self.ready = False
         self.process_killed = False
@@ -136,12 +164,21 @@ class WorkerSlot:
             if self.queued is not queued or self._link is None:
                 return  # the process has just ended, and with it the scan
             try:
+                if not request.again:
+                    request = dataclasses.replace(request, number=queued.scan.number, kept_id=queued.scan.kept_id)
                 self._link.send((self._owner.noise.with_noise(request), ahead.file is not None))
                 send_handle(self._link, sock.fileno(), None)
                 if ahead.file is not None:
                     send_handle(self._link, ahead.file.fileno(), None)
             except OSError as error:  # the process cannot go on with half of that
                 self.kill(f"it could not be handed over ({reason_of(error)}); send the scan again")
+
+    def lower_priority(self) -> None:
+        """Let its process run when no other wants to: new threads of a thread have its priority."""
+        with contextlib.suppress(OSError):
+            for thread in os.listdir(f"/proc/{self.process_id}/task"):
+                with contextlib.suppress(OSError):  # it has just ended
+                    os.setpriority(os.PRIO_PROCESS, int(thread), NICENESS)
 
     def kill(self, reason: str) -> None:
         """End the process at once; the client of its scan gets the reason."""
@@ -167,9 +204,14 @@ class WorkerSlot:
             if self.start_error and self.start_tried.is_set():
                 log.error("%s; it is tried again", self.start_error)
             self.start_tried.set()
+            if self.is_late:
+                self.start_tried.set()
+                return self._owner.late_slot_ended(self)
             failures = failures + 1 if self.start_error or self._exited_early else 0
             self._owner.stopping.wait(RESTART_DELAYS_S[min(failures, len(RESTART_DELAYS_S) - 1)])
         self.start_tried.set()
+        if self.is_late:
+            self._owner.late_slot_ended(self)
 
     def _start_process(self) -> None:
         self._ready_deadline, self.process_killed = time.monotonic() + START_TIMEOUT_S, False
@@ -184,7 +226,7 @@ class WorkerSlot:
     def _follow_process(self) -> None:
         """Handle what the process reports, and enforce its limits, until it ends."""
         assert self._link is not None
-        while self.queued is not None or not self._owner.stopping.is_set():
+        while not self._last_ended and (self.queued is not None or not self._owner.stopping.is_set()):
             try:
                 interval = 1.0 if self.queued is None else CHECK_INTERVAL_S
                 report = self._link.recv() if self._link.poll(interval) else None
@@ -235,7 +277,10 @@ class WorkerSlot:
             queued.image_begun = False
             scan.add_image(*value)
             self._owner.count("images")
+        elif event == "late":
+            self._owner.scan_is_late(self)
         elif event == "ended":
+            self._last_ended = self.is_late
             if not value.reusable:
                 scan.log(logging.INFO, "its computation goes on, so its process is replaced")
             self._owner.scan_ended(self, value)
@@ -281,7 +326,7 @@ class WorkerSlot:
             return
         elif was_starting:
             self.start_error = self.start_error or f"a scan process ended before it was ready{_exit_text(code)}"
-        elif was_ready:
+        elif was_ready and not self.is_late:
             self._owner.count("replaced")
             self._exited_early = time.monotonic() - self._ready_since < EARLY_EXIT_S
             log.warning("a scan process ended%s; another one is started", _exit_text(code))

@@ -16,12 +16,12 @@ from benchmarks.fuzz import Recorded
 from gadgets.images import NOISE, NOISE_NAME, meta_of, meta_values
 from gadgets.noise.scan import NoiseScan
 from pipelines.cli import entry as cli
+from pipelines.noise.streamed import ScanNoise
 from pipelines.replay import read_images, replay
 from pipelines.send import send
 from pipelines.server import noise_store
 from pipelines.server.noise_store import NoiseStore
 from pipelines.server.request import Request
-from pipelines.server.scan_noise import ScanNoise
 from tests import raw_files
 from tests.noise_scans import NAMES, header, noise_lines, scan_lines
 from tests.pipelines.server.serving import CLOSE, address, ended_well, exchanged, named, serving, text

@@ -1,4 +1,4 @@
-"""The noise of a scan that a client sends: of its own lines, of an earlier measurement, or of a storage server."""
+"""The noise of a scan that comes line by line: of its own lines, of an earlier measurement, or of a storage server."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ class ScanNoise:
     ----------
     kept : noise scans of earlier measurements, newest first
     keep : called with the scan's own noise
+    ask_storage : whether a storage server may be asked
 
     Attributes
     ----------
@@ -38,8 +39,8 @@ class ScanNoise:
     quality : statistics of its noise, its own or that of another measurement; None where there is none
     """
 
-    def __init__(self, kept: Sequence[NoiseScan], keep: Callable[[NoiseScan], None]) -> None:
-        self._kept, self._keep = kept, keep
+    def __init__(self, kept: Sequence[NoiseScan], keep: Callable[[NoiseScan], None], ask_storage: bool = True) -> None:
+        self._kept, self._keep, self._ask_storage = kept, keep, ask_storage
         self.coils = 0
         self.is_kept = self.chosen = False
         self.quality: NoiseQuality | None = None
@@ -105,7 +106,7 @@ class ScanNoise:
             for noise in alike or found[:1]:
                 if chosen := fitted(noise, header, first.getHead()):
                     return chosen
-        address = os.environ.get(ADDRESS_VARIABLE, "")
+        address = os.environ.get(ADDRESS_VARIABLE, "") if self._ask_storage else ""
         try:
             stored = stored_noise(address, header) if address else None
         except ReconError as error:
@@ -127,3 +128,17 @@ class ScanNoise:
                 "noise lines came after lines for images: the data are not prewhitened with them; send them first"
             )
             self._hand_on(lines.noise(header, 0))
+
+
+def noise_in_stream(
+    header: Any, items: Iterator[Any], kept: ChosenNoise | None
+) -> tuple[ChosenNoise | None, Iterator[Any]]:
+    """The noise that a server used for a scan, and the items that it then took, as `ScanNoise.choose`.
+
+    Parameters
+    ----------
+    header, items : of the scan
+    kept : the noise of another measurement that it used; None: it used none
+    """
+    own, items = ScanNoise((), lambda _: None, ask_storage=False).choose(header, items)
+    return own or kept, items
