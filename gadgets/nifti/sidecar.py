@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
 from gadgets.dicom.equipment import software_version
@@ -64,12 +66,13 @@ def sidecar(stack: Stack) -> dict[str, Any]:
         if value in (None, "", []):
             continue
         if factor is not None:
-            value = int(value) if isinstance(factor, int) else float(f"{float(value) * factor:.10g}")
+            value = int(value) if isinstance(factor, int) else float(f"{float(value) * factor:.7g}")
         found[key] = value
     if stack.shape[2] > 1:
         found["SpacingBetweenSlices"] = round(stack.spacing[2], 6)
     if common_value(stack.frames, "EchoNumbers") is not None:
         found["EchoNumber"] = stack.first.contrast + 1
+    found["Units"] = _units(stack.first.dataset)
     found |= _reconstruction(stack)
     found["ImageOrientationPatientDICOM"] = [round(float(value), 6) for value in (*stack.row, *stack.column)]
     if "InPlanePhaseEncodingDirectionDICOM" in found:
@@ -96,6 +99,14 @@ def _reconstruction(stack: Stack) -> dict[str, Any]:
     lines = dict.fromkeys(line for comment in comments for line in comment.split("\r\n"))
     warnings = [line.removeprefix(WARNING) for line in lines if line.startswith(WARNING)]
     return found | ({"Warnings": warnings} if warnings else {})
+
+
+def _units(dataset: Dataset) -> str:
+    """The unit of the rescaled values, of UCUM as BIDS wants it; "arbitrary" without one."""
+    for mapping in dataset.get("RealWorldValueMappingSequence", []):
+        if math.isclose(mapping.RealWorldValueSlope, float(dataset.get("RescaleSlope", 1)), rel_tol=1e-6):
+            return str(mapping.MeasurementUnitsCodeSequence[0].CodeValue)
+    return "arbitrary"
 
 
 def _plain(value: Any) -> Any:

@@ -175,6 +175,14 @@ def test_the_sidecar_says_how_it_was_measured(tmp_path: Path) -> None:
         assert name not in content
 
 
+@pytest.mark.parametrize(("rescale", "units"), [("siemens", "arbitrary"), ("radians", "rad")])
+def test_units(rescale: str, units: str, tmp_path: Path) -> None:
+    (path,) = write(tmp_path, [part(2, "phase")], phase_rescale=rescale)
+    assert side(path)["Units"] == units
+    largest = np.abs(nibabel.load(path).get_fdata()).max()
+    assert largest == pytest.approx(3.0 if units == "rad" else 3 / np.pi * 4096, rel=1e-3)
+
+
 def test_names_are_of_the_series_and_never_meet(tmp_path: Path) -> None:
     images = [at(6.0 * n, slice=n, contrast=c) for c in range(2) for n in (0, 1, 5)] + [part(2, "phase")]
     header = make_header(limits={"slice": 5, "contrast": 1})
