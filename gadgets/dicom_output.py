@@ -18,6 +18,7 @@ from gadgets.dicom.delivery import deliver_in_background
 from gadgets.dicom.destination import Destination
 from gadgets.dicom.enhanced.instances import enhanced_datasets
 from gadgets.dicom.frames import Frames
+from gadgets.dicom.identity import Identity, identity_of
 from gadgets.dicom.instance_numbers import InstanceNumbers
 from gadgets.dicom.parameters import DicomParameters
 from gadgets.dicom.spool import add_to_spool, queue_folder
@@ -97,6 +98,7 @@ class DicomOutput(Gadget):
 
         numbers = InstanceNumbers(self.header, self.survey)
         scan: str | None = None  # digest of the data: of the first image, for all of them
+        identity: Identity | None = None  # of the scan, likewise
         written = _Written()
         with contextlib.closing(Frames()) as frames:
             try:
@@ -109,7 +111,10 @@ class DicomOutput(Gadget):
                     elif isinstance(item, ismrmrd.Image) and (self._writes_folder or self._destination):
                         if scan is None:
                             scan = scan_of(item) or image_digest(item)
-                        datasets = dicom_datasets(item, self.header, self.parameters, warn_once, scan, numbers)
+                            identity = identity_of(self.header, self.parameters, warn_once, scan)
+                        datasets = dicom_datasets(
+                            item, self.header, self.parameters, warn_once, scan, numbers, identity
+                        )
                         if self.parameters.frames == "single":
                             self._write(datasets, written, warn_once)
                         else:

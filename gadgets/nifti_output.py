@@ -17,6 +17,7 @@ from gadgets.dicom.attributes import scan_of
 from gadgets.dicom.datasets import dicom_datasets
 from gadgets.dicom.frames import Frames
 from gadgets.dicom.geometry import image_geometry
+from gadgets.dicom.identity import Identity, identity_of
 from gadgets.dicom.instance_numbers import InstanceNumbers
 from gadgets.dicom.parameters import DicomParameters
 from gadgets.dicom.values import quiet
@@ -85,15 +86,17 @@ class NiftiOutput(Gadget):
         parameters = DicomParameters(**named)
         numbers = InstanceNumbers(self.header, self.survey)
         frames = Frames()
-        scan = ""
+        identity: Identity | None = None  # of the scan: its first image's
         try:
             for item in items:
                 if isinstance(item, ismrmrd.Image):
-                    scan = scan or scan_of(item) or image_digest(item)
+                    if identity is None:
+                        scan = scan_of(item) or image_digest(item)
+                        identity = identity_of(self.header, parameters, quiet, scan)
                     placed = not image_geometry(item, self.header, quiet).assumed
                     values = values_of(item) if np.iscomplexobj(item.data) else None
                     stored = item if values is None else _magnitude(item)
-                    datasets = dicom_datasets(stored, self.header, parameters, quiet, scan, numbers)
+                    datasets = dicom_datasets(stored, self.header, parameters, quiet, None, numbers, identity)
                     if values is not None:
                         for dataset in datasets:
                             dataset.ImageType = [*dataset.ImageType[:2], *COMPLEX.terms]

@@ -13,7 +13,7 @@ from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 from gadgets.dicom.attributes import COMMENT_KEYS, WARNING_KEYS, attribute, scan_of
 from gadgets.dicom.equipment import add_equipment, software_version
 from gadgets.dicom.geometry import ImageGeometry, image_geometry
-from gadgets.dicom.identity import identity_of, stable_uid, without_identity
+from gadgets.dicom.identity import Identity, identity_of, stable_uid, without_identity
 from gadgets.dicom.instance_numbers import InstanceNumbers
 from gadgets.dicom.mr_image import SCAN_OPTIONS, add_mr_image, user_codes
 from gadgets.dicom.parameters import DicomParameters
@@ -35,6 +35,7 @@ def dicom_datasets(
     warn: Warn = log.warning,
     scan: str | None = None,
     numbers: InstanceNumbers | None = None,
+    identity: Identity | None = None,
 ) -> list[FileDataset]:
     """MR Image Storage datasets of one ISMRMRD image: one a partition and channel, partitions innermost.
 
@@ -60,6 +61,8 @@ def dicom_datasets(
         Digest of the scan's data, the same for all of its images; None: the one among the image's meta attributes.
     numbers : InstanceNumbers, optional
         Those of the scan's images so far; None: by the counters of this image alone.
+    identity : Identity, optional
+        That of the scan, for the same header, parameters and `scan`; None: made anew, which takes most of the time.
 
     Returns
     -------
@@ -75,7 +78,7 @@ def dicom_datasets(
     numbers = numbers or InstanceNumbers(header)
     pixels = stored_pixels(image, warn, parameters.phase_rescale)
     geometry = image_geometry(image, header, warn)
-    identity = identity_of(header, parameters, warn, scan_of(image) if scan is None else scan)
+    identity = identity or identity_of(header, parameters, warn, scan_of(image) if scan is None else scan)
     if parameters.anonymize:
         header = without_identity(header, identity.patient_id)
 
