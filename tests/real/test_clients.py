@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -22,8 +23,10 @@ from gadgets.outputs import OUTPUTS
 from pipelines.chain import shipped_chain
 from pipelines.replay import DICOM_MODULE, read_images, replay
 from pipelines.server.listener import Server
+from pipelines.server.settings import Limits
 from pipelines.simulation import SimulationSettings, simulate, write_raw
-from tests.pipelines.server.serving import serving
+from tests.pipelines.server.serving import serving, until
+from tests.pipelines.server.test_kept_raw import ended
 
 Client = Callable[..., tuple[dict[int, list[Any]], str]]
 OUTPUT_NAMES = "magnitude,phase,real,imaginary,snr,gfactor"
@@ -64,14 +67,14 @@ def fire(server: Server, tmp_path: Path) -> Client:
     if not (folder := os.environ.get("GENRECON_FIRE")):
         pytest.skip("set GENRECON_FIRE to a folder with client.py of python-ismrmrd-server to run this test")
 
-    def run(raw: Path, config: str, **parameters: Any) -> tuple[dict[int, list[Any]], str]:
+    def run(raw: Path, config: str, on: Server = server, **parameters: Any) -> tuple[dict[int, list[Any]], str]:
         (tmp_path / f"{config}.json").write_text(json.dumps({"parameters": {"config": config, **parameters}}))
         out = tmp_path / f"{len(list(tmp_path.iterdir()))}.h5"
         command = [
             sys.executable,
             str(Path(folder) / "client.py"),
             "-p",
-            str(server.port),
+            str(on.port),
             "-c",
             config,
             "-o",
@@ -90,7 +93,7 @@ def gadgetron_client(server: Server, tmp_path: Path) -> Client:
     if not (program := os.environ.get("GENRECON_GADGETRON_CLIENT")):
         pytest.skip("set GENRECON_GADGETRON_CLIENT to a gadgetron_ismrmrd_client to run this test")
 
-    def run(raw: Path, config: str, **properties: str) -> tuple[dict[int, list[Any]], str]:
+    def run(raw: Path, config: str, on: Server = server, **properties: str) -> tuple[dict[int, list[Any]], str]:
         if properties:
             chain = shipped_chain(config).without(DICOM_MODULE)
             for name, value in properties.items():
@@ -100,7 +103,7 @@ def gadgetron_client(server: Server, tmp_path: Path) -> Client:
         else:
             configuration = ["-c", f"{config}.xml"]
         out = tmp_path / f"{len(list(tmp_path.iterdir()))}.h5"
-        command = [program, "-a", "127.0.0.1", "-p", str(server.port), *configuration, "-f", str(raw), "-o", str(out)]
+        command = [program, "-a", "127.0.0.1", "-p", str(on.port), *configuration, "-f", str(raw), "-o", str(out)]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100)
         assert done.returncode == 0, done.stderr
         return received(out) if out.exists() else {}, done.stdout + done.stderr
@@ -157,3 +160,33 @@ def test_gadgetron_client_all_outputs(gadgetron_client: Client, scan_with_noise:
 def test_gadgetron_client_errors(gadgetron_client: Client, scan_with_noise: Path) -> None:
     found, log = gadgetron_client(scan_with_noise, "no_such_chain")
     assert not found and "[genrecon] ERROR: there is no chain 'no_such_chain'" in log
+
+
+def retrieved_id(log: str) -> str:
+    """The configuration that fetches late images, as a client is told."""
+    found = re.search(r"retrieve_[0-9A-Za-z-]+", log)
+    assert found, log
+    return found[0]
+
+
+@pytest.mark.parametrize("name", ["fire", "gadgetron_client"])
+def test_raw_data_are_kept(name: str, request: pytest.FixtureRequest, scan_with_noise: Path, tmp_path: Path) -> None:
+    client = request.getfixturevalue(name)
+    with serving(keep_raw=tmp_path / "kept") as server:
+        found, _ = client(scan_with_noise, "cg_sense", on=server)
+        (kept,) = ended(tmp_path / "kept", 1)
+        result = replay(kept.raw, "", tmp_path / "again", as_served=True, timeout=90.0)
+    (image,), (own,) = found[1], read_images(result.folder, 1)
+    np.testing.assert_array_equal(image.data, own.data)
+
+
+@pytest.mark.parametrize("name", ["fire", "gadgetron_client"])
+def test_late_images(name: str, request: pytest.FixtureRequest, scan_with_noise: Path, tmp_path: Path) -> None:
+    client = request.getfixturevalue(name)
+    limits = Limits(idle_s=60.0, scan_s=600.0)
+    with serving(keep_raw=tmp_path / "kept", answer_within_s=0.01, limits=limits) as server:
+        found, log = client(scan_with_noise, "l1_wavelet", on=server)
+        assert not found and "0 of 1 images are ready" in log
+        until(lambda: server.queue.scans[-1].state == "done", 90)
+        found, _ = client(scan_with_noise, retrieved_id(log), on=server)
+    assert_as_replayed(found, scan_with_noise, "l1_wavelet", tmp_path / "own")
