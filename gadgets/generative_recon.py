@@ -186,7 +186,7 @@ class GenerativeRecon(Gadget):
             raise ReconError(f"gadget {self.name}: property 'output': {error}") from None
         self._wants_noise_maps = any(output in NOISE_MAPS for output in self._outputs)
         if self._wants_noise_maps:
-            changed -= {"noise_level", "seed"}  # of their replicas
+            changed -= {"noise_level", "seed", "time_budget_s"}  # of their replicas
         elif self.parameters.replicas:
             raise ReconError(f"gadget {self.name}: property 'replicas' is for output snr and gfactor; ask for one")
         foreign = foreign_option(self.parameters.method, changed)

@@ -38,7 +38,7 @@ def reference(deviation: Tensor) -> Reference:
 
     Notes
     -----
-    With the share c of k-space that the smallest box around all samples has, N samples of k-space, and M readout
+    With the share c of k-space that the smallest box around all samples has (with the gap beside its last line), N samples of k-space, and M readout
     samples that were measured (averages counted), :math:`R = c N / M` and the deviation is :math:`c \sqrt{N / M}`:
     :math:`\sqrt{R}` of fully covered k-space, less where a part was filled with zeros (partial Fourier, partial
     echoes). An image's noise is g times that: SNR = SNR of full sampling / (g sqrt(R)) (Pruessmann et al., MRM 1999).
@@ -50,8 +50,9 @@ def reference(deviation: Tensor) -> Reference:
     cover = 1.0
     for axis in range(measured.ndim):
         others = [other for other in range(measured.ndim) if other != axis]
-        found = torch.nonzero(measured.any(dim=others) if others else measured).flatten()
-        cover *= float(found[-1] - found[0] + 1) / measured.shape[axis]
+        found = torch.nonzero(measured.any(dim=others) if others else measured).flatten().tolist()
+        gap = max(found[-1] - found[-2], found[1] - found[0]) if len(found) > 1 else 1
+        cover *= min(found[-1] - found[0] + gap, measured.shape[axis]) / measured.shape[axis]
     return Reference(cover * math.sqrt(measured.numel() / samples), cover * measured.numel() / samples)
 
 

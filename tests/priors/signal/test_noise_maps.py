@@ -13,9 +13,9 @@ from priors.signal.noise_maps import Replicas, reference
 def test_reference_of_undersampling_is_the_root_of_it():
     samples = torch.zeros(8, 12)
     samples[:, ::3] = 1
-    samples[:, 11] = 1
-    assert reference(samples).acceleration == pytest.approx(12 / 5)
-    assert reference(samples).deviation == pytest.approx(math.sqrt(12 / 5))
+    assert reference(samples) == pytest.approx((math.sqrt(3), 3))  # lines 0, 3, 6, 9 of 12
+    samples[:, 4:8] = 1
+    assert reference(samples) == pytest.approx((math.sqrt(12 / 6), 12 / 6))
 
 
 def test_zeros_beside_the_samples_take_noise_away():
