@@ -28,17 +28,17 @@ def noise_map_pixels(output: Output, work: BufferWork, image: ImageWork) -> Arra
     ----------
     output : SNR or GFACTOR
     work : buffer of the image
-    image : with its outcome and noise maps, whose level is known for SNR
+    image : with noise maps, whose level is known for SNR
     """
-    maps, outcome = image.noise_maps, image.outcome
-    assert maps is not None and outcome is not None
+    maps = image.noise_maps
+    assert maps is not None
     buffer, three_d = work.bit.data, is_3d(work.data)
     steps = recon_steps(buffer)
     matrix = final_matrix(work)
     deviation = image_from_problems(maps.deviation, three_d)
     shape = work.data.shape[:3]
     noise_gain = 1.0
-    image_on_grid = image_from_problems(outcome.images, three_d)
+    image_on_grid = image_from_problems(maps.images, three_d)
     for step in steps:
         if all(new >= old for new, old in zip(step, shape, strict=True)):
             noise_gain *= adjustment_gain(shape, [step])  # white noise stays as it is where k-space is cropped

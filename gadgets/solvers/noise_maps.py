@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import time
 from collections.abc import Callable
@@ -98,7 +99,8 @@ class NoiseMapper:
         fully = reference(image.deviation())
         notes = {"GenreconNoiseMaps": how, "GenreconAcceleration": f"{fully.acceleration:.4g}"}
         level = self._level(image)
-        return NoiseMaps(deviation, level, fully.deviation, notes, [] if level else [NOT_WHITE])
+        assert image.outcome is not None
+        return NoiseMaps(image.outcome.images, deviation, level, fully.deviation, notes, [] if level else [NOT_WHITE])
 
     def _analytic(self, images: list[ImageWork], deadline: float) -> bool:
         """Noise maps by a formula; False where there is none for the method or the sampling."""
@@ -134,7 +136,8 @@ class NoiseMapper:
         return level.expand(len(kspace), *kspace.shape[-2:]).clone()
 
     def _sense(self, image: ImageWork, part: slice, samples: Tensor) -> Tensor | None:
-        options = self._options("regularisation")
+        own = inspect.signature(cg_sense).parameters["regularisation"].default
+        options = {"regularisation": (self._parameters.regularisation or own) * self._parameters.denoising**2}
         maps, mask = image.maps[part], image.mask[:, None]
         covariance = sense_covariance(maps, mask, **options, deviation=samples)
         if covariance is None:

@@ -23,6 +23,7 @@ class NoiseMaps:
 
     Parameters
     ----------
+    images : complex64 (batch, y, x), the image that the noise is of
     deviation : float32 (batch, y, x), of the image in each part, in units of the noise of one readout; 0 where the
         method has no image
     level : noise of one readout, in the units of the k-space; 0: not known
@@ -31,6 +32,7 @@ class NoiseMaps:
     warnings : what users must know of the maps
     """
 
+    images: Tensor
     deviation: Tensor
     level: float
     fully_sampled: float

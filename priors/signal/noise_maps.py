@@ -38,10 +38,11 @@ def reference(deviation: Tensor) -> Reference:
 
     Notes
     -----
-    With the share c of k-space that the smallest box around all samples has (with the gap beside its last line), N samples of k-space, and M readout
-    samples that were measured (averages counted), :math:`R = c N / M` and the deviation is :math:`c \sqrt{N / M}`:
-    :math:`\sqrt{R}` of fully covered k-space, less where a part was filled with zeros (partial Fourier, partial
-    echoes). An image's noise is g times that: SNR = SNR of full sampling / (g sqrt(R)) (Pruessmann et al., MRM 1999).
+    With the share c of k-space that the smallest box around all samples has (with the gap beside its last line), N
+    samples of k-space, and M readout samples that were measured (averages counted), :math:`R = c N / M` and the
+    deviation is :math:`c \sqrt{N / M}`: :math:`\sqrt{R}` of fully covered k-space, less where a part was filled with
+    zeros (partial Fourier, partial echoes). An image's noise is g times that: SNR = SNR of full sampling / (g sqrt(R))
+    (Pruessmann et al., MRM 1999).
     """
     measured = deviation > 0
     samples = float((1 / deviation[measured].to(torch.float64).square()).sum())

@@ -122,7 +122,9 @@ def test_maps_that_fail_cost_no_image(monkeypatch):
     monkeypatch.setattr(noise_maps, "sense_covariance", fails)
     values, metas = maps(header, items)
     assert len(values[MAGNITUDE]) == 1 and not len(values[SNR]) and not len(values[GFACTOR])
-    assert meta_values(metas[MAGNITUDE][0], "GenreconWarning") == ["no noise maps (snr, gfactor): RuntimeError: out of order"]
+    assert meta_values(metas[MAGNITUDE][0], "GenreconWarning") == [
+        "no noise maps (snr, gfactor): RuntimeError: out of order"
+    ]
 
 
 def test_maps_are_left_out_where_the_time_is_for_images(monkeypatch):

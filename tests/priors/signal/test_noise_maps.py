@@ -15,7 +15,7 @@ def test_reference_of_undersampling_is_the_root_of_it():
     samples[:, ::3] = 1
     assert reference(samples) == pytest.approx((math.sqrt(3), 3))  # lines 0, 3, 6, 9 of 12
     samples[:, 4:8] = 1
-    assert reference(samples) == pytest.approx((math.sqrt(12 / 6), 12 / 6))
+    assert reference(samples) == pytest.approx((math.sqrt(12 / 7), 12 / 7))
 
 
 def test_zeros_beside_the_samples_take_noise_away():
