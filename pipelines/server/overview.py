@@ -82,6 +82,7 @@ def scan_facts(scan: Scan, scans: Sequence[Scan], place: int = 0, starts_in_s: f
         "facts": dict(scan.facts),
         "warnings": list(scan.warnings),
         "error": scan.error,
+        "raw_kept": bool(scan.kept_id),  # not the id: who knows it gets late images
         # A name changes with its image, so that a page fetches it once.
         "thumbnails": [
             {"series": series, "kind": one.name, "path": f"/scan/{scan.number}/{series}.png?image={one.image}"}

@@ -61,7 +61,7 @@ def scan(number: int, state: str, **changes: Any) -> dict[str, Any]:
         "number": number, "state": state, "chain": "cg_sense", "method": "cg_sense", "arrived": 0.0, "elapsed_s": 75,
         "seconds_left": None, "place": 0, "starts_in_s": None, "lines": 10, "announced_lines": 40, "complete": False,
         "images": 0, "announced_images": 4, "first_image_s": None, "facts": {}, "warnings": [], "error": "",
-        "thumbnails": [],
+        "thumbnails": [], "raw_kept": False,
     } | changes  # fmt: skip
 
 
@@ -95,6 +95,7 @@ def test_waiting_scans_failed_ones_and_the_pacs() -> None:
     found = page(waiting=waiting, ended=[scan(6, "failed", error="no lines came")], pacs=[queue])
     for text in ("Place 1.", "Starts in about 30 s", "Place 2.", "Start not known", "chain not known yet"):
         assert text in found
+    assert "raw data kept" not in found and "raw data kept" in page(ended=[scan(6, "done", raw_kept=True)])
     assert 'class="bad">failed</strong>: no lines came' in found and "dicom://A@b:104</strong>: 2 files wait" in found
 
 
