@@ -217,3 +217,37 @@ def test_an_offset_of_12_bit_in_both_gadgets(tmp_path: Path) -> None:
     inside = truths()[1]
     assert np.abs(np.angle((real + 1j * imaginary) * np.exp(-1j * phase)))[inside].max() < 0.02
     np.testing.assert_allclose(raw_files.pixels(datasets[0])[inside] * math.pi / 4096, phase[inside], atol=0.002)
+
+
+def test_posterior_samples_have_the_complex_mean_of_all_parts(tmp_path: Path) -> None:
+    """And the magnitude series is what it is without the others."""
+    steps = [step for step in range(64) if step % 3 == 0 or 22 <= step < 42]
+    data = raw_files.kspace(phase=first_echo) + raw_files.noise((4, 64, 128), 0.02)
+    raw = raw_files.write(tmp_path / "scan.h5", (raw_files.header(), raw_files.lines(data, steps)))
+    settings = ["generative_recon.method=wkgm", "generative_recon.steps=4", "generative_recon.samples=3"]
+    result, datasets = raw_files.replay(raw, tmp_path / "all", *settings, ALL)
+    raw_files.replay(raw, tmp_path / "one", *settings)
+    assert sorted(result.series) == [1, 101, 201, 301, 401, 501]
+    assert len({dataset.SeriesInstanceUID for dataset in datasets}) == 5
+    for series in (1, 101):
+        (with_others,), (alone,) = (read_images(tmp_path / name, series) for name in ("all", "one"))
+        assert np.array_equal(with_others.data, alone.data)
+    found = {series: values_of(next(read_images(tmp_path / "all", series)))[0, 0] for series in result.series}
+    step = 0.51 * float(datasets[-1].RescaleSlope)
+    assert np.abs(found[301] + 1j * found[401] - found[501]).max() < 2 * step
+    assert (np.abs(found[501]) <= found[1] + 2 * step).all()  # the mean of magnitudes is no less
+    phases, inside = truths()
+    error = np.exp(1j * (found[201] - phases[0]))[inside]
+    assert np.abs(np.angle(error / error.mean())).mean() < 0.1
+
+
+@pytest.mark.parametrize("fourier", ["pocs", "homodyne"])
+def test_partial_fourier_keeps_the_phase(fourier: str, tmp_path: Path) -> None:
+    data = raw_files.kspace(phase=first_echo)
+    raw = raw_files.write(tmp_path / "scan.h5", (raw_files.header(), raw_files.lines(data, range(16, 64))))
+    settings = [f"generative_recon.partial_fourier={fourier}", "generative_recon.output=phase"]
+    raw_files.replay(raw, tmp_path / "out", *settings)
+    (image,) = read_images(tmp_path / "out", 1 + PHASE.series)
+    phases, inside = truths()
+    error = np.exp(1j * (values_of(image)[0, 0] - phases[0]))[inside]
+    assert np.abs(np.angle(error / error.mean())).mean() < 0.08
