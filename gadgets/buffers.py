@@ -98,7 +98,10 @@ def replace_data(buffer: ReconBuffer, data: Array) -> ReconBuffer:
         if changed.number_of_samples:
             changed.active_channels = channels
         headers[index] = changed
-    return ReconBuffer(data, buffer.trajectory, buffer.density, headers, buffer.sampling)
+    changed_buffer = ReconBuffer(data, buffer.trajectory, buffer.density, headers, buffer.sampling)
+    if hasattr(buffer, "of_reference"):  # its lines are those of a reference scan (`gadgets.reference_lines`)
+        changed_buffer.of_reference = True
+    return changed_buffer
 
 
 def first_line(buffer: ReconBuffer) -> ismrmrd.AcquisitionHeader:

@@ -175,6 +175,12 @@ class GenerativeRecon(Gadget):
             "", "which noise the data were prewhitened with, for the images' metadata", same_image=True
         )
         noise_name: str = parameter("", "file or measurement of that noise", same_image=True)
+        reference: str = parameter(
+            "",
+            "reference scan whose calibration is used where the scan has none, for the images' metadata",
+            same_image=True,
+        )
+        reference_name: str = parameter("", "file or measurement of that reference scan", same_image=True)
 
     def configure(self, header: Any, properties: Mapping[str, str]) -> None:
         """Take header and properties; load the prior. Raises ReconError for what is wrong with any of them."""

@@ -10,11 +10,22 @@ import ismrmrd
 import numpy as np
 import torch
 from gadgetron.types import ImageArray
+from gadgetron.types.recon_data import ReconBit
 from torch import Tensor
 
 from gadgets.buffers import image_from_problems, is_3d, keep, slices_come_again
 from gadgets.image_headers import image_header, recon_steps
-from gadgets.images import NOISE, NOISE_NAME, SCALE_OFFSET, SCALE_RATIO, WINDOW_CENTER, make_image
+from gadgets.images import (
+    NOISE,
+    NOISE_NAME,
+    OWN_CALIBRATION,
+    REFERENCE,
+    REFERENCE_NAME,
+    SCALE_OFFSET,
+    SCALE_RATIO,
+    WINDOW_CENTER,
+    make_image,
+)
 from gadgets.noise_map_pixels import final_matrix, noise_map_pixels
 from gadgets.numbering import Numbers
 from gadgets.outputs import COMPLEX, MAGNITUDE, NOISE_MAPS, OUTPUT, PHASE, SNR, STANDARD_DEVIATION, Output
@@ -191,6 +202,7 @@ class ImageArrays:
                 **image.notes(),
                 **({NOISE: parameters.noise} if parameters.noise else {}),
                 **({NOISE_NAME: parameters.noise_name} if parameters.noise_name else {}),
+                **self._reference(work.bit),
                 **({} if output in (MAGNITUDE, STANDARD_DEVIATION) else {OUTPUT: output.name}),
                 **(image.noise_maps.notes if image.noise_maps is not None and output in NOISE_MAPS else {}),
             }
@@ -204,6 +216,16 @@ class ImageArrays:
         if warnings:
             meta["GenreconWarning"] = warnings
         return str(meta.serialize())
+
+    def _reference(self, bit: ReconBit) -> dict[str, str]:
+        """What images say of the calibration, where a reference scan is at hand."""
+        parameters = self._parameters
+        if not parameters.reference:
+            return {}
+        if not hasattr(bit.ref, "of_reference"):
+            return {REFERENCE: OWN_CALIBRATION}
+        name = {REFERENCE_NAME: parameters.reference_name} if parameters.reference_name else {}
+        return {REFERENCE: parameters.reference, **name}
 
 
 def pixels_of(output: Output, outcome: Outcome) -> Tensor | None:

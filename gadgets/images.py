@@ -17,6 +17,9 @@ NOISE = "GenreconNoise"  # which noise the data were prewhitened with, and its a
 NOISE_NAME = "GenreconNoiseName"  # file or measurement of that noise
 PARTIAL_FOURIER = "GenreconPartialFourier"  # which side of k-space did not come, and what was made of that
 PARTIAL_FOURIER_DIRECTION = "GenreconPartialFourierDirection"  # each, by DICOM's terms (0018,9036)
+REFERENCE = "GenreconReference"  # whose calibration lines the coil maps are of, where a reference scan is at hand
+OWN_CALIBRATION = "own calibration lines"  # the scan has calibration of its own
+REFERENCE_NAME = "GenreconReferenceName"  # file or measurement of that scan
 SCALE_RATIO = "GADGETRON_ScaleRatio"  # what pixel values were multiplied by
 SCALE_OFFSET = "GADGETRON_ScaleOffset"  # what was added to them then
 

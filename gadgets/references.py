@@ -54,7 +54,7 @@ def on_grid_of(data: ReconBuffer, ref: ReconBuffer) -> ReconBuffer:
     The buffer itself where both have the same fields of view. Otherwise the fully sampled centre of it, evaluated at
     steps of 1 / (field of view of the data): its image beyond that field of view is left out.
     """
-    wanted, own = _extents(data), _extents(ref)
+    wanted, own = extents_of(data), extents_of(ref)
     axes = [
         axis
         for axis in range(3)
@@ -62,7 +62,7 @@ def on_grid_of(data: ReconBuffer, ref: ReconBuffer) -> ReconBuffer:
     ]
     if not axes:
         return ref
-    samples = _centre(ref.data)
+    samples = centre_of(ref.data)
     for axis in axes:
         steps = _resampling(samples.shape[axis], wanted[axis] / own[axis])
         samples = np.moveaxis(np.tensordot(steps, samples, (1, axis)), 0, axis)
@@ -71,14 +71,14 @@ def on_grid_of(data: ReconBuffer, ref: ReconBuffer) -> ReconBuffer:
     return ReconBuffer(np.asfortranarray(samples, dtype=np.complex64), None, None, headers, ref.sampling)
 
 
-def _extents(buffer: ReconBuffer) -> tuple[float, ...]:
+def extents_of(buffer: ReconBuffer) -> tuple[float, ...]:
     """What the steps of k-space encode along [RO, E1, E2], in mm; 0 where that is not known."""
     sampling = buffer.sampling
     oversampling = max(buffer.data.shape[0] / (sampling.encoded_matrix[0] or buffer.data.shape[0]), 1.0)
     return (sampling.encoded_FOV[0] * oversampling, sampling.encoded_FOV[1], sampling.encoded_FOV[2])
 
 
-def _centre(data: Array) -> Array:
+def centre_of(data: Array) -> Array:
     """The fully sampled centre of a buffer [RO, E1, E2, ...] along RO, E1 and E2."""
     measured = (data != 0).any(axis=tuple(range(3, data.ndim)))
     readout = measured.any((1, 2))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import importlib
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from importlib import resources
 from pathlib import Path
@@ -18,17 +18,20 @@ from defusedxml import DefusedXmlException
 from gadgets.image_lines import ImageLines
 from gadgets.noise.scan import ChosenNoise
 from gadgets.readouts import WholeReadouts
+from gadgets.reference_lines import ReferenceCollector, ReferenceLines
+from gadgets.reference_scan import ChosenReference, ReferenceScan
 from gadgets.scan_digest import ScanDigest
 from gadgets.stream import Gadget, ReconError, Stage, StageTiming, one_line, run_stages
 from gadgets.stream.digest import settings_digest
 from gadgets.stream.parameters import connection_properties
 from gadgets.survey import Survey
-from gadgets.twins import TWINS, NoiseAdjustGadget
+from gadgets.twins import TWINS, BucketToBufferGadget, NoiseAdjustGadget
 from pipelines.external_stages import external_connection, external_process
 
 log = logging.getLogger("genrecon")
 
 NOISE_GADGET = NoiseAdjustGadget.__name__
+BUFFER_GADGET = BucketToBufferGadget.__name__
 LINES_MODULE = "gadgets.image_lines"
 CHAIN_PROPERTY = "chain_digest"  # of gadgets that want to know the chain they are in
 INSTALLED_PREFIX = "genrecon_"  # that shipped chains have before their names in a Gadgetron installation
@@ -84,6 +87,8 @@ class Chain:
     Attributes
     ----------
     noise : that the scan is prewhitened with; None: not known, or none
+    reference : reference scan whose calibration is used where the scan has none; None: there is none
+    keep_reference : called with the calibration of the scan, for later scans; None: it is not kept
 
     Raises
     ------
@@ -94,6 +99,8 @@ class Chain:
     def __init__(self, text: bytes | str, name: str) -> None:
         self.name = name
         self.noise: ChosenNoise | None = None
+        self.reference: ChosenReference | None = None
+        self.keep_reference: Callable[[ReferenceScan], None] | None = None
         try:
             self._root = defusedxml.ElementTree.fromstring(text)
         except (defusedxml.ElementTree.ParseError, DefusedXmlException, ValueError, LookupError) as error:
@@ -221,13 +228,17 @@ class Chain:
         )
 
     def noise_properties(self, node: Node) -> dict[str, str]:
-        """Properties of a gadget that tell it which noise the scan is prewhitened with, where the chain does not."""
-        if self.noise is None or not self.prewhitens:
+        """Properties of a gadget that tell it which noise and reference the scan has, where the chain does not."""
+        texts: dict[str, str] = {}
+        if self.noise is not None and self.prewhitens:
+            texts |= {"noise": self.noise.text, "noise_name": self.noise.name}
+        if self.reference is not None:
+            texts |= {"reference": self.reference.text, "reference_name": self.reference.name}
+        if not texts:
             return {}
         kind = node.load() if node.module.startswith("gadgets.") else None
         found = {"": kind} if kind is not None else {}
         found |= {f"{name}.": member for name, member in getattr(kind, "members", {}).items()}
-        texts = {"noise": self.noise.text, "noise_name": self.noise.name}
         return {
             f"{prefix}{entry.name}": texts[entry.name]
             for prefix, owner in found.items()
@@ -272,6 +283,8 @@ class Chain:
                 settings.append(as_written)
         if self.noise and self.noise.scan and self.prewhitens:
             settings.append(("noise", {"digest": self.noise.scan.digest()}))
+        if self.reference:
+            settings.append(("reference", {"digest": self.reference.scan.digest()}))
         return settings_digest(settings)
 
     def run(
@@ -302,6 +315,7 @@ class Chain:
             A property, the data or a gadget failed; one line that names it.
         """
         stages: list[tuple[str, Stage]] = []
+        prewhitening: NoiseAdjustGadget | None = None
         digest = ScanDigest()
         header_xml = header.toXML().encode() if processes or any(n.address or n.module for n in self.nodes) else b""
         for node in self.nodes:
@@ -322,19 +336,35 @@ class Chain:
                 gadget = kind()
                 gadget.survey = survey
                 gadget.configure(header, node.properties)
-                if isinstance(gadget, NoiseAdjustGadget) and self.noise:
-                    gadget.noise = self.noise.scan
+                if isinstance(gadget, NoiseAdjustGadget):
+                    prewhitening = gadget
+                    gadget.noise = self.noise.scan if self.noise else None
                 own = gadget.stages(name)
             if names_scan:
                 (first, stage), *others = own
                 own = [(first, lambda images, stage=stage: stage(digest.mark(images))), *others]  # type: ignore[misc]
             stages += own
+            if node.classname == BUFFER_GADGET:
+                stages += self._reference_stages(header, prewhitening)
         lines = digest.watch(items)
         if all(node.module != LINES_MODULE for node in self.nodes):
             image_lines = ImageLines()
             image_lines.configure(header, {})
             lines = image_lines.process(lines)
         return digest.mark(run_stages(WholeReadouts(header)(lines), stages, timings))
+
+    def _reference_stages(self, header: Any, prewhitening: NoiseAdjustGadget | None) -> list[tuple[str, Stage]]:
+        """What follows the buffers to keep the calibration of the scan, and to use that of another one."""
+
+        def mixing() -> Any:
+            return prewhitening.matrix if prewhitening else None
+
+        stages: list[tuple[str, Stage]] = []
+        if self.keep_reference is not None:
+            stages.append(("reference", ReferenceCollector(header, mixing, self.keep_reference)))
+        if self.reference is not None:
+            stages.append(("reference", ReferenceLines(header, self.reference, mixing)))
+        return stages
 
 
 def _properties(element: ElementTree.Element) -> dict[str, str]:

@@ -31,6 +31,7 @@ from pipelines.chain import CHAIN_PROPERTY, Chain, read_chain
 from pipelines.evaluation.distribute import DaskReplay
 from pipelines.info import describe_scan
 from pipelines.kept.scan import CHAIN_FILE, kept_beside
+from pipelines.noise.references import given_reference
 from pipelines.noise.sources import choose_noise
 from pipelines.noise.streamed import noise_in_stream
 from pipelines.raw import RawScan
@@ -106,6 +107,7 @@ def replay(
     progress: Progress | None = None,
     noise: str = "",
     nifti: bool = False,
+    reference: str = "",
     as_served: bool = False,
 ) -> ReplayResult:
     """Reconstruct one raw file and leave DICOM, PNG montages, images as ISMRMRD HDF5, and replay.json about the run.
@@ -124,6 +126,7 @@ def replay(
     progress : called with (acquisitions read, images back)
     noise : file of a noise scan, or address of a storage server, instead of the noise lines of the raw file
     nifti : leave NIfTI files as well
+    reference : raw file of a reference scan, whose calibration is used where the scan has none of its own
     as_served : of a scan that a server kept (`pipelines.kept`): reconstruct it as the server did, with the chain and
         noise that were kept, not those given, line by line without knowledge of later lines
 
@@ -154,8 +157,11 @@ def replay(
         survey, lines = None if kept else scan.survey(), scan.acquisitions()
         if kept:
             chain.noise, lines = noise_in_stream(scan.header, lines, kept.noise())
+            chain.reference = kept.reference()
         elif chain.prewhitens:
             chain.noise = choose_noise(scan, noise, not anonymizes(chain))
+        if reference and not kept:
+            chain.reference = given_reference(scan, Path(reference), not anonymizes(chain))
         if chain.noise:
             result.noise = ", ".join(filter(None, (chain.noise.text, chain.noise.name)))
         if not kept:

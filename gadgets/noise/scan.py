@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import hashlib
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 import ismrmrd
 import numpy as np
@@ -102,6 +102,26 @@ class ChosenNoise:
     name: str = ""
 
 
+class Earlier(Protocol):
+    """What a noise scan and a reference scan have in common."""
+
+    @property
+    def context(self) -> Mapping[str, str]:
+        """Digests of what names scanner, patient and study."""
+
+    @property
+    def bandwidth(self) -> float | None:
+        """Noise bandwidth of the receiver."""
+
+    @property
+    def moment(self) -> datetime.datetime | None:
+        """When it was measured."""
+
+    @property
+    def day(self) -> datetime.date | None:
+        """The day of that."""
+
+
 def moment_of(header: Any, ticks: int) -> datetime.datetime | None:
     """When a line with this acquisition_time_stamp was measured; None where no date or no time of its own is known."""
     day, time = acquired(ticks, header)
@@ -153,7 +173,12 @@ def measurement_id(header: Any) -> str:
 
 
 def noise_dependencies(header: Any) -> list[str]:
-    """IDs of the noise measurements that a header names in measurementDependency.
+    """IDs of the noise measurements that a header names in measurementDependency."""
+    return dependencies(header, lambda kind: kind.lower() == "noise")
+
+
+def dependencies(header: Any, wanted: Callable[[str], bool]) -> list[str]:
+    """IDs of measurements of the wanted kinds that a header names in measurementDependency.
 
     Older converters wrote the last part of the ID alone; the other parts are then those of the scan's own ID.
     """
@@ -161,7 +186,7 @@ def noise_dependencies(header: Any) -> list[str]:
     found = []
     for dependency in information.measurementDependency if information else []:
         number = str(dependency.measurementID or "").strip()
-        if str(dependency.dependencyType or "").strip().lower() == "noise" and number:
+        if wanted(str(dependency.dependencyType or "").strip()) and number:
             found.append(number)
             begin, underscore, _ = measurement_id(header).rpartition("_")
             if underscore and "_" not in number:
@@ -169,7 +194,7 @@ def noise_dependencies(header: Any) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def conflict(noise: NoiseScan, header: Any) -> str:
+def conflict(noise: Earlier, header: Any) -> str:
     """What says that the noise is not of this scanner, patient or examination; empty where nothing does."""
     own = context_of(header)
     differing = [name for name, value in noise.context.items() if own.get(name, value) != value]
@@ -189,7 +214,7 @@ def age_text(age: datetime.timedelta) -> str:
     return f"{seconds:.0f} s {'older' if age.total_seconds() >= 0 else 'newer'}"
 
 
-def age_of(noise: NoiseScan, header: Any, ticks: int) -> tuple[datetime.timedelta, str] | None:
+def age_of(noise: Earlier, header: Any, ticks: int) -> tuple[datetime.timedelta, str] | None:
     """Age of the noise when a line with this acquisition_time_stamp was measured, and the same in words.
 
     Where a time of day is not known, the dates count, in whole days. None where they are equal or not known either.

@@ -62,10 +62,12 @@ class NoiseAdjustGadget(Gadget):
     ----------
     noise : of another measurement, its coils in the order of the data's; None: that of the stream
     quality : statistics of the noise that the data are prewhitened with; None before it came
+    matrix : (coil, coil) that the latest lines were prewhitened with; None: they were not
     """
 
     noise: NoiseScan | None = None
     quality: NoiseQuality | None = None
+    matrix: Array | None = None
 
     @dataclass(frozen=True)
     class Parameters:
@@ -97,6 +99,7 @@ class NoiseAdjustGadget(Gadget):
                 scan = self.noise or noise.noise(self.header, item.active_channels)
                 self._look_at(scan)
                 matrix, level_known = self._matrix(scan, known_dwell(item.sample_time_us))
+                self.matrix = matrix
                 if unwhitened:
                     log.warning(
                         "NoiseAdjustGadget: %d lines came before the noise scan: only the others are prewhitened",

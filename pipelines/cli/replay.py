@@ -47,6 +47,10 @@ def replay(
     nifti: Annotated[
         bool, typer.Option("--nifti", help="Write NIfTI files, with JSON sidecars, as well (extra nifti).")
     ] = False,
+    reference: Annotated[
+        str,
+        typer.Option(help="Raw file of a reference scan: its calibration is used where the scan has none of its own."),
+    ] = "",
     as_served: Annotated[
         bool,
         typer.Option(
@@ -77,11 +81,13 @@ def replay(
     folders = [_output_folder(path, group, out, len(raw) > 1) for path in raw]
     if len(set(folders)) != len(folders):
         raise ReconError("replay: two files have the same name and would share a folder; replay them one by one")
-    if as_served and (dask or gadgetron or processes or noise or config != DEFAULT_CHAIN):
+    if as_served and (dask or gadgetron or processes or noise or reference or config != DEFAULT_CHAIN):
         raise ReconError(
             "replay: --as-served has the chain and the noise beside the raw file, in process; leave out --config, "
-            "--noise, --gadgetron, --processes and --dask"
+            "--noise, --reference, --gadgetron, --processes and --dask"
         )
+    if reference and (dask or gadgetron or processes):
+        raise ReconError("replay: --reference runs in process; leave out --gadgetron, --processes and --dask")
     if dask and (gadgetron or processes):
         raise ReconError("replay: --dask runs the chain on its own workers; leave out --gadgetron and --processes")
     with contextlib.ExitStack() as standard_input:
@@ -97,6 +103,7 @@ def replay(
             timeout=timeout,
             noise=noise,
             nifti=nifti,
+            reference=reference,
             as_served=as_served,
         )
 

@@ -15,8 +15,9 @@ from gadgetron.external import constants
 
 from gadgets.files import private_folder
 from gadgets.noise.scan import ChosenNoise
+from gadgets.reference_scan import ChosenReference
 from gadgets.stream import reason_of
-from pipelines.kept.scan import CHAIN_FILE, SENT_CHAIN_FILE, About
+from pipelines.kept.scan import CHAIN_FILE, REFERENCE_FILE, SENT_CHAIN_FILE, About
 from pipelines.kept.store import KeptScans
 
 log = logging.getLogger("genrecon")
@@ -92,6 +93,11 @@ class ScanRecorder:
         if scan is not None:
             self._put(lambda: self._kept.write_noise(scan), 0)
             self._put(lambda: self._kept.change(noise=noise.text, noise_name=noise.name), 0)
+
+    def add_reference(self, reference: ChosenReference) -> None:
+        """Write the reference scan whose calibration the scan may use."""
+        self._put(lambda: self._kept.write(REFERENCE_FILE, reference.scan.to_bytes()), 0)
+        self._put(lambda: self._kept.change(reference=reference.text, reference_name=reference.name), 0)
 
     def flush(self) -> bool:
         """Wait until all that was added so far is in the file. Returns whether it is."""

@@ -15,6 +15,7 @@ import numpy as np
 from gadgets.files import replace_file
 from gadgets.noise.coils import Coil
 from gadgets.noise.scan import ChosenNoise, NoiseScan
+from gadgets.reference_scan import ChosenReference, reference_from_bytes
 from gadgets.stream import ReconError
 
 ARRIVES, WHOLE, INCOMPLETE = "arrives", "whole", "incomplete"
@@ -24,6 +25,7 @@ CHAIN_FILE = "chain.xml"  # as it ran, with all its properties
 SENT_CHAIN_FILE = "sent_chain.xml"  # as the client sent it
 ABOUT_FILE = "about.json"
 NOISE_FILE = "noise.npz"  # of another measurement
+REFERENCE_FILE = "reference.npz"  # likewise
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class About:
     chain : name of the chain
     anonymize : whether the chain leaves patient and study out of DICOM: then the header is kept without them
     noise, noise_name : what images say of the noise of another measurement; empty: there was none
+    reference, reference_name : likewise of a reference scan
     images : number of images that the server sent
     error : why the scan failed
     """
@@ -55,6 +58,8 @@ class About:
     anonymize: bool = False
     noise: str = ""
     noise_name: str = ""
+    reference: str = ""
+    reference_name: str = ""
     images: int = 0
     error: str = ""
 
@@ -128,6 +133,15 @@ class KeptScan:
             reason = getattr(error, "strerror", None) or "it is damaged"
             raise ReconError(f"{path}: this is no kept noise ({reason})") from None
         return ChosenNoise(scan, self.about.noise, self.about.noise_name)
+
+    def reference(self) -> ChosenReference | None:
+        """The reference scan of another measurement that was at hand; None: there was none."""
+        path = self.folder / REFERENCE_FILE
+        if not path.exists():
+            return None
+        return ChosenReference(
+            reference_from_bytes(path.read_bytes(), str(path)), self.about.reference, self.about.reference_name
+        )
 
     def size(self) -> int:
         """Bytes of its files."""

@@ -1,4 +1,4 @@
-"""Noise scans that the server keeps for the scans that name them."""
+"""Noise and reference scans that the server keeps for the scans that name them."""
 
 from __future__ import annotations
 
@@ -6,48 +6,79 @@ import dataclasses
 import threading
 import time
 from collections import deque
+from typing import Generic, TypeVar
 
 from gadgets.noise.scan import NoiseScan
+from gadgets.reference_scan import ReferenceScan
 from pipelines.server.request import Request
 
 MOST_SCANS = 100
-MOST_BYTES = 64 * 2**20
+MOST_BYTES = 64 * 2**20  # of noise scans
+MOST_REFERENCE_BYTES = 512 * 2**20  # of reference scans
 LONGEST_S = 48 * 3600.0  # as in Gadgetron's storage server
 
 
+Earlier = TypeVar("Earlier", NoiseScan, ReferenceScan)
+
+
+class _Entries(Generic[Earlier]):
+    """What is kept of the last measurements, the oldest first."""
+
+    def __init__(self, most_bytes: int | None = None) -> None:
+        self._most_bytes = most_bytes
+        self._entries: deque[tuple[float, Earlier]] = deque()
+        self._lock = threading.Lock()
+
+    def keep(self, new: Earlier) -> None:
+        """Keep one; it replaces an older one of the same measurement, scanner and coils."""
+        most = MOST_BYTES if self._most_bytes is None else self._most_bytes
+        with self._lock:
+            self._entries = deque(entry for entry in self._entries if _identity(entry[1]) != _identity(new))
+            self._entries.append((time.monotonic(), new))
+            while len(self._entries) > MOST_SCANS or sum(entry.nbytes for _, entry in self._entries) > most:
+                self._entries.popleft()
+
+    def newest_first(self) -> tuple[Earlier, ...]:
+        """All of them that are not too old."""
+        with self._lock:
+            while self._entries and time.monotonic() - self._entries[0][0] > LONGEST_S:
+                self._entries.popleft()
+            return tuple(entry for _, entry in reversed(self._entries))
+
+
 class NoiseStore:
-    """Noise scans of the last measurements, in memory only: a restart forgets them.
+    """Noise and reference scans of the last measurements, in memory only: a restart forgets them.
 
     The same measurementID from another scanner, or with other coils, is another entry. Above a limit the oldest entry
     goes.
     """
 
     def __init__(self) -> None:
-        self._entries: deque[tuple[float, NoiseScan]] = deque()
-        self._lock = threading.Lock()
+        self._noise: _Entries[NoiseScan] = _Entries()
+        self._references: _Entries[ReferenceScan] = _Entries(MOST_REFERENCE_BYTES)
 
-    def keep(self, noise: NoiseScan) -> None:
-        """Keep a noise scan; it replaces an older one of the same measurement, scanner and coils."""
-        with self._lock:
-            self._entries = deque(entry for entry in self._entries if not _same(entry[1], noise))
-            self._entries.append((time.monotonic(), noise))
-            while len(self._entries) > MOST_SCANS or sum(entry.nbytes for _, entry in self._entries) > MOST_BYTES:
-                self._entries.popleft()
+    def keep(self, scan: NoiseScan | ReferenceScan) -> None:
+        """Keep a scan; it replaces an older one of the same measurement, scanner and coils."""
+        if isinstance(scan, ReferenceScan):
+            self._references.keep(scan)
+        else:
+            self._noise.keep(scan)
 
     def with_noise(self, request: Request) -> Request:
-        """The request; with all noise scans, newest first, where its header names another measurement."""
+        """The request; with what is kept, newest first, where its header names another measurement.
+
+        Reference scans are large: only those whose number is in the header.
+        """
         if b"measurementDependency" not in request.header_text:
             return request
-        with self._lock:
-            while self._entries and time.monotonic() - self._entries[0][0] > LONGEST_S:
-                self._entries.popleft()
-            return dataclasses.replace(request, noise=tuple(noise for _, noise in reversed(self._entries)))
+        named = tuple(
+            scan
+            for scan in self._references.newest_first()
+            if scan.measurement.rpartition("_")[2].encode() in request.header_text
+        )
+        return dataclasses.replace(request, noise=self._noise.newest_first(), references=named)
 
 
-def _same(one: NoiseScan, other: NoiseScan) -> bool:
-    return (one.measurement, one.context, one.coils, len(one.covariance)) == (
-        other.measurement,
-        other.context,
-        other.coils,
-        len(other.covariance),
-    )
+def _identity(scan: NoiseScan | ReferenceScan) -> tuple[object, ...]:
+    channels = scan.channels if isinstance(scan, ReferenceScan) else len(scan.covariance)
+    return scan.measurement, scan.context, scan.coils, channels

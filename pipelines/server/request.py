@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gadgets.noise.scan import NoiseScan
+from gadgets.reference_scan import ReferenceScan
 from gadgets.stream import ReconError
 
 
@@ -26,7 +27,7 @@ class Request:
     texts : texts that a FIRE client sends after the header, or instead of a chain
     next_message : id of the message that follows, already read from the connection; None: none was
     of_fire : whether the client is FIRE's: it sends texts, or ends the header with a NUL
-    noise : noise scans of earlier measurements that the server kept
+    noise, references : noise and reference scans of earlier measurements that the server kept
     number : of the scan in the server's log
     kept_id : under which its raw data are kept; empty: they are not
     peer : address of the client's host
@@ -40,6 +41,7 @@ class Request:
     next_message: int | None
     of_fire: bool = False
     noise: tuple[NoiseScan, ...] = ()
+    references: tuple[ReferenceScan, ...] = ()
     number: int = 0
     kept_id: str = ""
     peer: str = ""

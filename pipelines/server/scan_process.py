@@ -19,6 +19,7 @@ import numpy as np
 
 from gadgets.dicom.sender import DELIVERY
 from gadgets.noise.scan import NoiseScan
+from gadgets.reference_scan import ReferenceScan
 from gadgets.stream import ReconError
 from gadgets.stream.logs import fact_listeners
 from pipelines.evaluation.arrays import ArrayReconstruction
@@ -46,7 +47,7 @@ def work(link: Connection) -> None:
         folder for temporary files), then for each scan (request,
         whether there is a file of data read ahead) and the descriptors of the client's socket and of that file. It
         receives (event, value): `ready`, or `failed` with a text; `log` with a record; for each scan the events of
-        `ScanRun`, and `ended` with a `ScanResult`. It answers `noise`, a noise scan to keep, with None
+        `ScanRun`, and `ended` with a `ScanResult`. It answers `noise`, a noise or reference scan to keep, with None
     """
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(OOM_SCORE_ADJUSTMENT)
@@ -130,8 +131,8 @@ class ServerLink(logging.Handler):
         if self.in_scan:
             self.report("fact", (name, text))
 
-    def keep_noise(self, noise: NoiseScan) -> None:
-        """Let the server keep a noise scan; returns once it does: the client may send the next scan then."""
+    def keep_noise(self, noise: NoiseScan | ReferenceScan) -> None:
+        """Let the server keep a noise or reference scan; returns once it does: the next scan may come then."""
         self.noise_is_kept.clear()
         self.report("noise", noise)
         self.noise_is_kept.wait(KEEP_TIMEOUT_S)

@@ -18,7 +18,8 @@ from gadgets.dicom.sender import DELIVERY
 from gadgets.errors import Aborted
 from gadgets.images import single_precision
 from gadgets.noise.quality import NoiseQuality
-from gadgets.noise.scan import NoiseScan
+from gadgets.noise.scan import NoiseScan, measurement_id
+from gadgets.reference_scan import ReferenceScan
 from gadgets.stream import PeerGone, ReconError
 from gadgets.stream.logs import collected_warnings, log_fact
 from gadgets.stream.queues import BoundedQueue
@@ -27,6 +28,7 @@ from pipelines.chain import Chain
 from pipelines.kept.recorder import ScanRecorder
 from pipelines.kept.scan import About
 from pipelines.kept.store import KeptScans
+from pipelines.noise.references import reference_in_stream
 from pipelines.noise.streamed import ScanNoise, noise_in_stream
 from pipelines.raw import AcquisitionChecker, Header, check_header, field_of_view_doubts, read_header
 from pipelines.replay import DICOM_MODULE, anonymizes
@@ -97,7 +99,7 @@ class ScanRun:
         the numbers of lines and images by the header; `received` with the lines that came, and whether all did;
         `sending` before an image is sent; `image` with its series and a thumbnail after that;
         `late` when the client had its answer and the scan goes on
-    keep_noise : called with the scan's own noise, for later scans
+    keep_noise : called with the scan's own noise and calibration, for later scans
     """
 
     def __init__(
@@ -107,7 +109,7 @@ class ScanRun:
         ahead: IO[bytes] | None,
         settings: ServeSettings,
         report: Report,
-        keep_noise: Callable[[NoiseScan], None] = lambda _: None,
+        keep_noise: Callable[[NoiseScan | ReferenceScan], None] = lambda _: None,
     ) -> None:
         self._request, self._settings, self._report = request, settings, report
         self._store = _store(request, settings)
@@ -140,6 +142,7 @@ class ScanRun:
         self._client_left = ""  # how the client left after it had sent the whole scan
         self._warnings: list[str] = []  # of the gadgets
         self._lines = LineCounter(report)
+        self._keep = keep_noise
         self._noise = ScanNoise(request.noise, keep_noise)
 
     def run(self) -> ScanResult:
@@ -211,6 +214,7 @@ class ScanRun:
             if self._noise.coils or (self._client_left and not self._writes_files):
                 return
             chain.noise = self._late.noise = noise
+            data = self._choose_reference(chain, header, data)
             if noise and noise.scan and self._recorder:
                 self._recorder.add_noise(noise)
             if noise and chain.prewhitens:
@@ -236,6 +240,20 @@ class ScanRun:
             elif self._noise.coils:  # else the gadget warns of it
                 for text in texts:
                     log.warning("%s", text)
+
+    def _choose_reference(self, chain: Chain, header: Any, data: Iterator[Any]) -> Iterator[Any]:
+        """Give the chain the reference scan that the header names, and let it keep the scan's own calibration."""
+        if self._request.again and self._kept:
+            chain.reference = self._kept.reference()
+        else:
+            chain.reference, data = reference_in_stream(header, data, self._request.references)
+            if chain.reference and self._recorder:
+                self._recorder.add_reference(chain.reference)
+        if chain.reference:
+            log.info("reference scan: %s", chain.reference.text)
+        if measurement_id(header) and not self._request.again:
+            chain.keep_reference = self._keep
+        return data
 
     def _send_images(self) -> None:
         """Send images as they come. Raises what the chain raised."""
