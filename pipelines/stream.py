@@ -251,9 +251,8 @@ def _write_images(
 
     def run_chain() -> None:
         try:
-            with contextlib.closing(images()) as items:  # type: ignore[type-var]
-                for item in items:
-                    results.put(item)
+            for item in images():
+                results.put(item)
         except Aborted:
             pass
         except Exception as error:

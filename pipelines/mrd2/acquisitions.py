@@ -12,20 +12,13 @@ import ismrmrd
 import numpy as np
 
 from gadgets.errors import ReconError
-from pipelines.mrd2.header import plain
+from pipelines.mrd2.fields import COUNTER_FORMS, LINE_FORMS, check_fields
 from pipelines.mrd2.types import Record, Type
 
 TAG = "acquisition"  # of lines, in lower case
 STAMP_NS = 10**6  # of a tick of ISMRMRD's time stamps, by the converters of MRD 2
 LARGEST_COUNTER = 65535
 MASK_BITS = 64  # of a word of a channel mask
-FIELDS = {  # of all versions of MRD 2, by their plain names
-    "head", "data", "trajectory", "phase", "flags", "idx", "measurementuid", "scancounter",
-    "acquisitioncenterfrequency", "acquisitiontimestamp", "acquisitiontimestampns", "physiologytimestamp",
-    "physiologytimestampns", "channelorder", "discardpre", "discardpost", "centersample", "encodingspaceref",
-    "sampletimeus", "sampletimens", "position", "readdir", "phasedir", "slicedir", "patienttableposition", "userint",
-    "userfloat",
-}  # fmt: skip
 COUNTERS = {  # of ISMRMRD, by the names of MRD 2
     "kspaceEncodeStep1": "kspace_encode_step_1",
     "kspaceEncodeStep2": "kspace_encode_step_2",
@@ -50,14 +43,21 @@ class LineConverter:
     Attributes
     ----------
     notes : for the user: what of the lines is not used
+
+    Raises
+    ------
+    Damaged
+        The schema describes lines in another way than MRD 2 does.
     """
 
     def __init__(self, record: Record) -> None:
         self.notes: list[str] = []
         self._is_flat = "head" not in record.types  # MRD 2.0
         head = record.types.get("head", record)
-        unknown = [name for part in (record, head) if isinstance(part, Record) for name in part.types]
-        unknown = sorted({name for name in unknown if plain(name) not in FIELDS})
+        unknown = check_fields(record, LINE_FORMS, "lines")
+        counters = head.types["idx"] if isinstance(head, Record) else None
+        if isinstance(counters, Record):
+            unknown += check_fields(counters, COUNTER_FORMS, "lines")
         if unknown:
             self.notes.append(f"lines have fields of a newer MRD 2, which are not used: {', '.join(unknown)}")
         self._order: tuple[int, ...] = ()  # channels of the first line

@@ -72,6 +72,10 @@ def _kinds(kind: type) -> dict[str, tuple[str, Any]]:
     return found
 
 
+def _is_missing(value: Any) -> bool:
+    return value is None or (isinstance(value, list) and not value)
+
+
 # --- MRD 2 to ISMRMRD
 
 
@@ -84,7 +88,7 @@ def _add_fields(
             given, element = fields[key]
             _add(parent, name, value[given], element, own_kind, path + name, notes)
     for key, (given, _) in fields.items():
-        if key not in _kinds(kind) and value[given] not in (None, []):
+        if key not in _kinds(kind) and not _is_missing(value[given]):
             notes.append(f"header: {path}{given} has no place in an ISMRMRD header; it is not used")
 
 
@@ -108,7 +112,7 @@ def _text(value: Any, element: Type, kind: Any) -> str | None:
     """A value as it is written in XML; None when it cannot be."""
     if isinstance(element, Enumeration):
         if isinstance(kind, type) and issubclass(kind, enum.Enum):
-            return next((str(one.value) for one in kind if plain(str(one.value)) == plain(value)), None)
+            return next((str(one.value) for one in kind if plain(str(one.value)) == plain(str(value))), None)
         return str(value).upper()  # the patient's sex
     if not isinstance(element, Primitive):
         return None
@@ -153,7 +157,7 @@ def _converted(value: Any, element: Type, path: str, notes: list[str]) -> Any:
         notes += [
             f"header: {path}{name} has no place in an MRD 2 header; it is left out"
             for key, (name, _) in kinds.items()
-            if key not in given and getattr(value, name) not in (None, [])
+            if key not in given and not _is_missing(getattr(value, name))
         ]
         return {
             name: _converted(

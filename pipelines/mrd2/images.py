@@ -10,8 +10,9 @@ import numpy as np
 from gadgets.errors import ReconError
 from gadgets.images import meta_of, meta_values
 from pipelines.mrd2.acquisitions import STAMP_NS, fields_of
+from pipelines.mrd2.fields import IMAGE_FORMS, check_fields, otherwise
 from pipelines.mrd2.schema import Schema
-from pipelines.mrd2.types import Array, Map, Record, Union, Vector
+from pipelines.mrd2.types import Array, Enumeration, Map, Record, Text, Union, Vector
 
 TYPES = {  # MRD 2's names of ISMRMRD's image types
     ismrmrd.IMTYPE_MAGNITUDE: "magnitude",
@@ -33,6 +34,10 @@ def mrd2_image(image: ismrmrd.Image, schema: Schema) -> tuple[str, dict[str, Any
     kind = head.image_type or (ismrmrd.IMTYPE_COMPLEX if np.iscomplexobj(image.data) else ismrmrd.IMTYPE_MAGNITUDE)
     if kind not in TYPES:
         raise ReconError(f"an image of type {kind}: MRD 2 has no such type; leave out the gadget that makes it")
+    names = record.types.get("head", record)
+    term = names.types["imageType"] if isinstance(names, Record) else None
+    if not isinstance(term, Enumeration) or TYPES[kind] not in term.names.values():
+        raise otherwise("images", "imageType")
     values = {
         "flags": head.flags,
         "measurementUid": head.measurement_uid,
@@ -64,6 +69,7 @@ def _case(dtype: Any, schema: Schema) -> tuple[str, Record]:
         data = element.types.get("data") if isinstance(element, Record) and "meta" in element.types else None
         if isinstance(data, Array) and data.dimensions == 4 and data.dtype == dtype:
             assert isinstance(element, Record)
+            check_fields(element, IMAGE_FORMS, "images")
             return tag, element
     raise ReconError(f"images of {dtype}: this version of MRD 2 has none; leave out the gadget that makes them")
 
@@ -76,6 +82,9 @@ def _meta(text: str | bytes | None, record: Record) -> dict[str, list[Any]]:
     """Meta attributes; in MRD 2.0 they are texts, later a union of texts and numbers."""
     meta = meta_of(text)
     kind = record.types["meta"]
-    values = kind.value.element if isinstance(kind, Map) and isinstance(kind.value, Vector) else None
-    tag = next((tag for tag, _ in values.cases if tag.lower() == "string"), "") if isinstance(values, Union) else ""
+    element = kind.value.element if isinstance(kind, Map) and isinstance(kind.value, Vector) else None
+    cases = element.cases if isinstance(element, Union) else (("", element),)
+    tag = next((tag for tag, case in cases if isinstance(case, Text)), None)
+    if tag is None or not (isinstance(kind, Map) and isinstance(kind.key, Text)):
+        raise otherwise("images", "meta")
     return {name: [(tag, one) if tag else one for one in meta_values(meta, name)] for name in meta}

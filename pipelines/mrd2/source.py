@@ -119,7 +119,7 @@ class Source:
     def elements(self, shape: tuple[int, ...], size: int) -> int:
         """The elements of an array of so many bytes each. Raises Damaged when it is above the limit."""
         count = math.prod(shape)
-        self._array_bytes -= count * size
+        self._array_bytes -= math.prod(max(length, 1) for length in shape) * size
         if self._array_bytes < 0:
             raise Damaged(
                 f"{self.what} has an array of {' x '.join(map(str, shape[:8]))} values; the limit of its arrays is "
