@@ -84,7 +84,7 @@ def mutated_stream(content: bytes, generator: random.Random) -> bytes:
     """The stream with some of its bytes changed, seldom in the schema, or a number of it made extreme."""
     reader = Mrd2Reader(Source(io.BytesIO(content).read))
     begin = content.index(reader.schema.text.encode()) + len(reader.schema.text.encode())
-    if generator.random() < 0.1:
+    if generator.random() < 0.03:
         return mutated(content, generator)
     head, rest = content[:begin], bytearray(content[begin:])
     if generator.random() < 0.4:
@@ -155,6 +155,10 @@ def outcome_of_pipes(content: bytes) -> str:
         found = "images" if result.images else "no image due"
     except ReconError:
         found = "pipe refused"
+    except Exception as error:
+        if not hasattr(error, "stage"):
+            raise
+        found = "gadget failed"  # samples of any size may be too much for a gadget: the program says so and fails
     finally:
         os.close(source)
         os.close(sink)
@@ -202,8 +206,9 @@ def fuzz_streams(streams: int, seed: int = 0, schemas: Sequence[Schema] = ()) ->
             except Exception as error:
                 raise AssertionError(f"stream {number} of seed {seed}") from error
             assert time.monotonic() - start < SLOWEST_S, f"stream {number} of seed {seed} took too long"
-            found = private_memory(os.getpid()) / 2**20
-            assert found < MEMORY_MIB, f"the process has {found:.0f} MiB after stream {number} of seed {seed}"
+            if number % AS_FILE == 0:
+                found = private_memory(os.getpid()) / 2**20
+                assert found < MEMORY_MIB, f"the process has {found:.0f} MiB after stream {number} of seed {seed}"
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before
     assert grown < MEMORY_MIB, f"memory rose by {grown:.0f} MiB at its highest"
     return dict(counts)

@@ -17,6 +17,7 @@ def hung_up(descriptor: int) -> bool:
 
 
 def nobody_reads() -> ReconError:
+    """The error for an output that nobody reads any more."""
     return ReconError(
         "the output: the program that reads the images ended early; the scan is not reconstructed further"
     )

@@ -105,5 +105,5 @@ def check_fields(record: Record, forms: dict[str, str], what: str) -> list[str]:
 def otherwise(what: str, name: str) -> Damaged:
     """The error for a field that a schema describes as no version of MRD 2 does."""
     return Damaged(
-        f"its schema describes {name} of {what} in another way than MRD 2.0 to 2.2 do; write it in one of these versions"
+        f"its schema describes {name} of {what} in another way than MRD 2.0 to 2.2 do; write it in one of these"
     )

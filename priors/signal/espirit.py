@@ -126,6 +126,9 @@ def espirit_maps(
         if norm == 0:
             continue
         normed = slice_calibration / norm
+        if torch.isinf(norm):  # squares of samples above 1e19 have no room in 32 bits
+            precise = slice_calibration.to(torch.complex128)
+            normed = (precise / torch.linalg.vector_norm(precise)).to(slice_calibration.dtype)
         space = _signal_space(normed, kernel, threshold)
         _fill_slice(slice_maps, space, _principal_components(normed), crop, soft, iterations)
     return maps

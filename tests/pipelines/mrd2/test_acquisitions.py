@@ -232,5 +232,5 @@ def test_fields_that_are_missing_or_something_else() -> None:
     swapped = {"data": record.types["trajectory"], "trajectory": record.types["data"], "head": record.types["data"]}
     for name, element in swapped.items():
         fields = tuple((own, element if own == name else other) for own, other in record.fields)
-        with pytest.raises(ReconError, match="its schema describes .* of lines in another way"):
+        with pytest.raises(ReconError, match=r"its schema describes \w+ of lines in another way"):
             LineConverter(Record("Acquisition", fields))
