@@ -190,6 +190,13 @@ def test_one_coil_empty_data_and_batches() -> None:
     torch.testing.assert_close(maps[2], maps[1], rtol=1e-2, atol=1e-2)
 
 
+def test_samples_whose_squares_have_no_room_in_32_bits() -> None:
+    generator = torch.Generator().manual_seed(0)
+    calibration = torch.randn(1, 3, 12, 12, dtype=torch.complex64, generator=generator)
+    expected = espirit_maps(calibration, (16, 16), kernel=3)
+    assert torch.allclose(espirit_maps(calibration * 1e25, (16, 16), kernel=3), expected, atol=1e-4)
+
+
 def test_more_unknowns_than_patches() -> None:
     kspace, truth, inside = scan(12, 48, 48, noise=0.002)
     maps = espirit_maps(centre(kspace, 14), (48, 48))
