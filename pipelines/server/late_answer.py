@@ -22,6 +22,7 @@ from pipelines.server.preliminary import METHOD, Preliminary, started
 from pipelines.server.replies import CLOSE, ReplyWriter
 from pipelines.server.request import Request, seconds_of
 from pipelines.server.scan import ScanResult
+from pipelines.server.served_images import with_fire_meta
 
 log = logging.getLogger("genrecon")
 
@@ -128,9 +129,10 @@ class LateAnswer:
             text += f"{len(preliminary)} PRELIMINARY images by {METHOD} are sent instead. "
         text += f"Fetch the others with configuration retrieve_{kept.id}"
         text += "; they are also written as DICOM" if goes_to_files else ""
+        windows: dict[int, tuple[float, float]] = {}
         try:
             for image in preliminary:
-                writers.write_image(self._writer, image)
+                writers.write_image(self._writer, with_fire_meta(image, windows))
             self._writer.text("WARNING", text, self._request.of_fire)
             self._writer.write(CLOSE)
         except PeerGone as error:

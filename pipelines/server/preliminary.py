@@ -14,6 +14,7 @@ import ismrmrd
 
 from gadgets.images import meta_of
 from gadgets.noise.scan import ChosenNoise
+from gadgets.solvers.methods import foreign_option
 from pipelines.chain import Chain
 from pipelines.noise.streamed import noise_in_stream
 from pipelines.raw import RawScan
@@ -28,21 +29,25 @@ SERIES = 900  # added to the series index: no series of the final images has it
 PRELIMINARY = "GenreconPreliminary"  # meta attribute
 WARNING = f"PRELIMINARY image by {METHOD}: the reconstruction that was asked for comes later"
 MOST_IMAGES = 256
-# Properties of the reconstruction that mean something else, or nothing, for the fast method.
-LEFT_OUT = {"method", "samples", "output", "training", "variant", "time_budget_s"}
+# Properties of the reconstruction that mean something else for the fast method; those that mean nothing go too.
+LEFT_OUT = {"regularisation", "iterations", "output", "replicas", "time_budget_s"}
 
 
 def fast_chain(chain: Chain) -> Chain | None:
     """The chain with the fast method and no DICOM output; None where it has a fast one, or no such gadget."""
-    fast = copy.deepcopy(chain.without(DICOM_MODULE))
+    fast = copy.copy(chain)
+    fast.keep_reference = None  # the chain that was asked for keeps it
+    fast = fast.without(DICOM_MODULE)
     for node in fast.nodes:
         prefix = "generative_recon." if node.module == "gadgets.reconstruction" else ""
         if node.module not in ("gadgets.reconstruction", "gadgets.generative_recon"):
             continue
         if node.properties.get(f"{prefix}method", "") in FAST_METHODS:
             return None
-        for name in LEFT_OUT:
-            node.properties.pop(f"{prefix}{name}", None)
+        for full_name in [full_name for full_name in node.properties if full_name.startswith(prefix)]:
+            name = full_name.removeprefix(prefix)
+            if name in LEFT_OUT or foreign_option(METHOD, {name}) is not None:
+                del node.properties[full_name]
         node.properties[f"{prefix}method"] = METHOD
         return fast
     return None

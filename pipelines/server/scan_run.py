@@ -270,7 +270,7 @@ class ScanRun:
             self._images += 1
             self._late.first_image.set()
             if self._late.active:
-                self._late.add(with_fire_meta(item, windows))
+                self._late.add(with_fire_meta(single_precision(item), windows))
                 self._report("image", (int(item.image_series_index), thumbnail(item)))
                 continue
             if self._client_left:

@@ -194,7 +194,9 @@ def test_preliminary_images(raw: Path, tmp_path: Path) -> None:
         assert result.images == SCAN.slices
         assert any(f"{SCAN.slices} PRELIMINARY images by cg_sense are sent instead" in line for line in result.texts)
     for image in read_images(tmp_path / "out", SERIES + 1):
-        assert "PRELIMINARY" in meta_values(meta_of(image.attribute_string), "GenreconWarning")[0]
+        meta = meta_of(image.attribute_string)
+        assert "PRELIMINARY" in meta_values(meta, "GenreconWarning")[0]
+        assert meta_values(meta, "Keep_image_geometry") == ["1"]
 
 
 # --- parts ----------------------------------------------------------------------------------------------------------
@@ -241,11 +243,13 @@ def test_the_fast_chain() -> None:
         return chain_as_asked(Request(name, None, b"", texts, 0), ServeSettings())
 
     assert fast_chain(chain("cg_sense")) is None
-    fast = fast_chain(chain("svd_wkgm", **{"generative_recon.samples": "4"}))
-    assert fast is not None
-    (node,) = [node for node in fast.nodes if node.module]
-    assert node.properties["generative_recon.method"] == "cg_sense"
-    assert "generative_recon.samples" not in node.properties
+    slow = {"samples": "4", "steps": "50", "output": "snr", "replicas": "8"}
+    for name, own in (("svd_wkgm", slow), ("l1_wavelet", {"regularisation": "0.1", "iterations": "500"})):
+        fast = fast_chain(chain(name, **{f"generative_recon.{key}": text for key, text in own.items()}))
+        assert fast is not None
+        (node,) = [node for node in fast.nodes if node.module]
+        assert node.properties["generative_recon.method"] == "cg_sense"
+        assert not [key for key in own if f"generative_recon.{key}" in node.properties]
 
 
 def test_scans_that_owe_images_stay_until_they_are_too_old(tmp_path: Path) -> None:
