@@ -31,7 +31,8 @@ async function refresh() {
     if (!answer.ok) throw new Error(answer.statusText);
     const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
     document.title = fresh.title;
-    update(document.getElementById("page"), document.importNode(fresh.getElementById("page"), true));
+    // Pictures of a parsed page are fetched only once they are put into this one.
+    update(document.getElementById("page"), fresh.getElementById("page"));
     silent.hidden = true;
   } catch {
     silent.hidden = false;
