@@ -71,11 +71,10 @@ def explained_fraction(calibration: Tensor, maps: Tensor, noise: float) -> float
     ]
     coarse = maps[:, :, (maps.shape[2] // 2) % steps[0] :: steps[0], (maps.shape[3] // 2) % steps[1] :: steps[1]]
     kspace = torch.zeros(coarse.shape[1:], dtype=calibration.dtype)
-    part = [
-        slice(whole // 2 - size // 2, whole // 2 - size // 2 + size)
-        for whole, size in zip(kspace.shape[1:], calibration.shape[1:], strict=True)
-    ]
-    kspace[:, part[0], part[1]] = calibration
+    sizes = list(zip(kspace.shape[1:], calibration.shape[1:], strict=True))
+    part = [_middle(whole, size) for whole, size in sizes]
+    own = [_middle(size, whole) for whole, size in sizes]  # reference lines may be more than the matrix has
+    kspace[:, part[0], part[1]] = calibration[:, own[0], own[1]]
     mask = torch.zeros(1, 1, *kspace.shape[1:], dtype=torch.bool)
     mask[..., part[0], part[1]] = True
     return 1 - min(unexplained_fraction(kspace[None], mask, coarse[None], torch.tensor([noise])), 1.0)
@@ -93,6 +92,12 @@ def calibration_text(size: tuple[int, ...], source: str, explained: float) -> st
     text = f"{' x '.join(map(str, size))} samples, {SOURCES.get(source, '')}"
     text += f"coil maps explain {explained:.1%} of its signal"
     return f"{text}: expect artefacts" if explained < 1 - UNEXPLAINED else text
+
+
+def _middle(size: int, wanted: int) -> slice:
+    """So many samples about the centre of an axis, all where there are fewer."""
+    begin = size // 2 - min(wanted, size) // 2
+    return slice(begin, begin + min(wanted, size))
 
 
 def _step(size: int, wanted: int) -> int:
