@@ -343,10 +343,9 @@ class GenerativeRecon(Gadget):
             part = slice(first, first + len(image.kspace))
             deviations = None if both.deviations is None else both.deviations[part]
             mean = None if both.mean is None else both.mean[part]
-            further = {name: values[part] for name, values in both.further.items()}
             sets, coils = (None if parts is None else parts[part] for parts in (both.sets, both.coils))
             image.outcome = Outcome(
-                both.images[part], deviations, both.notes[part], both.warnings[part], further, mean, sets, coils
+                both.images[part], deviations, both.notes[part], both.warnings[part], mean, sets, coils
             )
             first = part.stop
         took = time.monotonic() - start

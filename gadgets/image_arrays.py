@@ -237,4 +237,4 @@ def pixels_of(output: Output, outcome: Outcome) -> Tensor | None:
         return outcome.mean
     if output.of_image:
         return outcome.images
-    return outcome.deviations if output is STANDARD_DEVIATION else outcome.further.get(output.name)
+    return outcome.deviations if output is STANDARD_DEVIATION else None

@@ -32,7 +32,7 @@ class Output:
     units : of the rescaled values: "" for arbitrary ones, "rad", "1" for ratios
     signed : whether values below zero occur: the pixels are shifted by `intensity_offset`
     asked : whether property `output` can ask for it
-    of_image : whether it is the complex image or a part of it; if not, the solver gives it by its name
+    of_image : whether it is the complex image or a part of it
     help : one line for the docs
     """
 

@@ -17,6 +17,7 @@ import ismrmrd
 
 from gadgets.acquisition_flags import is_for_images
 from gadgets.errors import Aborted, reason_of
+from gadgets.images import single_precision
 from gadgets.noise.scan import ChosenNoise, noise_dependencies
 from gadgets.stream import ReconError
 from gadgets.stream.logs import collected_warnings
@@ -280,7 +281,7 @@ def _write_images(
             if isinstance(item, BaseException):
                 raise item
             if isinstance(item, ismrmrd.Image):
-                writer.write(*mrd2_image(item, writer.schema))
+                writer.write(*mrd2_image(single_precision(item), writer.schema))
                 result.images += 1
         if incoming is not None and incoming.error is not None:
             raise incoming.error

@@ -78,8 +78,6 @@ def solve_in_parts(problems: Problems, solve: Solve, megabytes: float = PROBLEM_
             if outcome.mean is None:
                 outcome.mean = torch.zeros_like(outcome.images)
             outcome.mean[chunk] = part.mean
-        for name, values in part.further.items():
-            outcome.further.setdefault(name, torch.zeros(outcome.images.shape))[chunk] = values
         for name in ("sets", "coils"):
             found = getattr(part, name)
             if found is not None:

@@ -51,7 +51,6 @@ class Outcome:
     notes : meta attributes by name, of each image
     warnings : what users must know of each image, for its meta and DICOM
     mean : complex64 (batch, y, x), mean of the posterior samples, where `images` have the mean of their magnitudes
-    further : float32 (batch, y, x) by the name of an output (`gadgets.outputs`) that the images do not give
     sets : complex64 (batch, set, y, x), images of the map sets that `images` combines; None where nobody asks for them
     coils : complex64 (batch, coil, y, x), coil images that `images` combines, of a method that finds those
     """
@@ -60,7 +59,6 @@ class Outcome:
     deviations: Tensor | None = None
     notes: list[dict[str, str]] = field(default_factory=list)
     warnings: list[list[str]] = field(default_factory=list)
-    further: dict[str, Tensor] = field(default_factory=dict)
     mean: Tensor | None = None
     sets: Tensor | None = None
     coils: Tensor | None = None

@@ -1,4 +1,4 @@
-"""What the status page and its JSON show of a server: plain values, nothing of a patient but names of thumbnails."""
+"""What the status page and its JSON show of a server: plain values, no texts about a patient; paths of thumbnails."""
 
 from __future__ import annotations
 

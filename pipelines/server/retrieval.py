@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from gadgets.noise.scan import context_of
-from gadgets.stream import ReconError
+from gadgets.stream import ReconError, reason_of
 from pipelines.kept.late import DONE, FAILED, images_file, is_paid, late_state, owes_images
 from pipelines.kept.scan import KeptScan
 from pipelines.kept.store import ID, KeptScans
@@ -113,7 +113,11 @@ class Retrieval:
         return 0
 
     def _send_images(self, kept: KeptScan) -> None:
-        with images_file(kept).open("rb") as file:
+        try:
+            file = images_file(kept).open("rb")
+        except OSError as error:  # the scan was just removed, say
+            raise ReconError(f"its late images cannot be read ({reason_of(error)})") from None
+        with file:
             while chunk := file.read(CHUNK_BYTES):
                 self._writer.write(chunk)
 
