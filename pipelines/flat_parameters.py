@@ -17,8 +17,10 @@ from gadgets.stream import ReconError
 
 # Keys of FIRE's JSON that are no parameters of a gadget: the chain's name, late images, and what the example modules of
 # Siemens' server for FIRE read. Of raw data there is no original image to send.
-LATE_IMAGES = ("answer_within", "answerwithin", "late_images", "lateimages")
-NOT_OF_GADGETS = ("config", "customconfig", *LATE_IMAGES, "options", "comments", "sendOriginal", "sendoriginal")
+ANSWER_WITHIN = ("answer_within", "answerwithin")
+LATE_IMAGES = ("late_images", "lateimages")
+_OF_EXAMPLES = ("options", "comments", "sendOriginal", "sendoriginal")
+NOT_OF_GADGETS = ("config", "customconfig", *ANSWER_WITHIN, *LATE_IMAGES, *_OF_EXAMPLES)
 QUALITY_STEPS = {"fast": "12", "thorough": "50"}  # of the few-step rule, whose own number is 25; docs/open_recon.md
 TRUE, FALSE = ("true", "1", "yes"), ("false", "0", "no")
 

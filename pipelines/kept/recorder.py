@@ -78,7 +78,8 @@ class ScanRecorder:
         """Write data of the scan; they are copied."""
         if self.failure:
             return
-        self._buffer += data
+        with self._changed:  # another thread may flush meanwhile
+            self._buffer += data
         if len(self._buffer) >= CHUNK_BYTES or time.monotonic() - self._flushed > LONGEST_S:
             self._flush()
 

@@ -13,6 +13,7 @@ from gadgetron.external import writers
 from gadgets.noise.scan import ChosenNoise, context_of
 from gadgets.stream import PeerGone, ReconError, reason_of
 from pipelines.chain import Chain
+from pipelines.flat_parameters import ANSWER_WITHIN
 from pipelines.kept.late import LateImages, LateState, begin_again
 from pipelines.kept.recorder import ScanRecorder
 from pipelines.kept.scan import KeptScan
@@ -76,7 +77,7 @@ class LateAnswer:
     def configure(self, header: Any, chain: Chain, memory: MemoryEstimate) -> None:
         """Take header and chain of the scan. Raises ReconError for a parameter that is no time."""
         self._header, self._chain, self._memory = header, chain, memory
-        self._seconds = seconds_of(self._request.parameters, "answer_within", "answerwithin", default=self._default_s)
+        self._seconds = seconds_of(self._request.parameters, *ANSWER_WITHIN, default=self._default_s)
         if self._request.again and self._kept is not None:
             self._images = LateImages(self._kept, begin_again(self._kept), again=True)
             self.active = True

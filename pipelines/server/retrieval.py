@@ -9,6 +9,7 @@ from typing import Any
 
 from gadgets.noise.scan import context_of
 from gadgets.stream import ReconError, reason_of
+from pipelines.flat_parameters import LATE_IMAGES
 from pipelines.kept.late import DONE, FAILED, images_file, is_paid, late_state, owes_images
 from pipelines.kept.scan import KeptScan
 from pipelines.kept.store import ID, KeptScans
@@ -19,7 +20,6 @@ CONFIG = re.compile(r"(?:genrecon_)?retrieve(?:_(?P<id>[0-9A-Za-z-]+))?(?:\.xml)
 CHECK_INTERVAL_S = 0.2
 MOST_WAIT_S = 86400.0
 OF_STUDY = ("", "all", "true", "1", "yes")  # values of the parameter that mean all late images of the study
-PARAMETERS = ("late_images", "lateimages")
 
 
 def is_retrieval(config: str | None) -> bool:
@@ -29,7 +29,7 @@ def is_retrieval(config: str | None) -> bool:
 
 def wanted_late_images(parameters: Mapping[str, Any]) -> str | None:
     """What a client's parameters say of late images: an id, "" for those of its study; None: nothing."""
-    for name in PARAMETERS:
+    for name in LATE_IMAGES:
         if name in parameters:
             value = str(parameters[name]).strip()
             if value.lower() in ("false", "0", "no", "none"):
