@@ -102,7 +102,9 @@ class GenerativeRecon(Gadget):
         )
         seed: int = parameter(0, "seed of the samples", minimum=0, maximum=2**31 - 1)
         noise_level: float = parameter(
-            0.0, "noise of k-space in each part, 1 behind a noise scan; 0: estimated from the data", minimum=0.0
+            0.0,
+            "noise of one readout in each part, before averaging: 1 behind a noise scan; 0: from one, or estimated",
+            minimum=0.0,
         )
         denoising: float = parameter(
             1.0,
@@ -279,7 +281,7 @@ class GenerativeRecon(Gadget):
                     place, counters = (n, s, loc), image_counters(space, lines)
                     doubt = self._line_counts.doubt(space, (part != 0).any(axis=(0, 3)), lines)
                     mask = sampled(part)
-                    image = ImageWork(place, counters, kspace_problems(part), mask, maps, level, doubt=doubt)
+                    image = ImageWork(place, counters, kspace_problems(part), mask, maps, level, merged, doubt=doubt)
                     if self._noise_mapper is not None and counts is not None:
                         image.averages = counts[..., 0, n, s, loc]
                     image.acquired = acquired_part(part)
@@ -293,7 +295,7 @@ class GenerativeRecon(Gadget):
             for image in work.images:
                 if isinstance(self._solver, GenerativeSolver) and bool((image.kspace != 0).any()):
                     mask = image.mask[:, None]
-                    image.noise = self._solver.noise(image.kspace, mask, image.prewhitened)
+                    image.noise = self._solver.noise(image.kspace, mask, image.prewhitened, image.merged)
                     image.choice = self._solver.choose(image.kspace, mask, image.maps, image.noise)
                 groups.setdefault((image.kspace.shape[1:], image.maps.shape[1:], image.choice[0]), []).append(image)
         at_hand = sum(map(len, groups.values()))

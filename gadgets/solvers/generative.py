@@ -116,22 +116,23 @@ class GenerativeSolver:
         # A GPU is only fast with much at a time.
         self.megabytes = 192.0 if self._device.type == "cpu" else 4096.0
 
-    def noise(self, kspace: Tensor, mask: Tensor, prewhitened: float) -> float:
-        """Noise level of an image or volume in each part.
+    def noise(self, kspace: Tensor, mask: Tensor, prewhitened: float, merged: int) -> float:
+        """Noise level of an image or volume in each part, after averaging.
 
         Parameters
         ----------
         kspace : complex64 (batch, coil, y, x), in the units of the scan
         mask : bool (batch, 1, y, x), or (1, 1, y, x) for all
         prewhitened : level that NoiseAdjustGadget and averaging left; 0 where nothing was prewhitened
+        merged : readouts that the k-space is the mean of
 
         Returns
         -------
         float
-            As given by the property `noise_level`, else by prewhitening, else estimated from the data; 0 where that
-            fails.
+            By the property `noise_level`, which is of one readout, else by prewhitening, else estimated from the data;
+            0 where that fails.
         """
-        return self._noise_level or measured_noise(kspace, mask, prewhitened)
+        return self._noise_level * float(merged**-0.5) or measured_noise(kspace, mask, prewhitened)
 
     def choose(self, kspace: Tensor, mask: Tensor, maps: Tensor, noise: float) -> tuple[DataStepName, str]:
         """Data step for all problems of an image or volume of this noise level, and why."""

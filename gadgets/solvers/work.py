@@ -50,6 +50,7 @@ class ImageWork:
     mask: Tensor
     maps: Tensor
     prewhitened: float  # noise level that prewhitening and averaging left; 0: not prewhitened
+    merged: int = 1  # averages that its k-space is the mean of
     noise: float = 0.0  # in the units of the k-space; 0: not known
     doubt: str = ""  # whether its lines came
     acquired: tuple[Acquired, ...] | None = None  # where one side of its k-space is missing

@@ -151,6 +151,14 @@ def test_noise_level_of_the_noise_scan_is_taken(noise_scan, weights):
     assert level == pytest.approx(1.0 if noise_scan else 1.1, rel=1e-3)
 
 
+@pytest.mark.parametrize("average", [True, False])
+def test_property_noise_level_is_that_of_one_readout(average, weights):
+    """As for noise maps: the mean of four has half of it."""
+    header, items = buffered(averages=4)
+    arrays = run(header, items, method="wkgm", prior=weights, steps=2, noise_level=0.5, average=average)
+    assert float(note(arrays, "GenreconNoiseLevel")) == pytest.approx(0.25 if average else 0.5)
+
+
 def note(arrays, name):
     """Meta attribute of the first image."""
     return meta_values(meta_of(arrays[0].meta[0]), name)[0]
