@@ -162,7 +162,8 @@ class GenerativeSolver:
         """Why `again` cannot repeat the last images; empty where it can."""
         if any(settings is None for settings in self._used):
             return "the image was not made by the prior alone, or its sampler was stopped"
-        return "" if len(set(self._used)) == 1 else "the images were made with different settings"
+        same = all(settings == self._used[0] for settings in self._used)  # they hold a table: not hashable
+        return "" if same else "the images were made with different settings"
 
     def again(self, problems: Problems) -> Outcome:
         """Problems like the last ones with the settings of these, without a deadline; nothing is learnt from them."""

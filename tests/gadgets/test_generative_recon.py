@@ -159,6 +159,14 @@ def test_property_noise_level_is_that_of_one_readout(average, weights):
     assert float(note(arrays, "GenreconNoiseLevel")) == pytest.approx(0.25 if average else 0.5)
 
 
+def test_generative_methods_have_noise_maps(weights):
+    header, items = buffered(noise_scan=True, noise_level=0.01)
+    arrays = run(header, items, method="wkgm", prior=weights, steps=2, output="magnitude,snr,gfactor", replicas=3)
+    assert [array.headers.flat[0].image_series_index for array in arrays] == [1, 601, 701]
+    assert not any("no noise maps" in text for array in arrays for text in warnings(array))
+    assert all(np.isfinite(array.data).all() and np.abs(array.data).max() > 0 for array in arrays)
+
+
 def note(arrays, name):
     """Meta attribute of the first image."""
     return meta_values(meta_of(arrays[0].meta[0]), name)[0]
