@@ -21,6 +21,8 @@ from gadgets.noise.coils import coils_of
 from gadgets.noise.scan import context_of, dependencies, measurement_id, moment_of
 from gadgets.reference_scan import FEWEST_SAMPLES, ChosenReference, ReferenceBlock, ReferenceImage, ReferenceScan
 from gadgets.references import centre_of, extents_of, with_references
+from gadgets.stream import Stage
+from gadgets.twins.noise_adjust import NoiseAdjustGadget
 
 log = logging.getLogger("genrecon")
 
@@ -194,3 +196,30 @@ def _middle(data: Array) -> Array:
         begin = size // 2 - kept // 2
         parts.append(slice(begin, begin + kept))
     return data[tuple(parts)]
+
+
+def reference_stages(
+    header: Any,
+    prewhitening: NoiseAdjustGadget | None,
+    reference: ChosenReference | None,
+    keep: Callable[[ReferenceScan], None] | None,
+) -> list[tuple[str, Stage]]:
+    """What follows the buffers of a chain to use the calibration of another scan, and to keep its own.
+
+    Parameters
+    ----------
+    header : of the scan
+    prewhitening : gadget of the chain that prewhitens
+    reference : reference scan for a scan without calibration; None: there is none
+    keep : called with the calibration of the scan; None: it is not kept
+    """
+
+    def mixing() -> Array | None:
+        return prewhitening.matrix if prewhitening else None
+
+    stages: list[tuple[str, Stage]] = []
+    if keep is not None:
+        stages.append(("reference", ReferenceCollector(header, mixing, keep)))
+    if reference is not None:
+        stages.append(("reference", ReferenceLines(header, reference, mixing)))
+    return stages

@@ -18,7 +18,6 @@ from defusedxml import DefusedXmlException
 from gadgets.image_lines import ImageLines
 from gadgets.noise.scan import ChosenNoise
 from gadgets.readouts import WholeReadouts
-from gadgets.reference_lines import ReferenceCollector, ReferenceLines
 from gadgets.reference_scan import ChosenReference, ReferenceScan
 from gadgets.scan_digest import ScanDigest
 from gadgets.stream import Gadget, ReconError, Stage, StageTiming, one_line, run_stages
@@ -344,27 +343,16 @@ class Chain:
                 (first, stage), *others = own
                 own = [(first, lambda images, stage=stage: stage(digest.mark(images))), *others]  # type: ignore[misc]
             stages += own
-            if node.classname == BUFFER_GADGET:
-                stages += self._reference_stages(header, prewhitening)
+            if node.classname == BUFFER_GADGET and (self.reference or self.keep_reference):
+                from gadgets.reference_lines import reference_stages  # loads torch, which a server does not need
+
+                stages += reference_stages(header, prewhitening, self.reference, self.keep_reference)
         lines = digest.watch(items)
         if all(node.module != LINES_MODULE for node in self.nodes):
             image_lines = ImageLines()
             image_lines.configure(header, {})
             lines = image_lines.process(lines)
         return digest.mark(run_stages(WholeReadouts(header)(lines), stages, timings))
-
-    def _reference_stages(self, header: Any, prewhitening: NoiseAdjustGadget | None) -> list[tuple[str, Stage]]:
-        """What follows the buffers to keep the calibration of the scan, and to use that of another one."""
-
-        def mixing() -> Any:
-            return prewhitening.matrix if prewhitening else None
-
-        stages: list[tuple[str, Stage]] = []
-        if self.keep_reference is not None:
-            stages.append(("reference", ReferenceCollector(header, mixing, self.keep_reference)))
-        if self.reference is not None:
-            stages.append(("reference", ReferenceLines(header, self.reference, mixing)))
-        return stages
 
 
 def _properties(element: ElementTree.Element) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """Parameters with flat names, for clients that can send no dot: Siemens Open Recon and FIRE, `genrecon send`.
 
-`TABLE` is the one place that defines them. A default is neutral: it leaves a parameter as the chain has it, because a
-scanner sends all its parameters with every scan, those too that nobody touched.
+`flat_parameter_table.py` has those there are. A default is neutral: it leaves a parameter as the chain has
+it, because a scanner sends all its parameters with every scan, those too that nobody touched.
 """
 
 from __future__ import annotations
@@ -11,8 +11,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gadgets.outputs import asked_names
-from gadgets.solvers.methods import all_methods
 from gadgets.stream import ReconError
 
 # Keys of FIRE's JSON that are no parameters of a gadget: the chain's name, late images, and what the example modules of
@@ -21,7 +19,6 @@ ANSWER_WITHIN = ("answer_within", "answerwithin")
 LATE_IMAGES = ("late_images", "lateimages")
 _OF_EXAMPLES = ("options", "comments", "sendOriginal", "sendoriginal")
 NOT_OF_GADGETS = ("config", "customconfig", *ANSWER_WITHIN, *LATE_IMAGES, *_OF_EXAMPLES)
-QUALITY_STEPS = {"fast": "12", "thorough": "50"}  # of the few-step rule, whose own number is 25; docs/open_recon.md
 TRUE, FALSE = ("true", "1", "yes"), ("false", "0", "no")
 
 
@@ -112,113 +109,8 @@ class FlatParameter:
         return ",".join(dict.fromkeys(names))
 
 
-_METHODS = {
-    "auto": "as the chain says",
-    "zero_filled": "plain Fourier transform",
-    "grappa": "GRAPPA",
-    "cg_sense": "CG-SENSE",
-    "l1_wavelet": "compressed sensing (wavelets)",
-    "lindberg": "low rank (Lindberg)",
-    "sake": "low rank, no calibration (SAKE)",
-    "wkgm": "generative prior (WKGM)",
-    "svd_wkgm": "generative prior, low rank (svd-WKGM)",
-    "hkgm": "generative prior, one scan (HKGM)",
-}
-
-_SERIES = {
-    "magnitude": "magnitude",
-    "phase": "phase",
-    "magnitude,phase": "magnitude and phase",
-    "real,imaginary": "real and imaginary",
-    "magnitude,phase,real,imaginary": "magnitude, phase, real, imaginary",
-    "complex": "complex",
-}
-
-TABLE: tuple[FlatParameter, ...] = (
-    FlatParameter(
-        "method",
-        "Method",
-        "How images are made of the raw data. CG-SENSE and GRAPPA hold what was measured and nothing else; generative "
-        "priors have learnt from other scans.",
-        "choice",
-        ("generative_recon.method",),
-        "auto",
-        values={"auto": (_METHODS["auto"], ""), **{name: (_METHODS.get(name, name), name) for name in all_methods()}},
-        listed=tuple(_METHODS),
-    ),
-    FlatParameter(
-        "quality",
-        "Quality",
-        "Generative priors only: fast takes half the time, thorough twice the time; the difference seldom shows.",
-        "choice",
-        ("generative_recon.steps",),
-        "standard",
-        values={
-            "fast": ("fast", QUALITY_STEPS["fast"]),
-            "standard": ("standard", ""),
-            "thorough": ("thorough", QUALITY_STEPS["thorough"]),
-        },
-        needs={"method": ("wkgm", "svd_wkgm", "hkgm"), "sampler": ("auto", "few_step")},
-    ),
-    FlatParameter(
-        "denoise",
-        "Denoising",
-        "Strength of denoising. 1: as the chain says; more: smoother, small detail may go; less: sharper, noisier.",
-        "double",
-        ("generative_recon.denoising",),
-        1.0,
-        minimum=0.1,
-        maximum=2.0,
-    ),
-    FlatParameter(
-        "samples",
-        "Samples",
-        "Generative priors only: images that are drawn; with 2 or more, their mean and a series of their standard "
-        "deviation are sent. Time grows with them. 0: as the chain says.",
-        "int",
-        ("generative_recon.samples",),
-        0,
-        maximum=64,
-    ),
-    FlatParameter(
-        "timelimit",
-        "Time limit",
-        "Generative priors only: seconds of computing for the scan; a faster method makes the images that are not done "
-        "by then. 0: the server's.",
-        "int",
-        ("generative_recon.time_budget_s",),
-        0,
-        maximum=3600,
-        unit="s",
-    ),
-    FlatParameter(
-        "series",
-        "Series",
-        "Which images are sent; each kind is a series of its own.",
-        "choice",
-        ("generative_recon.output",),
-        "auto",
-        values={"auto": ("as the chain says", ""), **{name: (words, name) for name, words in _SERIES.items()}},
-        several=tuple(asked_names()),
-    ),
-    FlatParameter(
-        "averages",
-        "Averages",
-        "Whether averages of the scan become one image, or one each.",
-        "choice",
-        ("generative_recon.average",),
-        "auto",
-        values={
-            "auto": ("as the chain says", ""),
-            "combined": ("one image", "true"),
-            "separate": ("an image each", "false"),
-        },
-    ),
-)
-
-
 def read_flat(
-    sent: Mapping[str, Any], table: Iterable[FlatParameter] = TABLE
+    sent: Mapping[str, Any], table: Iterable[FlatParameter]
 ) -> tuple[list[tuple[FlatParameter, str]], list[str]]:
     """Parameters with flat names that a client sent.
 

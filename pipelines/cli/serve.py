@@ -8,13 +8,16 @@ import signal
 import tempfile
 import threading
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gadgets.errors import ReconError, reason_of
 from pipelines.cli.console import log_to_stderr
 from pipelines.cli.options import DEFAULT_CHAIN
+
+if TYPE_CHECKING:
+    from pipelines.flat_parameters import FlatParameter
 
 
 def serve(
@@ -87,11 +90,10 @@ def serve(
     """
     from gadgets.dicom.parameters import DicomParameters
     from gadgets.dicom_output import spool_and_destination
-    from pipelines.openrecon.site import read_site
+    from pipelines.server.chain_names import chain_by_name
     from pipelines.server.fork_server import ForkServer
     from pipelines.server.listener import Server
     from pipelines.server.processes import raise_descriptor_limit
-    from pipelines.server.requested_chain import chain_by_name
     from pipelines.server.settings import Limits, ServeSettings
     from pipelines.server.status import StatusServer
 
@@ -110,7 +112,7 @@ def serve(
         port=port,
         chains=chains,
         default_chain=default_chain,
-        parameters=read_site(site).flat(),
+        parameters=_site_parameters(site),
         scans=scans,
         waiting=waiting,
         warm=tuple(filter(None, (name.strip() for name in warm.split(",")))),
@@ -147,3 +149,11 @@ def _check_writable(option: str, folder: Path) -> None:
             pass
     except OSError as error:
         raise ReconError(f"{option} {folder}: it cannot be written to ({reason_of(error)}); give another one") from None
+
+
+def _site_parameters(site: Path | None) -> tuple[FlatParameter, ...]:
+    if site is None:
+        return ()
+    from pipelines.openrecon.site import read_site  # knows all methods: it loads torch
+
+    return read_site(site).flat()

@@ -10,7 +10,8 @@ from importlib import metadata
 from typing import Any
 
 from pipelines.chain import shipped_chains
-from pipelines.flat_parameters import TABLE, FlatParameter
+from pipelines.flat_parameter_table import TABLE
+from pipelines.flat_parameters import FlatParameter
 from pipelines.openrecon.schema import check_label
 from pipelines.openrecon.site import Site, label_part
 

@@ -19,7 +19,7 @@ from pipelines.openrecon.label import PORT, make_label, offered_chains, package_
 from pipelines.openrecon.manual import write_manual
 from pipelines.openrecon.recipe import recipe, source_tree
 from pipelines.openrecon.site import Site, check_properties
-from pipelines.server.requested_chain import plain_chain_name
+from pipelines.server.chain_names import plain_chain_name
 from pipelines.staging import staged_folder
 
 LABEL_FILE = "OpenReconLabel.json"

@@ -11,7 +11,8 @@ from typing import Any
 from gadgets.errors import ReconError, reason_of
 from gadgets.stream.parameters import local_parameters, read_parameters
 from pipelines.chain import Chain
-from pipelines.flat_parameters import NOT_OF_GADGETS, TABLE, FlatParameter
+from pipelines.flat_parameter_table import TABLE
+from pipelines.flat_parameters import NOT_OF_GADGETS, FlatParameter
 from pipelines.openrecon.schema import parameter_errors
 
 SECTIONS = ("general", "reconstruction", "parameters", "leave_out")
@@ -25,7 +26,7 @@ class Site:
     Parameters
     ----------
     general, reconstruction : replace those of the label, key by key
-    parameters : of the label, beside those of `flat_parameters.TABLE`
+    parameters : of the label, besides those of `flat_parameter_table.TABLE`
     leave_out : ids of that table that the label does not offer
     """
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipelines.flat_parameters import TABLE
+from pipelines.flat_parameter_table import TABLE
 
 
 def parameter_rows() -> list[str]:

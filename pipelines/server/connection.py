@@ -11,11 +11,11 @@ import socket
 
 from gadgets.stream import PeerGone, ReconError, reason_of
 from pipelines.kept.store import KeptScans
+from pipelines.server.chain_names import asked_chain
 from pipelines.server.intake import ScanReader
 from pipelines.server.read_ahead import ReadAhead
 from pipelines.server.replies import CLOSE, ReplyWriter, discard_input
 from pipelines.server.request import Request, seconds_of
-from pipelines.server.requested_chain import asked_chain
 from pipelines.server.retrieval import CONFIG, Retrieval, is_retrieval, wanted_late_images
 from pipelines.server.scan import Scan
 from pipelines.server.scan_queue import ScanQueue

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import re
 from collections.abc import Callable
 
 from gadgets.dicom_output import DicomOutput
 from gadgets.stream import ReconError
 from gadgets.stream.parameters import local_parameters
 from gadgets.twins import TWINS
-from pipelines.chain import INSTALLED_PREFIX, Chain, Node, shipped_chain, shipped_chains
-from pipelines.flat_parameters import TABLE
+from pipelines.chain import Chain, Node
+from pipelines.flat_parameter_table import TABLE
 from pipelines.replay import DICOM_MODULE
+from pipelines.server.chain_names import chain_by_name
 from pipelines.server.client_parameters import local_property_error, set_parameters
 from pipelines.server.request import Request
 from pipelines.server.settings import ServeSettings
@@ -29,11 +29,7 @@ ALLOWED_GADGETS = {
 }
 # Properties of DICOM output that a client's chain may have; the server writes to a folder of its own all the same.
 ALLOWED_DICOM_PROPERTIES = {"folder", "anonymize", "salt"}
-CHAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 MAX_GADGETS = 64  # of a chain; each is a thread
-# Names that stand for the default chain: what Siemens Open Recon sends, whatever its user chose, and what scanners'
-# clients send with a noise measurement, whose chain does not matter.
-DEFAULT_NAMES = ("openrecon", "default_measurement_dependencies")
 GENERATIVE_TIME_SHARE = 0.9  # of the time limit of a scan, so that a generative method ends with images before it
 
 
@@ -66,39 +62,6 @@ def chain_as_asked(request: Request, settings: ServeSettings) -> Chain:
     set_parameters(chain, request.parameters, (*TABLE, *settings.parameters))
     _limit_time_budgets(chain, settings)
     return chain
-
-
-def asked_chain(request: Request) -> str:
-    """Name of the chain that a client asks for, as far as it can be one; "" where it sent a chain itself."""
-    if request.chain_text is not None:
-        return ""
-    with contextlib.suppress(ReconError):
-        return plain_chain_name(request.asked_name or "")
-    return ""
-
-
-def plain_chain_name(config: str) -> str:
-    """Name of a chain as clients give it, without `.xml` and without the prefix of installed chains.
-
-    Raises ReconError for what cannot be a name, for instance a path.
-    """
-    name = config.strip().removesuffix(".xml").removeprefix(INSTALLED_PREFIX)
-    if not CHAIN_NAME.fullmatch(name):
-        raise ReconError("the name of the configuration has letters that no name of a chain has")
-    return name
-
-
-def chain_by_name(config: str, settings: ServeSettings) -> Chain:
-    """The chain of a name that a client sent. Raises ReconError where there is none."""
-    name = plain_chain_name(config)
-    own = sorted(path.stem for path in settings.chains.glob("*.xml")) if settings.chains else []
-    if name in DEFAULT_NAMES and name not in own:
-        name = plain_chain_name(settings.default_chain)
-    if settings.chains is not None and name in own:
-        return Chain((settings.chains / f"{name}.xml").read_bytes(), name)
-    if name not in shipped_chains():
-        raise ReconError(f"there is no chain '{name}'; the server has: {', '.join([*own, *shipped_chains()])}")
-    return shipped_chain(name)
 
 
 def _check_node(node: Node) -> None:

@@ -42,8 +42,8 @@ class ServeSettings:
     ----------
     bind, port : address to listen on; port 0 takes a free one
     chains : folder of chains besides the shipped ones, named like their files
-    default_chain : chain for clients that cannot name one, see `requested_chain.DEFAULT_NAMES`
-    parameters : flat parameters beside those of `flat_parameters.TABLE`
+    default_chain : chain for clients that cannot name one, see `chain_names.DEFAULT_NAMES`
+    parameters : flat parameters besides those of `flat_parameter_table.TABLE`
     scans : scans that run at a time, each in a process of its own
     waiting : most scans that wait; further ones are refused as "busy"
     warm : methods that are loaded before the first scan

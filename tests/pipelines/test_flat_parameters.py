@@ -10,7 +10,8 @@ import pytest
 from gadgets.generative_recon import GenerativeRecon
 from gadgets.stream import ReconError
 from gadgets.stream.parameters import local_parameters, read_parameters
-from pipelines.flat_parameters import NOT_OF_GADGETS, QUALITY_STEPS, TABLE, FlatParameter, read_flat
+from pipelines.flat_parameter_table import QUALITY_STEPS, TABLE
+from pipelines.flat_parameters import NOT_OF_GADGETS, FlatParameter, read_flat
 from priors.registry import generative_method, load_prior, weights_of
 from priors.rules.rule import RULES, default_rule
 
@@ -114,7 +115,7 @@ def test_booleans_and_texts_of_a_site() -> None:
 
 def test_what_is_unknown_is_told_and_fires_own_keys_are_not() -> None:
     sent = dict.fromkeys(NOT_OF_GADGETS, "x") | {"espirit.map_sets": 1, "samples": 2, "filterSize": "3"}
-    found, unknown = read_flat(sent)
+    found, unknown = read_flat(sent, TABLE)
     assert [(parameter.id, text) for parameter, text in found] == [("samples", "2")]
     assert unknown == ["filterSize"]
 

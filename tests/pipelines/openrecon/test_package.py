@@ -18,7 +18,7 @@ import pytest
 
 from gadgets.errors import ReconError
 from pipelines.chain import read_chain, shipped_xml
-from pipelines.flat_parameters import TABLE
+from pipelines.flat_parameter_table import TABLE
 from pipelines.openrecon.label import LABEL_NAME
 from pipelines.openrecon.package import write_package
 from pipelines.openrecon.schema import MOST_PARAMETERS, check_label

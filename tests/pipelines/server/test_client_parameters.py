@@ -14,7 +14,7 @@ from gadgets.stream import ReconError
 from gadgets.stream.logs import collected_warnings
 from pipelines.chain import Chain, shipped_chain, shipped_xml
 from pipelines.cli import app
-from pipelines.flat_parameters import TABLE
+from pipelines.flat_parameter_table import TABLE
 from pipelines.replay import read_images
 from pipelines.send import SendResult, send
 from pipelines.server.listener import Server
