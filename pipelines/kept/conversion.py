@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from pipelines.kept.scan import INCOMPLETE, RAW_FILE, WHOLE, KeptScan
 from pipelines.kept.store import KeptScans
 
 GROUP = "dataset"
+PART_FILE = f".{RAW_FILE}.part"
+ROOM_BYTES = 2**20  # of the disk that stay free, at least
 BLOCK = 64  # acquisitions written at a time,
 BLOCK_BYTES = 16 * 2**20  # or of so many bytes
 NICENESS = 19
@@ -66,9 +69,9 @@ def finish(store: KeptScans, kept: KeptScan, **about: Any) -> None:
         kept.change(**({} if made.exists() else {"state": INCOMPLETE}), **about)
         return
     size = kept.stream.stat().st_size
-    temporary = kept.folder / f".{RAW_FILE}.part"
+    temporary = kept.folder / PART_FILE
     try:
-        whole = not made.exists() and store.make_room(size, spare=(kept.id,))
+        whole = not made.exists() and store.make_room(size, spare=(kept.id,)) and _fits_the_disk(kept, size)
         if whole:
             whole = _convert(kept.stream, temporary, kept.about.anonymize)
             os.replace(temporary, made)
@@ -80,6 +83,16 @@ def finish(store: KeptScans, kept: KeptScan, **about: Any) -> None:
     kept.change(state=WHOLE if whole else INCOMPLETE, **about)
     if made.exists():
         kept.stream.unlink()
+
+
+def _fits_the_disk(kept: KeptScan, size: int) -> bool:
+    """Whether the disk has room for the file of a stream: HDF5 may end the process where it has none."""
+    return shutil.disk_usage(kept.folder).free > 1.5 * size + ROOM_BYTES
+
+
+def discard_part(kept: KeptScan) -> None:
+    """Remove what a process that was ended has left of a file. Raises OSError."""
+    (kept.folder / PART_FILE).unlink(missing_ok=True)
 
 
 def _is_whole(stream: Path) -> bool:

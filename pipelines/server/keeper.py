@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gadgets.stream import ReconError, reason_of
-from pipelines.kept.conversion import Conversion
+from pipelines.kept.conversion import Conversion, discard_part
 from pipelines.kept.late import RUNS, fail, late_state, owes_images
 from pipelines.kept.scan import ABOUT_FILE, ARRIVES, INCOMPLETE, KeptScan
 from pipelines.kept.store import ID, KeptScans, own_folder
@@ -155,6 +155,7 @@ class Keeper:
                 process.close()
         if not self._stopping.is_set() and kept.about.state == ARRIVES:
             log.warning("the raw data of a scan stay a stream: no ISMRMRD file could be made of them")
+            discard_part(kept)
             kept.change(state=INCOMPLETE, images=conversion.images, error=conversion.error)
         self.store.make_room()
 

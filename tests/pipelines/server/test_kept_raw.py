@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ from gadgets.images import meta_of
 from gadgets.stream import ReconError
 from pipelines.chain import shipped_xml
 from pipelines.cli import app
+from pipelines.kept.conversion import PART_FILE, discard_part, finish
 from pipelines.kept.scan import ARRIVES, INCOMPLETE, WHOLE, KeptScan
 from pipelines.kept.store import KeptScans
 from pipelines.raw import RawScan
@@ -287,6 +289,24 @@ def test_the_oldest_go_but_none_that_arrives_or_owes_images(tmp_path: Path) -> N
     assert not store.make_room(5 * 2**20, spare=(newest.id,))
     assert {kept.id for kept in store.scans()} == {arriving.id, owing.id, newest.id}
     assert not newer.folder.exists() and not list(tmp_path.glob(".removed*"))
+
+
+def test_a_full_disk_leaves_the_stream_and_no_half_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = KeptScan(tmp_path / "29990101T000000-0123456789abcdef")
+    kept.folder.mkdir()
+    kept.write("about.json", json.dumps({"state": ARRIVES}).encode())
+    kept.stream.write_bytes(text(constants.GADGET_MESSAGE_HEADER, b"header") + CLOSE)
+    (kept.folder / PART_FILE).write_bytes(b"of a process that was ended")
+    discard_part(kept)
+    full = type(shutil.disk_usage(tmp_path))(2**40, 2**40, 0)
+    with monkeypatch.context() as changed:
+        changed.setattr(shutil, "disk_usage", lambda _: full)
+        finish(KeptScans(tmp_path, 1, 1), kept)
+    assert sorted(path.name for path in kept.folder.iterdir()) == ["about.json", "scan.mrd"]
+    assert kept.about.state == WHOLE
+    finish(KeptScans(tmp_path, 1, 1), kept)
+    assert sorted(path.name for path in kept.folder.iterdir()) == ["about.json", "scan.h5"]
+    assert kept.about.state == WHOLE
 
 
 def test_scans_that_are_too_old_go(tmp_path: Path) -> None:
