@@ -8,6 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+SEEN = 5.0  # SNR of a pixel that counts as object
+FEWEST_SEEN = 50  # pixels of an object
+
 
 class Reference(NamedTuple):
     """What the noise of an image is compared with.
@@ -98,10 +101,16 @@ class Replicas:
         return variance.clamp_min(0).sqrt()
 
     def ratio(self, deviation: Tensor) -> float:
-        """Noise of the replicas over what is expected of it, by the median pixel of those where that is not 0."""
+        """Noise of the replicas over what is expected of it, by the median pixel of those where that is not 0.
+
+        Pixels of the object count, those of the background only where there is no object: coils hear little there, and a
+        solver that stops early has less noise there than in the object.
+        """
         inside = deviation > 0
         if not bool(inside.any()):
             return 1.0
+        seen = inside & (self.images.abs() > SEEN * deviation)
+        inside = seen if int(seen.sum()) >= FEWEST_SEEN else inside
         squares = self._squares[inside] / deviation[inside].square()
         # Median of the chi-squared distribution (Wilson and Hilferty, PNAS 1931).
         expected = self.count * (1 - 2 / (9 * self.count)) ** 3

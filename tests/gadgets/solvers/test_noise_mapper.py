@@ -151,6 +151,13 @@ def test_conjugate_gradients_that_stop_early_have_replicas():
     assert meta_values(metas[GFACTOR][0], "GenreconNoiseMaps") == [f"{noise_maps.REPLICAS} replicas"]
 
 
+def test_a_prior_with_settings_of_its_own_has_maps():
+    """Settings of a sampler are compared, whatever they hold."""
+    header, items = buffered(**SCAN, acceleration=1)
+    values, _ = maps(header, items, method="wkgm", steps=2, samples=2, replicas=3)
+    assert len(values[SNR]) == len(values[GFACTOR]) == 1
+
+
 @pytest.mark.parametrize(
     ("properties", "text"),
     [

@@ -43,3 +43,16 @@ def test_replicas_find_the_noise_along_the_phase():
     assert float(replicas.deviation().square().mean().sqrt()) == pytest.approx(2, rel=0.01)
     assert float(replicas.deviation().std()) == pytest.approx(2 / math.sqrt(2 * 63), rel=0.1)
     assert replicas.ratio(torch.full((50, 50), 4.0)) == pytest.approx(0.5, rel=0.01)
+
+
+def test_the_object_decides_how_noise_compares():
+    """Not the background, where a solver that stops early has less noise; without an object all pixels count."""
+    generator = torch.Generator().manual_seed(0)
+    image = torch.zeros(60, 60, dtype=torch.complex64)
+    image[:5] = 20
+    level = torch.where(image.abs() > 0, 1.0, 0.3)
+    for signal, expected in ((image, 1.0), (image * 0, 0.3)):
+        replicas = Replicas(signal)
+        for _ in range(4):
+            replicas.add(signal + level * torch.randn(60, 60, generator=generator, dtype=torch.complex64) * 2**0.5)
+        assert replicas.ratio(torch.ones(60, 60)) == pytest.approx(expected, rel=0.2)
