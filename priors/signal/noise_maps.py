@@ -103,8 +103,8 @@ class Replicas:
     def ratio(self, deviation: Tensor) -> float:
         """Noise of the replicas over what is expected of it, by the median pixel of those where that is not 0.
 
-        Pixels of the object count, those of the background only where there is no object: coils hear little there, and a
-        solver that stops early has less noise there than in the object.
+        Pixels of the object count, those of the background only where there is no object: coils hear little there, and
+        a solver that stops early has less noise there than in the object.
         """
         inside = deviation > 0
         if not bool(inside.any()):
