@@ -29,6 +29,7 @@ from gadgets.outputs import INTENSITY_OFFSET, NOISE_MAPS, SNR, asked_names, aske
 from gadgets.partial_fourier import CHOICES, acquired_part, fill_missing_side, filling
 from gadgets.pixel_scale import MOST_WITHOUT_SIGNAL, PixelScale, has_signal
 from gadgets.placed_readouts import checked_readouts
+from gadgets.shading import CHOICES as SHADING_CHOICES
 from gadgets.solvers.budget import ScanBudget, expected_images
 from gadgets.solvers.classical import METHODS
 from gadgets.solvers.generative import GenerativeSolver
@@ -128,6 +129,11 @@ class GenerativeRecon(Gadget):
             "auto: pocs for classical methods, the prior alone for generative ones; off: nothing is done",
             choices=CHOICES,
         )
+        shading: str = parameter(
+            "off",
+            "fit: take surface-coil shading out of magnitude and standard deviation; no quantities after that",
+            choices=SHADING_CHOICES,
+        )
         kernel: int = parameter(0, "samples along each axis of a GRAPPA kernel; 0: 5", minimum=0, maximum=15)
         window: int = parameter(6, "window of the Hankel matrix", minimum=2, maximum=16)
         rank: int = parameter(0, "rank of the Hankel matrix; 0: from the data", minimum=0)
@@ -212,6 +218,8 @@ class GenerativeRecon(Gadget):
         self._filling = filling(self.parameters.partial_fourier, self.parameters.method)
         if self.parameters.partial_fourier != "off":
             self._settings += f" partial_fourier={self.parameters.partial_fourier}"
+        if self.parameters.shading != "off":
+            self._settings += f" shading={self.parameters.shading}"
         self._noise_mapper: NoiseMapper | None = None
         if self._wants_noise_maps:
             self._noise_mapper = NoiseMapper(self.parameters, self._solver, SNR in self._outputs)

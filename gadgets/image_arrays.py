@@ -31,6 +31,7 @@ from gadgets.numbering import Numbers
 from gadgets.outputs import COMPLEX, MAGNITUDE, NOISE_MAPS, OUTPUT, PHASE, SNR, STANDARD_DEVIATION, Output
 from gadgets.partial_fourier import coverage_notes
 from gadgets.pixel_scale import PixelScale
+from gadgets.shading import Shading, corrected, shading_notes
 from gadgets.solvers.outcome import Outcome
 from gadgets.solvers.work import BufferWork, ImageWork
 from gadgets.survey import Survey
@@ -72,6 +73,7 @@ class ImageArrays:
         self._numbers: dict[int, Numbers] = {}  # of the images of each series
         self._references: dict[tuple[int, int], PhaseReference] = {}  # of each encoding space and slice
         self._come_again = slices_come_again(header, survey)
+        self._shading = Shading(parameters.shading, self._come_again)
 
     def of(self, work: BufferWork) -> Iterator[ImageArray | ismrmrd.Image]:
         """The image arrays of a bit: one for each output that its images have, all images of a bit together.
@@ -132,6 +134,7 @@ class ImageArrays:
         metas = {}
         for image in images:
             assert image.outcome is not None
+            field = self._shading.of(image, output)
             if quantity:
                 values = noise_map_pixels(output, work, image)
                 scale = self._scale.of(torch.from_numpy(values), output)
@@ -144,6 +147,7 @@ class ImageArrays:
                     if image.phasor is None:
                         image.phasor = self._phasor(image)
                     pixels = pixels * image.phasor
+                pixels = corrected(pixels, field)
                 scale = self._scale.of(pixels, output)
                 plane = image_from_problems(pixels * (scale / gain), is_3d(work.data))
             n, s, loc = image.place
@@ -158,7 +162,7 @@ class ImageArrays:
             numbers = self._numbers.setdefault(header.image_series_index, Numbers(HIGHEST_INDEX))
             header.image_index = numbers.take(header.image_index)
             headers[n, s, loc] = header
-            metas[loc, s, n] = self._meta(work, header, scale, output, image)
+            metas[loc, s, n] = self._meta(work, header, scale, output, image, shading_notes(field))
         return ImageArray(array, headers, [metas[place] for place in sorted(metas)], None, None)
 
     def _offset(self, output: Output) -> dict[str, str]:
@@ -171,7 +175,13 @@ class ImageArrays:
         return {SCALE_OFFSET: str(offset), WINDOW_CENTER: "0"}  # the gadget adds its own offset to the centre
 
     def _meta(
-        self, work: BufferWork, header: ismrmrd.ImageHeader, scale: float, output: Output, image: ImageWork
+        self,
+        work: BufferWork,
+        header: ismrmrd.ImageHeader,
+        scale: float,
+        output: Output,
+        image: ImageWork,
+        notes: dict[str, str],
     ) -> str:
         sampling = work.bit.data.sampling
         parameters = self._parameters
@@ -200,6 +210,7 @@ class ImageArrays:
                 "GenreconSettings": f"{self._settings} map_sets={work.sets}",
                 **coverage_notes(image.acquired, parameters.method),
                 **image.notes(),
+                **notes,
                 **({NOISE: parameters.noise} if parameters.noise else {}),
                 **({NOISE_NAME: parameters.noise_name} if parameters.noise_name else {}),
                 **self._reference(work.bit),

@@ -20,6 +20,7 @@ PARTIAL_FOURIER_DIRECTION = "GenreconPartialFourierDirection"  # each, by DICOM'
 REFERENCE = "GenreconReference"  # whose calibration lines the coil maps are of, where a reference scan is at hand
 OWN_CALIBRATION = "own calibration lines"  # the scan has calibration of its own
 REFERENCE_NAME = "GenreconReferenceName"  # file or measurement of that scan
+SHADING = "GenreconShading"  # by what the intensities were corrected
 SCALE_RATIO = "GADGETRON_ScaleRatio"  # what pixel values were multiplied by
 SCALE_OFFSET = "GADGETRON_ScaleOffset"  # what was added to them then
 

@@ -15,6 +15,7 @@ from gadgets.dicom.attributes import (
     NOISE_KEYS,
     NOISE_NAME_KEYS,
     SETTINGS_KEYS,
+    SHADING_KEYS,
     attribute,
 )
 from gadgets.dicom.identity import Identity, stable_uid
@@ -57,6 +58,11 @@ def _noise(image: ismrmrd.Image, parameters: DicomParameters) -> list[str]:
     return [f"noise: {', '.join([text, *names])}" for text in attribute(image, NOISE_KEYS)]
 
 
+def _shading(texts: list[str]) -> list[str]:
+    """That intensities are not those that were measured."""
+    return [f"surface-coil shading corrected: {text}" for text in texts]
+
+
 def add_series(
     ds: Dataset,
     image: ismrmrd.Image,
@@ -82,9 +88,12 @@ def add_series(
     derivation = "; ".join(parts)
 
     ds.Modality = "MR"
-    ds.ImageType = ["DERIVED", "PRIMARY", *output.terms]
+    shading = attribute(image, SHADING_KEYS)
+    ds.ImageType = ["DERIVED", "PRIMARY", *output.terms, *(["NORM"] if shading else [])]
     ds.ComplexImageComponent = output.component
-    ds.DerivationDescription = text_value("; ".join([derivation, *_noise(image, parameters)]), "ST", warn)
+    ds.DerivationDescription = text_value(
+        "; ".join([derivation, *_noise(image, parameters), *_shading(shading)]), "ST", warn
+    )
     ds.SeriesNumber = series_number(image, header, parameters.series_number_offset, warn)
     if parameters.series_description:
         ds.SeriesDescription = text_value(parameters.series_description, "LO", warn)
