@@ -13,7 +13,9 @@ from torch import Tensor
 
 CELLS = 80  # of the coarse grid of a slice along each axis
 CELLS_3D = 36  # of a volume
+LEAST_CELLS_3D = 16  # of it: edges of thicker partitions are too many
 ORDER = 4  # highest of the cosines
+CELLS_PER_ORDER = 6  # along an axis
 STEPS = (1, 2, 3)  # distances of the cells whose difference is looked at
 OBJECT = 0.08  # of the 99th percentile of the magnitudes: above it there is signal
 AIR = 3.0  # times the median of the cells below that: noise would raise the darkest tissue
@@ -22,6 +24,8 @@ LEAST_DIFFERENCES = 40  # for each cosine
 SMALLEST_SCALE = 0.02  # of the differences of log intensities between neighbouring cells
 RIDGE = 1e-2
 ITERATIONS = 25
+WIDE = 5  # of them, the first, with a wide scale
+UNCHANGED = 1e-4  # of the factors: a gain that is known to 0.01 %
 STRONGEST = 4.0  # largest gain; the least is its inverse
 
 Values = NDArray[np.float64]
@@ -62,7 +66,7 @@ def fit_shading(images: Tensor) -> ShadingField | None:
     Returns
     -------
     ShadingField or None
-        None where the image holds too little to tell: no signal, or an object of a few pixels.
+        None where the image holds too little to tell: no signal, an object of a few pixels, a volume of few partitions.
 
     Notes
     -----
@@ -74,7 +78,7 @@ def fit_shading(images: Tensor) -> ShadingField | None:
 
     over pairs of cells one to three apart, with :math:`\rho(r) = r^2 / (s^2 + r^2)` (Geman and McClure), for which an
     edge is an outlier; iteratively reweighted least squares, s from the median of the residuals. Sparse gradients of
-    the object are the model of Zheng et al., "Estimation of image bias field with sparsity constraints", CVPR 2010.
+    the object are the model of Zheng and Gee, "Estimation of image bias field with sparsity constraints", CVPR 2010.
     Where the object is flat no gradient is common to its cells, and the field is 0.
 
     Outside of the object the gain is that of the nearest cell of it; it is from 1/4 to 4. The field does not know
@@ -84,6 +88,8 @@ def fit_shading(images: Tensor) -> ShadingField | None:
     cells = CELLS if len(images) == 1 else CELLS_3D
     size = (min(images.shape[0], cells), min(images.shape[1], cells), min(images.shape[2], cells))
     coarse = torch.nn.functional.adaptive_avg_pool3d(magnitude[None, None], size)
+    if len(images) > 1 and min(size) < LEAST_CELLS_3D:
+        return None
     small: Values = coarse[0, 0].numpy().astype(np.float64)
     level = float(np.percentile(small, 99))
     if not (np.isfinite(level) and level > 0):
@@ -125,7 +131,7 @@ def _cosines(shape: tuple[int, ...]) -> tuple[Values, Values]:
     """Cosines (z, y, x, k) of low order on a grid, without the constant, and their squared frequencies (k)."""
     orders = [
         order
-        for order in product(*(range(ORDER + 1 if n > 2 * ORDER else 1) for n in shape))
+        for order in product(*(range(min(ORDER, n // CELLS_PER_ORDER) + 1) for n in shape))
         if 0 < sum(order) <= ORDER
     ]
     grids = np.meshgrid(*((np.arange(n) + 0.5) / n for n in shape), indexing="ij")
@@ -164,8 +170,10 @@ def _robust(differences: Values, changes: Values, weights: Values, degrees: Valu
     for iteration in range(ITERATIONS):
         residuals = differences - changes @ factors
         scale = max(SMALLEST_SCALE, 1.4826 * float(np.median(np.abs(residuals))))
-        scale *= 3 if iteration < 5 else 1  # so that a steep shading is not taken for edges
+        scale *= 3 if iteration < WIDE else 1  # so that a steep shading is not taken for edges
         pull = weights / (1 + np.square(residuals / scale)) ** 2
         weighted = changes * pull[:, None]
-        factors = np.linalg.solve(weighted.T @ changes + ridge, weighted.T @ differences)
+        before, factors = factors, np.linalg.solve(weighted.T @ changes + ridge, weighted.T @ differences)
+        if iteration > WIDE and np.abs(factors - before).max() < UNCHANGED:
+            break
     return factors

@@ -12,7 +12,7 @@ import pytest
 
 from gadgets.dicom.parameters import DicomParameters
 from gadgets.dicom_output import dicom_datasets, write_dicom
-from gadgets.images import PARTIAL_FOURIER_DIRECTION
+from gadgets.images import PARTIAL_FOURIER_DIRECTION, SHADING
 from tests.gadgets.dicom.dicom_images import VOLUME, make_header, make_image, quiet, save
 from tests.gadgets.dicom.validator import assert_valid
 
@@ -131,3 +131,12 @@ def test_the_missing_side_of_k_space_is_a_scan_option(directions: list[str], opt
     image = make_image(meta={PARTIAL_FOURIER_DIRECTION: directions} if directions else {})
     (dataset,) = dicom_datasets(image, make_header())
     assert dataset.ScanOptions == options
+
+
+def test_corrected_intensities_are_said(tmp_path: Path) -> None:
+    (path,) = save(make_image(meta={SHADING: "fit, gain 0.61 to 2.30"}), make_header(), tmp_path)
+    assert_valid([path])
+    corrected, (measured,) = pydicom.dcmread(path), dicom_datasets(make_image(), make_header())
+    assert list(corrected.ImageType) == [*measured.ImageType, "NORM"]
+    assert "surface-coil shading corrected: fit, gain 0.61 to 2.30" in corrected.DerivationDescription
+    assert "shading" not in measured.DerivationDescription
