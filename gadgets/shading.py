@@ -12,7 +12,7 @@ from gadgets.solvers.work import ImageWork
 from priors.signal.shading import ShadingField, fit_shading
 
 CHOICES = ("off", "fit")
-NOT_FOUND = "shading: too little signal, or a volume of less than 16 partitions: it is not known; the intensities are not corrected"
+NOT_FOUND = "shading: too little signal, or less than 16 partitions, to find it; intensities are not corrected"
 CORRECTED = (MAGNITUDE, STANDARD_DEVIATION)  # all else stays as measured
 
 

@@ -20,6 +20,7 @@ STEPS = (1, 2, 3)  # distances of the cells whose difference is looked at
 OBJECT = 0.08  # of the 99th percentile of the magnitudes: above it there is signal
 AIR = 3.0  # times the median of the cells below that: noise would raise the darkest tissue
 MARGIN = 2  # cells along the rim of the object, which hold air too
+LEAST_CELLS = 100  # of the object
 LEAST_DIFFERENCES = 40  # for each cosine
 SMALLEST_SCALE = 0.02  # of the differences of log intensities between neighbouring cells
 RIDGE = 1e-2
@@ -99,7 +100,7 @@ def fit_shading(images: Tensor) -> ShadingField | None:
     inside = smooth > max(OBJECT * level, AIR * float(np.median(air)) if len(air) else 0.0)
     core = _eroded(inside)
     cosines, degrees = _cosines(small.shape)
-    if not len(degrees):
+    if not len(degrees) or np.count_nonzero(core) < LEAST_CELLS:
         return None
     logarithm = np.log(np.maximum(small, 1e-3 * OBJECT * level))
     differences, changes, weights = _differences(logarithm, cosines, core)
