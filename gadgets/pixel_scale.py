@@ -13,6 +13,7 @@ from gadgets.outputs import INTENSITY_OFFSET, MAGNITUDE, STANDARD_DEVIATION, Out
 log = logging.getLogger("genrecon")
 
 FULL_SCALE = 32000.0  # pixel values above this are kept out of, they would be cut on their way to 16 bit
+FEWEST_LEVELS = 64.0  # pixel value of the brightest pixel, below which 16 bit show little or nothing of an image
 MOST_WITHOUT_SIGNAL = 16  # images of noise that wait for one with signal
 QUANTITIES = "quantities are"  # of fixed scale
 CENTRE = 5  # samples of the centre of k-space along each axis
@@ -61,6 +62,7 @@ class PixelScale:
         if output is STANDARD_DEVIATION:
             return self._held(pixels, output.gain * (self._scale or 1.0), "standard deviations are", limit)
         if not self._intensity:
+            self._warn_of_few_levels(pixels)
             return 1.0
         if self._scale is None:
             self.take(pixels)
@@ -85,6 +87,17 @@ class PixelScale:
                 "" if what == QUANTITIES else advice,
             )
         return scale / 2**halvings
+
+    def _warn_of_few_levels(self, images: Tensor) -> None:
+        peak = float(images.abs().max())
+        if 0 < peak < FEWEST_LEVELS and "few levels" not in self._warned:
+            self._warned.add("few levels")
+            log.warning(
+                "%s: with intensity=0 the brightest pixel of an image has the value %.2g, of which whole numbers keep "
+                "little; leave property intensity out",
+                self._name,
+                peak,
+            )
 
 
 def has_signal(kspace: Tensor, mask: Tensor) -> bool:

@@ -111,7 +111,8 @@ def retrieve(
     try:
         _receive(items, result, out, "no late image came")
     except ReconError as error:
-        raise ReconError("; ".join([f"server {address}: {error}", *result.texts])) from None
+        prefix = "" if str(error).startswith(f"server {address}") else f"server {address}: "
+        raise ReconError("; ".join([f"{prefix}{error}", *result.texts])) from None
     return result
 
 

@@ -43,8 +43,12 @@ def test_what_16_bit_cannot_hold_has_a_smaller_scale_and_a_warning(
     assert len(caplog.messages) == 1 and "set property pixel_scale" in caplog.messages[0]
 
 
-def test_intensities_that_are_to_be_left_alone() -> None:
-    assert PixelScale("gadget", 0.0, 0.0).of(torch.full((1, 4, 4), 1e9)) == 1
+def test_intensities_that_are_to_be_left_alone(caplog: pytest.LogCaptureFixture) -> None:
+    scale = PixelScale("gadget", 0.0, 0.0)
+    assert scale.of(torch.full((1, 4, 4), 1e9)) == scale.of(torch.zeros(1, 4, 4)) == 1
+    assert not caplog.messages
+    assert scale.of(torch.full((1, 4, 4), 0.3)) == scale.of(torch.full((1, 4, 4), 0.2)) == 1
+    assert len(caplog.messages) == 1 and "the brightest pixel of an image has the value 0.3" in caplog.messages[0]
 
 
 @pytest.mark.parametrize("coils", [1, 4])

@@ -208,8 +208,9 @@ def test_the_answer_needs_the_raw_data(raw: Path) -> None:
     with serving() as server:
         result = send(raw, "x", address(server), timeout=60, parameters={"config": "cg_sense", "answer_within": "0.01"})
         assert result.images == SCAN.slices
-        with pytest.raises(ReconError, match="this server has no late images"):
+        with pytest.raises(ReconError, match="this server has no late images") as caught:
             retrieve("x", address(server))
+        assert str(caught.value).count(address(server)) == 1
 
 
 def test_only_scans_of_the_study_and_host() -> None:
