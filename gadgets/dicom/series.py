@@ -33,6 +33,7 @@ SERIES_OF_A_SCAN = 1000
 METHOD_FORM = re.compile(
     rf"[a-z0-9_-]{{1,24}}( ({'|'.join(output.words for output in OUTPUTS.values() if output.words)}))?"
 )
+SHADING_FORM = re.compile(r"[a-z]{1,16}, gain [0-9.]{1,8} to [0-9.]{1,8}")  # of GenreconShading, of any file
 SETTING_FORM = re.compile(r"(?<!\S)[a-z_]+=[\w.:+-]+(?=[\s,]|$)")
 
 
@@ -88,7 +89,7 @@ def add_series(
     derivation = "; ".join(parts)
 
     ds.Modality = "MR"
-    shading = attribute(image, SHADING_KEYS)
+    shading = [text for text in attribute(image, SHADING_KEYS) if SHADING_FORM.fullmatch(text)]
     ds.ImageType = ["DERIVED", "PRIMARY", *output.terms, *(["NORM"] if shading else [])]
     ds.ComplexImageComponent = output.component
     ds.DerivationDescription = text_value(
