@@ -27,6 +27,7 @@ def _in_a_fresh_process(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_the_gadgets_of_a_reconstruction_load_nothing_slow() -> None:
     result = _in_a_fresh_process(
         "import sys, gadgets.reconstruction, gadgets.generative_recon\n"
@@ -35,6 +36,7 @@ def test_the_gadgets_of_a_reconstruction_load_nothing_slow() -> None:
     assert result.stdout.strip() == "[]", result.stderr
 
 
+@pytest.mark.slow
 def test_the_base_installation_needs_no_extra() -> None:
     optional = {name for modules in EXTRAS.values() for name in modules}
     result = _in_a_fresh_process(
@@ -44,6 +46,7 @@ def test_the_base_installation_needs_no_extra() -> None:
     assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="packages_distributions does not know all packages before 3.11")
 @pytest.mark.parametrize("extra", EXTRAS)
 def test_the_modules_of_an_extra_are_those_of_setup_cfg(extra: str) -> None:
@@ -58,6 +61,7 @@ def test_a_missing_module_is_one_line_with_the_command_that_installs_it() -> Non
     require("numpy")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "module", "extra"),
     [

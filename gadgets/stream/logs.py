@@ -19,7 +19,7 @@ def log_fact(name: str, text: str) -> None:
     name : what it is about: "noise", "calibration"
     text : nothing in it identifies anyone
     """
-    log.info("%s: %s", name, text)
+    log.debug("%s: %s", name, text)
     for listener in fact_listeners:
         listener(name, text)
 

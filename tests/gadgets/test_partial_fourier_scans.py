@@ -75,6 +75,7 @@ def test_elliptical_shutters_of_volumes():
     assert (lines.partial, readout.partial, partitions.partial) == (True, False, False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sampling", "share"), [("full", 5 / 8), ("uniform", 6 / 8)])
 @pytest.mark.parametrize("method", ["cg_sense", "grappa"])
 def test_the_missing_side_is_filled_in_on_demand(sampling, share, method):
@@ -126,6 +127,7 @@ def test_an_asymmetric_echo_is_found_behind_the_removal_of_oversampling(size, ec
     assert errors[1] < 0.75 * errors[0]
 
 
+@pytest.mark.slow
 def test_two_axes_of_a_volume():
     changes = {"matrix": (16, 48, 32), "sampling": "full", "acceleration": 1}
     changes |= {"partial_fourier": 0.75, "partial_fourier_e2": 0.7}
@@ -150,6 +152,7 @@ def test_too_narrow_a_centre_is_told():
     assert "not filled in" in meta[PARTIAL_FOURIER]
 
 
+@pytest.mark.slow
 def test_generative_methods_fill_it_in_themselves():
     """Unless asked: conjugate symmetry then has its part in the image."""
     header, items = buffered(matrix=(64, 64, 1), partial_fourier=0.7, sampling="full", acceleration=1)

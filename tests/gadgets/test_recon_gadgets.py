@@ -33,6 +33,7 @@ def reconstructed(**properties):
     return array
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["zero_filled", "cg_sense", "l1_wavelet", "tv", "grappa", "sake", "lindberg"])
 @pytest.mark.parametrize(
     "scan",

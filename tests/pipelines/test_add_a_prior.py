@@ -42,6 +42,7 @@ def test_the_page_shows_the_example_that_runs() -> None:
     assert len(EXAMPLE.read_text().splitlines()) <= 30
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["auto", "annealed", "momentum", "proximal"])
 def test_the_example_reconstructs_through_replay(sampler: str, scan: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"

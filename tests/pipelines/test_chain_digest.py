@@ -112,6 +112,7 @@ def test_a_chain_that_writes_dicom_itself_gives_the_series_of_a_replay(raw, tmp_
     assert series_of(tmp_path / "own") == {replayed(raw, tmp_path / "replay")}
 
 
+@pytest.mark.slow
 def test_images_bring_the_settings_of_another_process(raw, tmp_path):
     """As on a real Gadgetron, whose DICOM process knows nothing of the others."""
     uids = []

@@ -129,6 +129,7 @@ def assert_each_found(found: list[Any], markers: list[Any]) -> None:
     assert distances.min(1).max() < TOLERANCE_MM
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("axes", "order", "descending", "vendor"),
     [
@@ -147,6 +148,7 @@ def test_slices(axes: Any, order: Any, descending: bool, vendor: str, tmp_path: 
     assert_each_found(places(image, image.get_fdata()), stack.markers)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("vendor", ["SIEMENS", "Philips"])
 def test_echoes_are_volumes_of_their_own(vendor: str, tmp_path: Path) -> None:
     stack = stack_of(3)
@@ -163,6 +165,7 @@ def test_echoes_are_volumes_of_their_own(vendor: str, tmp_path: Path) -> None:
         assert_each_found(places(image, image.get_fdata()), stack.markers)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("counter", "vendor"),
     [
@@ -186,6 +189,7 @@ def test_repetitions_are_volumes_of_one_series(counter: str, vendor: str, tmp_pa
         assert_each_found(places(image, volume), stack.markers)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("vendor", ["SIEMENS", "Canon"])
 def test_volume_with_oversampling_along_all_axes(vendor: str, tmp_path: Path) -> None:
     """Read twofold, slices 20 for 16; one marker, off the centre along all axes."""

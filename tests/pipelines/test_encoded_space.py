@@ -42,6 +42,7 @@ def partial(start: int, stop: int, centre: int) -> list[Any]:
     return lines(WHOLE[..., start:stop], center_sample=centre)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("head", "acquisitions", "warning"),
     [
@@ -94,6 +95,7 @@ def test_marker_of_a_slice(head: Any, acquisitions: list[Any], warning: str, tmp
     assert not warning or any(warning in text for text in result.warnings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("head", "partitions", "extent"),
     [

@@ -65,6 +65,7 @@ def test_a_point_at_the_isocentre_is_shown_there(matrix, recon):
     np.testing.assert_allclose(centre, 0.0, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recon", [(64, 128, 80), (64, 128, 40), (32, 64, 80)])
 def test_interpolated_volumes_are_not_cut(recon):
     simulation = scan(
@@ -75,6 +76,7 @@ def test_interpolated_volumes_are_not_cut(recon):
     assert psnr(result, truth) >= 33.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "flag",
     [
@@ -101,6 +103,7 @@ def is_reference(line):
     return line.is_flag_set(ismrmrd.ACQ_IS_PARALLEL_CALIBRATION)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("repetitions", [1, 2])
 def test_calibration_after_the_imaging_lines(repetitions):
     simulation = scan(calibration="separate", slices=2, repetitions=repetitions)
@@ -181,6 +184,7 @@ def test_second_encoding_space_keeps_its_own_matrix():
     assert [(image.data.shape[2:], image.image_series_index) for image in images] == [((48, 48), 1), ((96, 96), 2)]
 
 
+@pytest.mark.slow
 def test_completed_calibration_is_marked_in_every_repetition():
     images = reconstruct(scan(calibration="none", repetitions=3), "cg_sense")
     warnings = [meta_values(meta_of(image.attribute_string), "GenreconWarning") for image in images]

@@ -32,6 +32,7 @@ def stored(folder: Path, counter: str) -> dict[int, float]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("counter", ["slice", "contrast", "repetition"])
 def test_stored_values_are_on_one_scale_in_any_order(counter: str, tmp_path: Path) -> None:
     found = []

@@ -87,6 +87,7 @@ SCANS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCANS)
 def test_reconstruction_matches_the_truth(name):
     changes, lowest = SCANS[name]
@@ -94,6 +95,7 @@ def test_reconstruction_matches_the_truth(name):
 
 
 # A phantom is not what the shipped prior knows; its images say so and must be good all the same.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "changes"),
     [
@@ -128,6 +130,7 @@ def test_generative_chains(config, changes):
 VOLUME = {"matrix": (32, 64, 40), "field_of_view_mm": (120.0, 220.0, 120.0), "calibration_lines": 16}
 
 
+@pytest.mark.slow
 def test_3d_poisson():
     simulation = scan(**VOLUME, sampling="poisson", acceleration=4)
     images = reconstruct(simulation)
@@ -135,6 +138,7 @@ def test_3d_poisson():
     assert psnr(in_units(images, simulation.truth.shape), simulation.truth) >= 35.0
 
 
+@pytest.mark.slow
 def test_3d_partial_fourier_and_fewer_coils():
     simulation = scan(**VOLUME, sampling="poisson", acceleration=3, partial_fourier_e2=0.8, coils=12)
     few = quality(simulation, "l1_wavelet", "coil_compression.virtual_coils=6")
@@ -147,6 +151,7 @@ def test_one_coil_is_better_than_zero_filled():
     assert quality(simulation) >= zero_filled + 2.0
 
 
+@pytest.mark.slow
 def test_averages_raise_the_signal_to_noise_ratio():
     one = quality(scan(noise_level=0.02, averages=1), "cg_sense")
     simulation = scan(noise_level=0.02, averages=4)
@@ -196,6 +201,7 @@ def test_first_image_is_out_before_the_last_line_is_read():
     assert [image.slice for image in images] == [1, 2]
 
 
+@pytest.mark.slow
 def test_slices_are_complete_when_they_are_released_early():
     simulation = scan(slices=3, repetitions=2, matrix=(48, 48, 1), coils=4)
     early = reconstruct(simulation)
@@ -215,6 +221,7 @@ def test_positions_and_indices_of_slices():
     assert all(image.image_type == ismrmrd.IMTYPE_MAGNITUDE for image in images)
 
 
+@pytest.mark.slow
 def test_same_images_from_one_process_and_from_three():
     simulation = scan(matrix=(48, 48, 1), coils=4, slices=2)
     lines = list(simulation.acquisitions())

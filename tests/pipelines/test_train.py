@@ -111,6 +111,7 @@ def test_kspace_arrays_are_combined(tmp_path: Path) -> None:
     assert np.corrcoef(found.abs().numpy().ravel(), expected.numpy().ravel())[0, 1] > 0.99
 
 
+@pytest.mark.slow
 def test_weights_card_and_curve(array: Path, tmp_path: Path) -> None:
     out = tmp_path / "new" / "p.safetensors"
     card = trained("wkgm", array, out, hold_out=1, licence="CC0-1.0")
@@ -149,6 +150,7 @@ main()
 """
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on(array: Path, tmp_path: Path) -> None:
     """The state of before the kill is taken up, and the weights are those of a run that was not killed."""
     out, whole = tmp_path / "p.safetensors", tmp_path / "whole.safetensors"
@@ -165,6 +167,7 @@ def test_a_killed_run_goes_on(array: Path, tmp_path: Path) -> None:
     assert torch.equal(state_of(out), state_of(whole))
 
 
+@pytest.mark.slow
 def test_two_processes_learn_together(array: Path, tmp_path: Path) -> None:
     out = tmp_path / "p.safetensors"
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -181,6 +184,7 @@ def command(*arguments: str) -> Any:
     return CliRunner().invoke(app, ["train", *arguments])
 
 
+@pytest.mark.slow
 def test_settings_are_options_or_pairs(array: Path, tmp_path: Path) -> None:
     """All long options of earlier versions, and the same as name=value: the same weights."""
     out, same = tmp_path / "p.safetensors", tmp_path / "same.safetensors"
@@ -204,6 +208,7 @@ def test_settings_are_listed(kind: str) -> None:
     assert ("patches" in result.output) == (kind == "hkgm")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
@@ -314,6 +319,7 @@ def scan(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("patches", ["image", "kspace", "hankel"])
 def test_a_prior_is_learnt_from_one_scan(patches: str, scan: Path, tmp_path: Path) -> None:
     card = trained("hkgm", scan, tmp_path / "h.safetensors", patches=patches)
@@ -325,6 +331,7 @@ def test_a_prior_is_learnt_from_one_scan(patches: str, scan: Path, tmp_path: Pat
     assert 0.001 < card.options["architecture"]["sigma_data"] < 0.5
 
 
+@pytest.mark.slow
 def test_a_raw_scan_is_learnt_from(tmp_path: Path) -> None:
     path = tmp_path / "full.h5"
     write_raw(path, simulate(FULL))
@@ -333,6 +340,7 @@ def test_a_raw_scan_is_learnt_from(tmp_path: Path) -> None:
     assert card.training_data.endswith("patches of the Hankel matrix with window 4")
 
 
+@pytest.mark.slow
 def test_the_centre_of_an_undersampled_scan_is_learnt_from(tmp_path: Path) -> None:
     raw, array = tmp_path / "under.h5", tmp_path / "under.npy"
     changes = {"matrix": (64, 64, 1), "sampling": "uniform", "acceleration": 2, "calibration_lines": 34, "slices": 1}

@@ -127,6 +127,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return of
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["", ":published"])
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_every_system_trains_loads_and_reconstructs(system: str, variant: str, trained: Any) -> None:

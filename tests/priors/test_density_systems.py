@@ -58,6 +58,7 @@ def trained(kind: str, folder: Path, size: int = 32) -> tuple[Trained, ModelCard
     return done, card
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [name + variant for name in SYSTEMS for variant in ("", ":published")])
 def test_every_system_trains_loads_and_reconstructs(kind: str, tmp_path: Path) -> None:
     method = generative_method(kind)
@@ -145,6 +146,7 @@ def test_the_bound_of_an_autoencoder_that_knows_nothing() -> None:
     torch.testing.assert_close(model(x), expected, rtol=1e-4, atol=1e-2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["glow", "vae", "gan", "ebm"])
 def test_a_resumed_training_is_the_uninterrupted_one(kind: str, tmp_path: Path, monkeypatch: Any) -> None:
     for folder in ("whole", "parts"):

@@ -66,6 +66,7 @@ def kspace() -> tuple[torch.Tensor, torch.Tensor]:
     return white(1, 3, 16, 16) * mask, mask
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["auto", "annealed", "momentum", "proximal"])
 def test_a_prior_of_a_few_levels_is_asked_at_these(sampler: Any) -> None:
     prior = Fixed()

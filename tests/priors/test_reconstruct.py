@@ -76,6 +76,7 @@ def plain(kspace: torch.Tensor) -> Reconstruction:
     return Reconstruction(kspace[None], "", "", torch.zeros(len(kspace)), 0, 1.0, [[] for _ in kspace])
 
 
+@pytest.mark.slow
 def test_better_than_sense_and_measured_samples_stay(shipped: WeightedKspacePrior) -> None:
     kspace, mask, maps, truth = simulated()
     image = cg_sense(kspace, maps, mask)
@@ -93,6 +94,7 @@ def test_better_than_sense_and_measured_samples_stay(shipped: WeightedKspacePrio
         assert float(result.noise) == pytest.approx(0.003 / 0.97, rel=0.3)
 
 
+@pytest.mark.slow
 def test_calibrationless_without_maps(shipped: WeightedKspacePrior) -> None:
     kspace, mask, _, truth = simulated()
     result = reconstruct(kspace, mask, None, shipped, ReconstructionSettings(low_rank=True))
@@ -104,12 +106,14 @@ def test_calibrationless_without_maps(shipped: WeightedKspacePrior) -> None:
     assert error(result, truth) < error(replaced, truth) < zero_filled
 
 
+@pytest.mark.slow
 def test_a_single_coil(shipped: WeightedKspacePrior) -> None:
     kspace, mask, maps, truth = simulated(coils=1, acceleration=2.5)
     result = reconstruct(kspace, mask, maps, shipped)
     assert error(result, truth) < 0.6 * error(plain(kspace), truth)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(48, 64), (45, 51)])
 @pytest.mark.parametrize("consistency", ["sense", "low_rank"])
 def test_a_slice_is_the_same_whatever_stands_beside_it(
@@ -159,6 +163,7 @@ def test_the_symmetry_follows_the_step_not_the_noise_level(shipped: WeightedKspa
     assert float((first.kspace - again.kspace).norm() / first.kspace.norm()) < 1e-4
 
 
+@pytest.mark.slow
 def test_seed_decides_the_samples(shipped: WeightedKspacePrior) -> None:
     kspace, mask, maps, _ = simulated()
     settings = ReconstructionSettings(samples=2, steps=6)
@@ -200,6 +205,7 @@ def test_positions_beside_the_object_are_not_judged(shipped: WeightedKspacePrior
     assert result.warnings[1] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("consistency", ["sense", "low_rank"])
 def test_weighted_samples_are_less_noisy_than_kept_ones(consistency: Any, shipped: WeightedKspacePrior) -> None:
     kspace, mask, maps, truth = simulated(noise=0.05)
@@ -230,6 +236,7 @@ def test_denoising_counts_noise_more_or_less() -> None:
     assert torch.allclose(more[mask], torch.tensor(3 / 7))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weight", ["misfit", "likelihood"])
 def test_more_denoising_follows_noisy_data_less(weight: Any, shipped: WeightedKspacePrior) -> None:
     kspace, mask, maps, _ = simulated(noise=0.03)
@@ -259,6 +266,7 @@ def test_full_kspace_is_left_alone() -> None:
     assert sampled.warnings == [["k-space is complete: there is nothing to sample"]]
 
 
+@pytest.mark.slow
 def test_full_kspace_loses_noise_where_that_is_asked_for(shipped: WeightedKspacePrior) -> None:
     _, mask, maps, truth = simulated(noise=0.0)
     generator = torch.Generator().manual_seed(5)

@@ -96,6 +96,7 @@ OPTIONS: dict[str, dict[str, float]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sense", "coils", "linear"])
 @pytest.mark.parametrize("rule", list(RULES))
 @pytest.mark.parametrize(("way", "domain"), [*((way, "image") for way in WAYS), (ByDenoiser, "weighted k-space")])
@@ -135,6 +136,7 @@ class AtTwoLevels(ByDenoiser):
     sigma_levels: ClassVar[SigmaLevels] = SigmaLevels((0.7, 1.0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"all_levels": True}, {"jacobian": True}, {"all_levels": True, "jacobian": True}])
 def test_momentum_over_all_levels_and_through_the_jacobian(options: dict[str, float]) -> None:
     variance = torch.full((SIZE, SIZE), 0.8)

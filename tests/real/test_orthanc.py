@@ -102,6 +102,7 @@ def orthanc(tmp_path: Path) -> Iterator[Orthanc]:
     server.kill()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["C-STORE", "STOW-RS"])
 def test_everything_arrives_once_though_it_is_killed(way: str, orthanc: Orthanc, tmp_path: Path) -> None:
     simulation = simulate(SimulationSettings(matrix=(32, 32, 1), coils=1, sampling="full", acceleration=1))

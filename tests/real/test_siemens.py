@@ -34,6 +34,7 @@ def test_image_agrees_with_grappa(real_data, replayed):
         assert correlation(turned, reference) < 0.99
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "lowest"), [("l1_wavelet", 0.99), ("grappa", 0.995)])
 def test_other_methods_agree_too(method, lowest, real_data, tmp_path):
     settings = [f"generative_recon.method={method}"]
@@ -43,6 +44,7 @@ def test_other_methods_agree_too(method, lowest, real_data, tmp_path):
     assert correlation(image.data[0, 0].astype(float), reference) >= lowest
 
 
+@pytest.mark.slow
 def test_generative_chain_fills_what_grappa_leaves_empty(real_data, tmp_path):
     settings = ["generative_recon.samples=2"]
     result = replay(real_data / "siemens_skyra_r3.h5", "svd_wkgm", tmp_path / "out", settings=settings)

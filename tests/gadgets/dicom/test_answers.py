@@ -44,6 +44,7 @@ def test_a_warning_and_a_duplicate_are_stored(
     assert f"0x{status:04X}" in line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [0xA900, 0xC000])
 def test_a_file_refused_for_good_is_set_aside(
     server: Any, status: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -62,6 +63,7 @@ def test_a_file_refused_for_good_is_set_aside(
     assert sorted(server.received) == sorted(UIDS) and not list((folder / "failed").iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [0xA700, 0x0124])
 def test_a_full_pacs_is_tried_without_limit(
     server: Any, status: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -80,6 +82,7 @@ def test_a_full_pacs_is_tried_without_limit(
     assert f"0x{status:04X}" in line and "it answers again" in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("code", "aside"), [(400, True), (409, True), (413, True), (401, False), (403, False), (429, False), (503, False)]
 )

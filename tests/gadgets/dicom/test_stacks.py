@@ -35,6 +35,7 @@ def test_slices_are_in_the_order_of_their_places(order: tuple[int, ...]) -> None
     assert stacks(*(at(-6.0 * n, slice=n) for n in order)) == [[[-18, -12, -6, 0]]]
 
 
+@pytest.mark.slow
 def test_float32_positions_are_one_grid() -> None:
     """120 slices of a third of a millimetre, 300 mm away, as single precision has them."""
     images = [make_image(position=tuple(np.float32(START + (300 + n / 3) * NORMAL)), slice=n) for n in range(120)]
@@ -42,6 +43,7 @@ def test_float32_positions_are_one_grid() -> None:
     assert len(volumes) == 1 and len(volumes[0]) == 120
 
 
+@pytest.mark.slow
 def test_counters_are_volumes_in_the_order_of_instance_numbers() -> None:
     for name in ("repetition", "average", "set", "phase"):
         images = [at(6.0 * n, slice=n, **{name: volume}) for n in range(2) for volume in (2, 0, 1)]

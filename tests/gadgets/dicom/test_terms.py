@@ -30,6 +30,7 @@ def dataset(**changes: Any) -> tuple[pydicom.Dataset, list[str]]:
     return ds, warnings
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("field", "keyword", "value", "expected"),
     [
@@ -111,6 +112,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("anonymize", ["false", "true"])
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_any_text_in_every_field_gives_a_valid_file(kind: str, anonymize: str, tmp_path: Path, caplog: Any) -> None:

@@ -65,6 +65,7 @@ def empty_promise(handler):
     handler.wfile.write(b"SFNDAM")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("answer", "text"),
     [

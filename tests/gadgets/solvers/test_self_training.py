@@ -55,6 +55,7 @@ def options(weights: Path, cache: Path, **changes: Any) -> dict[str, Any]:
     return standard | {"training_budget_s": 1000} | changes
 
 
+@pytest.mark.slow
 def test_the_second_scan_begins_with_what_the_first_one_learnt(
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -74,6 +75,7 @@ def test_the_second_scan_begins_with_what_the_first_one_learnt(
     assert note(second).startswith("learnt before, ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["damaged", "other version", "card of other weights"])
 def test_a_cache_that_cannot_be_read_is_learnt_anew(
     kind: str, weights: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -150,6 +152,7 @@ def test_full_scans_have_nothing_to_learn_for(weights: Path, tmp_path: Path, no_
     assert "GenreconTraining" not in array.meta[0]
 
 
+@pytest.mark.slow
 def test_the_budget_is_shared_and_slices_that_were_reconstructed_are_learnt_from(
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -222,6 +225,7 @@ for number in range(10):
 """
 
 
+@pytest.mark.slow
 def test_two_processes_share_a_cache(weights: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     cache = PriorCache(tmp_path / "cache", entries=2)

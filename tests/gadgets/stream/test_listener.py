@@ -79,6 +79,7 @@ def with_connect(port: int) -> Chain:
     return Chain(text.replace(execute, f'<connect address="127.0.0.1" port="{port}"/>'.encode()), "connect")
 
 
+@pytest.mark.slow
 def test_warm_listener_serves_scan_after_scan_and_two_at_once(raw: Path) -> None:
     with RawScan(raw) as scan:
         header, lines = scan.header, list(scan.acquisitions())
@@ -107,6 +108,7 @@ def test_warm_listener_serves_scan_after_scan_and_two_at_once(raw: Path) -> None
     assert (code, log.count("\n")) == (0, 1), log
 
 
+@pytest.mark.slow
 def test_listener_survives_peers_of_all_kinds_and_stops_cleanly(header: bytes) -> None:
     with listener(f"{MODULE}:Echo") as warm:
         for content in (b"", b"\x02", b"HTTP/1.1 GET /\r\n\r\n", struct.pack("<HI", 2, 1000)):
@@ -142,6 +144,7 @@ def test_listener_survives_peers_of_all_kinds_and_stops_cleanly(header: bytes) -
     assert "Traceback" not in log
 
 
+@pytest.mark.slow
 def test_listener_that_is_stopped_finishes_its_scan(header: bytes) -> None:
     with listener(f"{MODULE}:Echo") as warm:
         peer = warm.connect()
@@ -173,6 +176,7 @@ def test_port_that_is_taken_is_one_line() -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ["os._exit(0)", "os.kill(os.getpid(), signal.SIGKILL)"])
 def test_what_a_process_started_ends_with_it(end: str) -> None:
     if not shutil.which("setpriv"):

@@ -143,6 +143,7 @@ def buffered(raw: Path) -> tuple[Any, list[ReconData]]:
         return scan.header, list(chain.run(scan.header, scan.acquisitions()))
 
 
+@pytest.mark.slow
 def test_espirit_in_a_process_sends_its_maps(raw: Path, header: bytes) -> None:
     scan_header, data = buffered(raw)
     assert len(data) == 2

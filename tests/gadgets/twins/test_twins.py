@@ -101,6 +101,7 @@ def differing(case):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in CASES if name not in DIFFERENT and name not in FAILED])
 def test_twin_gives_what_the_server_gives(name):
     assert expected(CASES[name]), "no recording: run tests/golden/record.py"

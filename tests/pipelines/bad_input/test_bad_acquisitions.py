@@ -47,6 +47,7 @@ def test_table_of_something_else(refused: Any, raw: Path, kind: str) -> None:
     assert f"{raw}: /dataset/data is no table of ISMRMRD acquisitions" in refused(raw)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("index", [0, 1, -1], ids=["noise", "first", "last"])
 def test_samples_that_are_no_numbers(refused: Any, raw: Path, value: float, index: int) -> None:
@@ -91,6 +92,7 @@ def stray_trajectory(rows: Any) -> None:
     rows[LINE]["traj"] = np.zeros(7, np.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "text"),
     [

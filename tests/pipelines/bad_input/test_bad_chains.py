@@ -11,6 +11,7 @@ import pytest
 from tests.pipelines.bad_input.helpers import BOMB, EXTERNAL, closed_port
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("setting", "text"),
     [
@@ -50,6 +51,7 @@ def python_gadget(attributes: str) -> str:
     return stream(f"<external><execute {attributes}/></external>")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("xml", "text"),
     [

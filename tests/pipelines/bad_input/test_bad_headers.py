@@ -77,6 +77,7 @@ ENCODING = "encoding.0"
 ENCODED = f"{ENCODING}.encodedSpace"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "text"),
     [

@@ -34,6 +34,7 @@ def slices():
     return np.stack([kspace(), kspace(objects=(BALL,))])
 
 
+@pytest.mark.slow
 def test_kspace_is_that_of_the_same_array(slices, tmp_path):
     np.save(tmp_path / "scan.npy", slices)
     expected = BenchmarkCases((tmp_path / "scan.npy",), kspace=True).cases()

@@ -71,12 +71,14 @@ def same_numbers(one, other):
             assert first[name] == second[name]
 
 
+@pytest.mark.slow
 def test_a_process_gives_the_same_numbers(cases, tmp_path):
     here = benchmark(cases[:1], FAST[1:2], tmp_path / "here", threads=1)
     there = benchmark(cases[:1], FAST[1:2], tmp_path / "there", threads=1, workers=2)
     same_numbers(here, there)
 
 
+@pytest.mark.slow
 def test_dask_workers_give_the_same_numbers_and_a_killed_one_loses_nothing(cases, tmp_path):
     here = benchmark(cases[:2], FAST, tmp_path / "here", threads=1)
     with cluster(tmp_path) as (address, processes), warnings.catch_warnings():

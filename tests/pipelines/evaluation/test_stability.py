@@ -288,6 +288,7 @@ def test_a_run_leaves_tables_and_a_figure(sparse: Case, counted: type[Counted], 
     assert torch.get_num_threads() == 1
 
 
+@pytest.mark.slow
 def test_a_second_run_does_only_what_is_missing_or_broken(sparse: Case, counted: type[Counted], tmp_path: Path) -> None:
     def calls(steps: int = 1, contrasts: tuple[float, ...] = (0.2,), case: Case = sparse) -> int:
         before = counted.calls
@@ -404,6 +405,7 @@ def drawn(results: dict[str, Any]) -> str:
 # --- real methods ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_real_methods_on_a_small_case(tmp_path: Path) -> None:
     case = case_of(ellipse(), poisson((SIZE, SIZE), 3, centre=12), noise=0.002)
     entries = [Entry("cg_sense"), Entry("l1_wavelet", (("iterations", "10"),))]
@@ -420,6 +422,7 @@ def test_real_methods_on_a_small_case(tmp_path: Path) -> None:
         assert part_of(first, entry.label, "more_samples")["passed"]
 
 
+@pytest.mark.slow
 def test_the_generative_prior_goes_through_the_same_parts(tmp_path: Path) -> None:
     case = case_of(ellipse(), poisson((SIZE, SIZE), 3, centre=12), noise=0.002)
     results = stability([case], [Entry("wkgm", (("steps", "2"),))], tmp_path, contrasts=(0.2,), steps=1, threads=1)

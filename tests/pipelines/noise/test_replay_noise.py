@@ -79,6 +79,7 @@ def test_anonymized_images_do_not_name_it(folder, tmp_path):
         assert ID.encode() not in written.read_bytes() and b"noise.h5" not in written.read_bytes()
 
 
+@pytest.mark.slow
 def test_other_noise_is_another_series(folder, tmp_path):
     raw_files.write(tmp_path / "noise.h5", (header(measurement_id=ID), noise_lines(7)))
     series = []
@@ -95,6 +96,7 @@ def test_no_noise_is_said(folder, own, tmp_path):
     assert any("the header names a measurement of it, which is not in this stream" in text for text in result.warnings)
 
 
+@pytest.mark.slow
 def test_processes_and_no_prewhitening(folder, own, tmp_path):
     options = {"noise": str(folder / "noise.h5")}
     _, pixels, meta = image(folder / "scan.h5", tmp_path / "1", processes=True, **options)
@@ -181,6 +183,7 @@ def test_noise_lines_without_the_flag(folder, tmp_path, caplog):
         chosen(folder / "scan.h5", folder / "scan.h5")
 
 
+@pytest.mark.slow
 def test_another_measurement_of_the_file(folder, tmp_path):
     adjustment = (header(measurement_id=ID, protocol="AdjCoilSens"), [*noise_lines(), *scan_lines()], "dataset_1")
     later = (header(measurement_id="1_2_3_8", protocol="noise"), noise_lines(3), "dataset_3")

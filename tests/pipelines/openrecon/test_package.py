@@ -65,6 +65,7 @@ def label_of(folder: Path) -> dict[str, Any]:
     return dict(json.loads((folder / "OpenReconLabel.json").read_text()))
 
 
+@pytest.mark.slow
 def test_the_label_offers_what_was_asked_for(folder: Path) -> None:
     label = label_of(folder)
     check_label(label)

@@ -26,6 +26,7 @@ def padded(data):
     return np.pad(data[:, :, 4:60], ((0, 0), (0, 0), (4, 4), (0, 0)))
 
 
+@pytest.mark.slow
 def test_it_is_replayed_as_its_lines_in_an_ismrmrd_file(tmp_path):
     raw = write_fastmri(tmp_path / "f.h5", two_slices(), header(), reconstruction_rss=np.zeros((2, 64, 64)))
     result, datasets = replay(raw, tmp_path / "out")
@@ -39,6 +40,7 @@ def test_it_is_replayed_as_its_lines_in_an_ismrmrd_file(tmp_path):
     assert any("no slice positions" in text for text in result.warnings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", [slice(None), slice(4, 60)], ids=["zero-filled", "without the zeros"])
 def test_lines_that_were_zero_filled_are_no_lines(tmp_path, columns):
     data = padded(two_slices())
@@ -57,6 +59,7 @@ def test_zeros_that_the_header_does_not_know_of(tmp_path):
     assert marker(datasets[0]) == pytest.approx(MARKER, abs=0.2)
 
 
+@pytest.mark.slow
 def test_lines_of_a_mask(tmp_path):
     data = two_slices()
     steps = [step for step in range(64) if step % 2 == 0 or 20 <= step < 44]
@@ -99,6 +102,7 @@ def test_a_3d_header_of_slices(tmp_path):
     assert marker(datasets[0]) == pytest.approx(MARKER, abs=0.2)
 
 
+@pytest.mark.slow
 def test_its_identity(tmp_path):
     text = header(identity=False, protocol="")
     raw = write_fastmri(tmp_path / "f.h5", two_slices(), text, patient_id="a1b2", acquisition="AXT2")
@@ -148,6 +152,7 @@ def test_readout_and_phase_the_other_way_round(tmp_path):
     assert "2 x 4 x 64 x 128 (slice, coil, phase, readout)" in str(describe(raw))
 
 
+@pytest.mark.slow
 def test_averages_that_sample_different_lines(tmp_path):
     """The prostate data: averages are the first axis, each has every second line."""
     data = np.stack([two_slices()] * 3)

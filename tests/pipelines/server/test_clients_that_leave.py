@@ -40,6 +40,7 @@ from tests.pipelines.server.serving import (
 )
 
 
+@pytest.mark.slow
 def test_clients_that_die_anywhere_leave_the_server_whole(raw: Path) -> None:
     content = stream(raw)
     generator = random.Random(0)
@@ -58,6 +59,7 @@ def test_clients_that_die_anywhere_leave_the_server_whole(raw: Path) -> None:
         assert process.num_fds() <= before and server.queue.running() == 0
 
 
+@pytest.mark.slow
 def test_many_scans_leave_nothing_behind(raw: Path, tmp_path: Path) -> None:
     with serving(scans=2, waiting=8) as server:
         threads = threading.active_count()
@@ -95,6 +97,7 @@ def computed_s(process: int) -> float:
     return psutil.Process(process).cpu_times().user
 
 
+@pytest.mark.slow
 def test_computations_end_when_their_clients_leave(raw: Path, long_scan: bytes) -> None:
     with serving(scans=2, waiting=8) as server:
         first = set(server.queue.processes())
@@ -110,13 +113,13 @@ def test_computations_end_when_their_clients_leave(raw: Path, long_scan: bytes) 
         works(server, raw)
 
 
+@pytest.mark.slow
 def test_a_scan_that_is_complete_goes_to_files_without_its_client(raw: Path, tmp_path: Path) -> None:
     content = stream(raw, parameters=json.dumps(SECONDS).encode())
     with serving(dicom=tmp_path / "dicom") as server:
         sock = connected(server)
         sock.sendall(content)
-        until(lambda: server.queue.running() == 1 and server.queue.scans[-1].chain != "")
-        time.sleep(0.5)  # all has been read
+        until(lambda: bool(server.queue.scans) and server.queue.scans[-1].complete, 30)
         reset(sock)
         until(lambda: server.queue.totals["scans"] == 1, 30)
         assert server.queue.scans[-1].error == f"the client is gone; {SCAN.slices} images went to files only"
@@ -125,6 +128,7 @@ def test_a_scan_that_is_complete_goes_to_files_without_its_client(raw: Path, tmp
     assert len(list((tmp_path / "dicom").rglob("*.dcm"))) == 2 * SCAN.slices
 
 
+@pytest.mark.slow
 def test_a_scan_without_files_ends_with_its_client(raw: Path) -> None:
     with serving() as server:
         sock = connected(server)
@@ -172,6 +176,7 @@ def client_that_resets(raw: Path, before_reset: Callable[[ScanRun], None], setti
             leaving.join()
 
 
+@pytest.mark.slow
 def test_a_scan_that_ends_while_its_threads_start(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     start = threading._start_new_thread  # type: ignore[attr-defined]
     starting = threading.Event()
@@ -189,6 +194,7 @@ def test_a_scan_that_ends_while_its_threads_start(raw: Path, monkeypatch: pytest
     assert ended == ScanResult("the client is gone", "", reusable=True)
 
 
+@pytest.mark.slow
 def test_a_client_that_leaves_before_its_chain_is_known_has_its_files(
     raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

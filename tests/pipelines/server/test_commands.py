@@ -64,6 +64,7 @@ def end_during_scan(process: subprocess.Popen[str], port: str, scan: bytes, by: 
     return log
 
 
+@pytest.mark.slow
 def test_the_commands(raw: Path, long_scan: bytes, tmp_path: Path) -> None:
     with serve_command("--grace", "0") as (process, port):
         arguments = ["send", str(raw), "--host", "127.0.0.1", "--port", port, "--timeout", "30"]
@@ -89,6 +90,7 @@ def test_the_commands(raw: Path, long_scan: bytes, tmp_path: Path) -> None:
     assert not any(secret and secret in log for secret in secrets)
 
 
+@pytest.mark.slow
 def test_a_server_killed_during_a_scan_loses_no_files(raw: Path, long_scan: bytes, tmp_path: Path) -> None:
     pacs_port, spool = free_port(), tmp_path / "spool"
     pacs = f"dicom://PACS@127.0.0.1:{pacs_port}"

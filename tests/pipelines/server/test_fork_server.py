@@ -35,6 +35,7 @@ def own(monkeypatch: pytest.MonkeyPatch) -> Iterator[ForkServer]:
         yield one
 
 
+@pytest.mark.slow
 def test_without_the_fork_server_scans_go_on_and_it_comes_back(own: ForkServer, raw: Path) -> None:
     with serving(own) as server:
         os.kill(process_of(own), signal.SIGKILL)
@@ -46,6 +47,7 @@ def test_without_the_fork_server_scans_go_on_and_it_comes_back(own: ForkServer, 
         assert server.queue.totals["scans"] == 2 and server.queue.totals["replaced"] == 1
 
 
+@pytest.mark.slow
 def test_a_fork_server_that_hangs_does_not_delay_the_end(own: ForkServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listener, "THREADS_TIMEOUT_S", 1.0)
     with serving(own) as server:
@@ -56,6 +58,7 @@ def test_a_fork_server_that_hangs_does_not_delay_the_end(own: ForkServer, monkey
     assert not own.pid or not psutil.pid_exists(own.pid)
 
 
+@pytest.mark.slow
 def test_no_fork_server_is_started_for_an_exit_code(own: ForkServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two processes are killed after their fork server: one is started for the new processes, none before."""
     started: list[int] = []

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import ismrmrd
 import numpy as np
+import pytest
 
 from pipelines.replay import read_images, replay
 from pipelines.send import send
@@ -35,6 +36,7 @@ def test_another_client_s_header_is_completed(server: Server, tmp_path: Path) ->
     assert b"header: encoding 1/trajectory is missing; cartesian is assumed" in found
 
 
+@pytest.mark.slow
 def test_images_are_those_of_a_replay_and_of_processes(server: Server, tmp_path: Path) -> None:
     path = write(tmp_path / "scan.h5", (TEXT, scan()))
     replay(path, "cg_sense", tmp_path / "replay")

@@ -57,6 +57,7 @@ def huge_text(number: int) -> bytes:
 ENTITIES = b'<!DOCTYPE a [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;">]><a>&b;</a>'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "match"),
     [
@@ -125,6 +126,7 @@ def test_clients_of_other_protocols_give_one_log_line(
     assert match in line
 
 
+@pytest.mark.slow
 def test_half_open_connections_end(raw: Path) -> None:
     with serving(limits=replace(LIMITS, idle_s=0.3)) as server:
         for begun in (b"", b"\x01", named("cg_sense"), stream(raw)[:5000]):
@@ -142,6 +144,7 @@ def test_a_client_without_a_header_holds_no_slot(begun: bytes, raw: Path) -> Non
         works(server, raw)
 
 
+@pytest.mark.slow
 def test_bytes_now_and_then_do_not_prolong_the_handshake() -> None:
     with serving(limits=replace(LIMITS, handshake_s=0.5)) as server, connected(server) as sock:
         sock.sendall(message(1))
@@ -152,6 +155,7 @@ def test_bytes_now_and_then_do_not_prolong_the_handshake() -> None:
         assert "chain and header did not come within 0.5 s" in error_of(answer(sock))
 
 
+@pytest.mark.slow
 def test_scans_that_take_too_long_end(raw: Path) -> None:
     with serving(limits=replace(LIMITS, scan_s=1.0)) as server, connected(server) as sock:
         sock.sendall(stream(raw)[:3000])

@@ -80,6 +80,7 @@ def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
+@pytest.mark.slow
 def test_late_images_are_those_that_would_have_come(
     hasty: Server, raw: Path, expected: list[Any], tmp_path: Path
 ) -> None:
@@ -100,6 +101,7 @@ def works_in_foreground(server: Server, raw: Path) -> None:
     assert server.queue.late_slots
 
 
+@pytest.mark.slow
 def test_the_next_scan_of_the_study_brings_them(hasty: Server, raw: Path, expected: list[Any], tmp_path: Path) -> None:
     kept = late_scan(hasty, raw)
     parameters = {"answer_within": "0", "config": "cg_sense", "late_images": "all"}
@@ -115,6 +117,7 @@ def test_the_next_scan_of_the_study_brings_them(hasty: Server, raw: Path, expect
     assert any("no late images of this patient and study" in line for line in result.texts)
 
 
+@pytest.mark.slow
 def test_the_configuration_with_header_and_data_and_the_command(hasty: Server, raw: Path, tmp_path: Path) -> None:
     kept = late_scan(hasty, raw)
     retrieve(kept.id, address(hasty), wait_s=60)
@@ -128,6 +131,7 @@ def test_the_configuration_with_header_and_data_and_the_command(hasty: Server, r
     assert shown.exit_code == 0 and f"{SCAN.slices} images" in shown.output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["20240101T000000-0123456789abcdef", "../../etc", "x"])
 def test_an_id_that_nobody_was_given(hasty: Server, name: str) -> None:
     with pytest.raises(ReconError, match="there are no late images of a scan with this id"):
@@ -145,6 +149,7 @@ def test_a_client_that_cancels_ends_its_scan(hasty: Server, raw: Path) -> None:
     assert hasty.queue.scans[-1].state == "failed" and not hasty.queue.late_slots
 
 
+@pytest.mark.slow
 def test_more_late_scans_than_places_begin_anew(hasty: Server, raw: Path, expected: list[Any], tmp_path: Path) -> None:
     kept = [late_scan(hasty, raw) for _ in range(2)]
     assert len(hasty.queue.late_slots) <= 1
@@ -153,6 +158,7 @@ def test_more_late_scans_than_places_begin_anew(hasty: Server, raw: Path, expect
         assert_same_images(images(tmp_path / str(number)), expected)
 
 
+@pytest.mark.slow
 def test_they_survive_a_restart(raw: Path, expected: list[Any], tmp_path: Path) -> None:
     folder = tmp_path / "kept"
     options: dict[str, Any] = {"keep_raw": folder, "answer_within_s": AT_ONCE, "limits": NO_LIMIT, "grace_s": 0.0}
@@ -187,6 +193,7 @@ def test_a_late_scan_whose_process_is_killed(hasty: Server, raw: Path) -> None:
     until(lambda: kept.about.state == WHOLE, 20)
 
 
+@pytest.mark.slow
 def test_preliminary_images(raw: Path, tmp_path: Path) -> None:
     with serving(keep_raw=tmp_path / "kept", answer_within_s=12.0, limits=NO_LIMIT) as server:
         parameters = SLOW | {"generative_recon.iterations": "5000"}

@@ -18,8 +18,9 @@ from benchmarks.fuzz import Recorded
 from gadgets.dicom.sender import DELIVERY
 from gadgets.stream.logs import collected_warnings, log
 from pipelines.cli.console import JsonLines
+from pipelines.server.overview import overview
 from pipelines.server.scan_process import ServerLink
-from pipelines.server.status import status_page
+from pipelines.server.status_page import status_page
 from pipelines.simulation import simulate
 from tests.pipelines.server.serving import (
     CLOSE,
@@ -64,7 +65,7 @@ def test_logs_and_page_quote_nothing_of_a_header(tmp_path: Path, caplog: pytest.
         for number, header in enumerate(canaries()):
             content = named("cg_sense") + text(constants.GADGET_MESSAGE_HEADER, header) + lines.data + CLOSE
             exchanged(server, content)
-            shown = caplog.text + status_page(server, None)
+            shown = caplog.text + status_page(overview(server, None))
             assert "Doe" not in shown and "19700401" not in shown, (number, header)
         assert server.queue.totals["scans"] == number + 1 and 10 < server.queue.totals["failed"] < number
     logged = [json.loads(JsonLines().format(record)) for record in caplog.records if record.name == "genrecon"]

@@ -58,6 +58,7 @@ def field_of_view(millimetres: float) -> Callable[[Any, list[Any]], None]:
     return change
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "match"),
     [
@@ -97,6 +98,7 @@ def test_buffers_that_pile_up_are_refused() -> None:
             memory.add(line, 0)
 
 
+@pytest.mark.slow
 def test_lines_that_wait_for_their_image_count() -> None:
     simulation = simulate(replace(SCAN, matrix=(512, 32, 1), slices=2))
     chain, lines = read_chain("cg_sense"), list(simulation.acquisitions())

@@ -83,6 +83,7 @@ def test_a_process_killed_at_the_end_of_a_scan_runs_no_other(
         assert server.queue.totals["replaced"] == 1 and not server.queue.totals["failed"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [OSError(errno.EDQUOT, "Disk quota exceeded"), MemoryError()], ids=["disk", "memory"])
 def test_a_file_that_cannot_be_closed_ends_no_other_scan(
     error: Exception, raw: Path, unfinished: bytes, monkeypatch: pytest.MonkeyPatch

@@ -14,9 +14,10 @@ from gadgetron.external import constants
 from gadgets.stream import ReconError
 from pipelines.chain import Chain, read_chain, shipped_chains
 from pipelines.replay import DICOM_MODULE
+from pipelines.server.chain_names import plain_chain_name
 from pipelines.server.listener import Server
 from pipelines.server.request import Request
-from pipelines.server.requested_chain import plain_chain_name, requested_chain
+from pipelines.server.requested_chain import requested_chain
 from pipelines.server.settings import Limits, ServeSettings
 from tests.pipelines.server.serving import (
     CLOSE,

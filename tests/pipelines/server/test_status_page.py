@@ -165,6 +165,7 @@ def test_json_while_scans_run(busy: tuple[Server, StatusServer, socket.socket]) 
     assert fetched(status.port, phase["thumbnails"][1]["path"])[1].startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 360])
 def test_in_a_browser(
@@ -185,6 +186,7 @@ def test_in_a_browser(
     assert (tmp_path / "page.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_the_page_refreshes_itself_without_flicker(raw: Path, window: Browser) -> None:
     with serving() as server:
         status = StatusServer(server, 0)

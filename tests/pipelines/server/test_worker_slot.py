@@ -34,6 +34,7 @@ from tests.pipelines.server.serving import (
 )
 
 
+@pytest.mark.slow
 def test_a_scan_that_computes_too_long_is_ended(raw: Path, long_scan: bytes) -> None:
     with serving(limits=replace(LIMITS, scan_s=2.0)) as server, connected(server) as sock:
         (process,) = server.queue.processes()
@@ -43,6 +44,7 @@ def test_a_scan_that_computes_too_long_is_ended(raw: Path, long_scan: bytes) -> 
         assert not psutil.pid_exists(process) and server.queue.totals["replaced"] == 1
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_is_replaced(raw: Path, long_scan: bytes, caplog: pytest.LogCaptureFixture) -> None:
     with serving() as server:
         (process,) = server.queue.processes()

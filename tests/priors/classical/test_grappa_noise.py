@@ -36,6 +36,7 @@ def scan():
     return fft2c(maps[:, 0] * image) + random(1, COILS, *SHAPE), maps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(PATTERNS))
 def test_is_that_of_the_same_kernels_on_noise(name):
     kspace, maps = scan()

@@ -70,6 +70,7 @@ def test_regular_undersampling_of_plain_sense():
     torch.testing.assert_close(found[[2, 6, 10], 3].real.double(), expected, rtol=1e-4, atol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sets", [1, 2])
 def test_replicas_of_conjugate_gradients_agree(sets):
     maps, mask = maps_of(sets), LINES[None, None]

@@ -98,6 +98,7 @@ def always(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_better", lambda before, after: True)
 
 
+@pytest.mark.slow
 def test_samples_that_were_not_measured_are_not_looked_at(always: None) -> None:
     truth, mask, maps = scan(2)
     found = [learnt(torch.where(mask, truth, other), mask, maps) for other in (0, 100 * torch.randn_like(truth))]
@@ -107,6 +108,7 @@ def test_samples_that_were_not_measured_are_not_looked_at(always: None) -> None:
     assert (one.before, one.after, one.sha256) == (other.before, other.after, other.sha256)
 
 
+@pytest.mark.slow
 def test_what_judges_was_not_learnt_from(always: None) -> None:
     truth, mask, maps = scan()
     held_out = hold_out(mask[0, 0])
@@ -128,6 +130,7 @@ def test_the_better_prior_is_kept_and_the_first_one_is_left_alone() -> None:
     assert not first.model.network.enter.weight.requires_grad
 
 
+@pytest.mark.slow
 def test_reconstructed_slices_are_learnt_from_too(always: None) -> None:
     truth, mask, maps = scan()
     alone = learnt(truth, mask, maps)
@@ -136,6 +139,7 @@ def test_reconstructed_slices_are_learnt_from_too(always: None) -> None:
     assert more.sha256 != alone.sha256 and not torch.equal(weights(alone.prior), weights(more.prior))
 
 
+@pytest.mark.slow
 def test_time_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     truth, mask, maps = scan()
     now = 0.0
@@ -167,6 +171,7 @@ def test_time_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
             assert found.steps == 30 if seconds == 100 else 20 <= found.steps < 30
 
 
+@pytest.mark.slow
 def test_as_many_slices_are_drafted_as_there_is_time_for(always: None, monkeypatch: pytest.MonkeyPatch) -> None:
     truth, mask, maps = scan(4)
     now = 0.0

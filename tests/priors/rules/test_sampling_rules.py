@@ -161,6 +161,7 @@ def test_without_noise_the_result_is_the_mode() -> None:
     assert torch.equal(*results)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("realisations", [1, 3])
 def test_predictor_corrector_samples_the_posterior(realisations: int) -> None:
     problem = Problem()
