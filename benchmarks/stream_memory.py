@@ -22,8 +22,8 @@ from pipelines.simulation import SimulationSettings, simulate
 STREAM = [sys.executable, "-c", "from pipelines.cli import main; main()", "stream"]
 
 
-def measure(settings: SimulationSettings, config: str) -> tuple[float, float]:
-    """MiB of the stream, and peak resident MiB of the process. Raises RuntimeError when it fails."""
+def measure(settings: SimulationSettings, config: str) -> tuple[float, list[float]]:
+    """MiB of the stream, and resident MiB of the process after each tenth of it. Raises RuntimeError when it fails."""
     scan = simulate(settings)
     process = subprocess.Popen([*STREAM, "-c", config], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
     sent = 0
@@ -41,16 +41,17 @@ def measure(settings: SimulationSettings, config: str) -> tuple[float, float]:
 
     thread = threading.Thread(target=feed, daemon=True)
     thread.start()
-    peak = 0.0
-    while process.poll() is None:  # the peak that wait4 tells would be this process's own, from before the exec
+    found: list[tuple[int, float]] = []
+    while process.poll() is None:  # what wait4 tells may be the memory of this process, from before the exec
         with contextlib.suppress(OSError, StopIteration):
             status = Path(f"/proc/{process.pid}/status").read_text().splitlines()
-            peak = float(next(line for line in status if line.startswith("VmHWM")).split()[1]) / 1024
+            found.append((sent, float(next(line for line in status if line.startswith("VmRSS")).split()[1]) / 1024))
         time.sleep(0.05)
     if process.returncode:
         raise RuntimeError(f"genrecon stream ended with exit code {process.returncode}")
     thread.join()
-    return sent / 2**20, peak
+    tenths = [max(memory for place, memory in found if place <= sent * tenth / 10) for tenth in range(1, 11)]
+    return sent / 2**20, tenths
 
 
 def main() -> None:
@@ -70,8 +71,8 @@ def main() -> None:
             noise_level=0.005,
             noise_scan=True,
         )
-        size, peak = measure(settings, options.config)
-        print(f"{slices} slices, {size:.0f} MiB: peak memory {peak:.0f} MiB", flush=True)
+        size, tenths = measure(settings, options.config)
+        print(f"{slices} slices, {size:.0f} MiB: most memory in MiB up to each tenth", *map(round, tenths), flush=True)
 
 
 if __name__ == "__main__":
