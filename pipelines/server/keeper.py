@@ -64,12 +64,16 @@ class Keeper:
         """The server is done with a scan: what its process wrote becomes a file, if it does not begin anew."""
         if begins_anew:
             return self.owes(scan.kept_id)
-        kept = self.store.scan(scan.kept_id)
-        with contextlib.suppress(OSError):
-            if (state := late_state(kept)) is not None and state.state == RUNS:
-                fail(kept, scan.error)
+        if self.has_late_images(scan):
+            with contextlib.suppress(OSError):
+                fail(self.store.scan(scan.kept_id), scan.error)
         self._idle.clear()
         self._ended.put(Conversion(self.store, scan.kept_id, scan.images, scan.error))
+
+    def has_late_images(self, scan: Scan) -> bool:
+        """Whether late images of a scan are being made, as what its process wrote tells."""
+        state = late_state(self.store.scan(scan.kept_id)) if scan.kept_id else None
+        return state is not None and state.state == RUNS
 
     def owes(self, identifier: str) -> None:
         """A scan owes late images, which are made when there is room."""

@@ -139,7 +139,7 @@ class ScanQueue:
         assert queued is not None
         scan = queued.scan
         scan.seconds, scan.error = scan.elapsed(), result.error
-        begins_anew = scan.state == "late" and (result.error == BEGINS_ANEW or self.stopping.is_set())
+        begins_anew = self._is_late(scan) and (result.error == BEGINS_ANEW or self.stopping.is_set())
         if begins_anew:
             scan.log(logging.INFO, BEGINS_ANEW)
             result = result._replace(error="", client_error="")
@@ -162,6 +162,10 @@ class ScanQueue:
             self._keeper.scan_ended(scan, begins_anew)
         queued.client_error = result.client_error
         queued.ended.set()
+
+    def _is_late(self, scan: Scan) -> bool:
+        """Whether its client had its answer. The kept state tells it before the process of the scan does."""
+        return scan.state == "late" or (self._keeper is not None and self._keeper.has_late_images(scan))
 
     def scan_is_late(self, slot: WorkerSlot) -> None:
         """The client of a slot's scan had its answer: the scan goes on in the background, and the slot is replaced."""

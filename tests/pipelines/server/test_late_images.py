@@ -16,7 +16,7 @@ from gadgets.images import meta_of, meta_values
 from gadgets.stream import ReconError
 from pipelines.cli import app
 from pipelines.kept import late
-from pipelines.kept.late import DONE, FAILED, RUNS, LateState, late_state, write_late_state
+from pipelines.kept.late import DONE, FAILED, RUNS, LateState, late_state, owes_images, write_late_state
 from pipelines.kept.scan import ARRIVES, WHOLE, KeptScan
 from pipelines.kept.store import KeptScans
 from pipelines.replay import read_images
@@ -26,6 +26,7 @@ from pipelines.server.preliminary import SERIES, fast_chain
 from pipelines.server.request import Request
 from pipelines.server.requested_chain import chain_as_asked
 from pipelines.server.retrieval import wanted_late_images
+from pipelines.server.scan_queue import ScanQueue
 from pipelines.server.settings import ServeSettings
 from tests.pipelines.server.serving import (
     CLOSE,
@@ -170,6 +171,16 @@ def test_they_survive_a_restart(raw: Path, expected: list[Any], tmp_path: Path) 
         retrieve(kept.id, address(server), wait_s=100, out=tmp_path / "late")
         assert_same_images(images(tmp_path / "late"), expected[1:])
         until(lambda: kept.about.state == WHOLE, 20)
+
+
+def test_a_server_that_stops_before_it_hears_that_they_are_late(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ScanQueue, "scan_is_late", lambda *_: None)
+    options: dict[str, Any] = {"keep_raw": tmp_path / "kept", "answer_within_s": AT_ONCE, "limits": NO_LIMIT}
+    with serving(**options, grace_s=0.0) as server:
+        kept = late_scan(server, raw)
+    assert state_of(kept).state == RUNS and owes_images(kept)
 
 
 def test_one_that_never_ends_is_given_up(raw: Path, tmp_path: Path) -> None:
