@@ -94,8 +94,8 @@ def owes_images(kept: KeptScan) -> bool:
     return (kept.folder / OWES_FILE).exists()
 
 
-def is_paid(kept: KeptScan) -> None:
-    """Its images are where they were wanted: it may go when it is its turn."""
+def clear_due(kept: KeptScan) -> None:
+    """Record that nobody waits for images of a scan: it may go when it is its turn."""
     (kept.folder / OWES_FILE).unlink(missing_ok=True)
 
 
@@ -149,7 +149,7 @@ class LateImages:
         self._file.close()
         self._change(state=FAILED if error else DONE, error=error, warnings=tuple(warnings))
         if paid or error:
-            is_paid(self._kept)
+            clear_due(self._kept)
 
     def _change(self, **changes: Any) -> None:
         self.state = dataclasses.replace(self.state, **changes)
@@ -160,7 +160,7 @@ def fail(kept: KeptScan, error: str) -> None:
     """Record that the late images of a scan will not come."""
     if (state := late_state(kept)) is not None:
         write_late_state(kept, dataclasses.replace(state, state=FAILED, error=error))
-    is_paid(kept)
+    clear_due(kept)
 
 
 def begin_again(kept: KeptScan) -> LateState:

@@ -94,6 +94,7 @@ class ClientConnection:
             retrieval = Retrieval(store, writer, request.of_fire, self._host)
             images = retrieval.serve(wanted, request.header_text, wait_s, self._check_that_it_is_there)
             writer.write(CLOSE)
+            retrieval.end()
             log.info("%s: fetched %d late images", self._peer, images)
         except PeerGone as error:
             refuse(self._queue, self._peer, str(error))

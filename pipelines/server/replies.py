@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import select
 import socket
 import struct
+import termios
 import time
 from typing import Any
 
@@ -16,6 +18,7 @@ from gadgets.stream import PeerGone, reason_of
 CHUNK_BYTES = 2**20
 CLOSE = constants.GADGET_MESSAGE_CLOSE.to_bytes(2, "little")
 SILENCE_S = 1.0  # a client that sends nothing for this long has stopped to send
+TAKEN_INTERVAL_S = 0.01
 
 
 class ReplyWriter:
@@ -47,6 +50,32 @@ class ReplyWriter:
         """
         line = (f"{level:8} {text}\0" if of_fire else f"[genrecon] {level}: {text}").encode(errors="replace")
         self.write(struct.pack("<HI", constants.GADGET_MESSAGE_TEXT, len(line)) + line)
+
+    def is_taken(self) -> bool:
+        """End what is written; whether the client takes all of it.
+
+        What `write` has sent may still be in the buffers of either system when the connection breaks. It is taken when
+        the client's system has acknowledged all of it and the client ends the connection regularly, or holds it for
+        `idle_s` seconds more: a program that ends with unread data resets it.
+        """
+        deadline = time.monotonic() + self._idle_s
+        poller = select.poll()
+        poller.register(self._socket, select.POLLIN)
+        ended = False
+        try:
+            self._socket.shutdown(socket.SHUT_WR)
+            while not (ended and not self._unacknowledged()) and time.monotonic() < deadline:
+                if ended:
+                    time.sleep(TAKEN_INTERVAL_S)
+                elif poller.poll(1000 * TAKEN_INTERVAL_S):
+                    ended = not self._socket.recv(CHUNK_BYTES, socket.MSG_DONTWAIT)
+            return not self._unacknowledged() and not self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        except OSError:
+            return False
+
+    def _unacknowledged(self) -> int:
+        """Bytes that the client's system has not acknowledged (SIOCOUTQ of Linux)."""
+        return int(struct.unpack("i", fcntl.ioctl(self._socket, termios.TIOCOUTQ, bytes(4)))[0])
 
 
 def discard_input(sock: socket.socket, seconds: float) -> None:

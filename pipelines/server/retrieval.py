@@ -10,7 +10,7 @@ from typing import Any
 from gadgets.noise.scan import context_of
 from gadgets.stream import ReconError, reason_of
 from pipelines.flat_parameters import LATE_IMAGES
-from pipelines.kept.late import DONE, FAILED, images_file, is_paid, late_state, owes_images
+from pipelines.kept.late import DONE, FAILED, clear_due, images_file, late_state, owes_images
 from pipelines.kept.scan import KeptScan
 from pipelines.kept.store import ID, KeptScans
 from pipelines.raw.header import read_header
@@ -51,6 +51,7 @@ class Retrieval:
 
     def __init__(self, store: KeptScans, writer: ReplyWriter, of_fire: bool, peer: str) -> None:
         self._store, self._writer, self._of_fire, self._peer = store, writer, of_fire, peer
+        self._sent: list[KeptScan] = []
 
     def serve(self, wanted: str, header: bytes, wait_s: float = 0.0, check: Callable[[], None] = lambda: None) -> int:
         """Send the late images of scans that are ready, and a line about each of the others.
@@ -76,6 +77,12 @@ class Retrieval:
         scans = [self._by_id(wanted)] if wanted else self._of_study(header)
         deadline = time.monotonic() + min(wait_s, MOST_WAIT_S)
         return sum(self._send(kept, deadline, check) for kept in scans)
+
+    def end(self) -> None:
+        """After the CLOSE: the images that were sent are no longer due, if the client takes them all."""
+        if self._sent and self._writer.is_taken():
+            for kept in self._sent:
+                clear_due(kept)
 
     def _by_id(self, identifier: str) -> KeptScan:
         kept = self._store.scan(identifier)
@@ -108,7 +115,7 @@ class Retrieval:
             self._send_images(kept)
             for text in state.warnings:
                 self._writer.text("WARNING", text, self._of_fire)
-            is_paid(kept)
+            self._sent.append(kept)
             return state.images
         return 0
 

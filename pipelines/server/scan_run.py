@@ -310,22 +310,26 @@ class ScanRun:
             return ScanResult(f"{self._client_left}; {self._images} images went to files only")
         for text in self._warnings:
             self._writer.text("WARNING", text, self._request.of_fire)
-        self._send_late_images()
+        late_images = self._send_late_images()
         self._writer.write(CLOSE)
+        if late_images:
+            late_images.end()
         return ScanResult()
 
-    def _send_late_images(self) -> None:
+    def _send_late_images(self) -> Retrieval | None:
         """Send the late images of earlier scans that the client asks for."""
         wanted = wanted_late_images(self._request.parameters)
         if wanted is None or self._store is None:
-            return
+            return None
         request = self._request
+        late_images = Retrieval(self._store, self._writer, request.of_fire, request.peer)
         try:
-            Retrieval(self._store, self._writer, request.of_fire, request.peer).serve(wanted, request.header_text)
+            late_images.serve(wanted, request.header_text)
         except PeerGone:
             raise
         except ReconError as error:
             self._writer.text("WARNING", str(error), request.of_fire)
+        return late_images
 
     def _finish_noise(self) -> ScanResult:
         """End of a measurement of noise alone, which has no image."""

@@ -17,8 +17,8 @@ from gadgets.stream import ReconError
 from pipelines.cli import app
 from pipelines.kept import late
 from pipelines.kept.late import DONE, FAILED, RUNS, LateState, late_state, owes_images, write_late_state
-from pipelines.kept.scan import ARRIVES, WHOLE, KeptScan
-from pipelines.kept.store import KeptScans
+from pipelines.kept.scan import ARRIVES, WHOLE, About, KeptScan
+from pipelines.kept.store import OWES_FILE, KeptScans
 from pipelines.replay import read_images
 from pipelines.send import retrieve, send
 from pipelines.server.listener import Server
@@ -215,6 +215,29 @@ def test_preliminary_images(raw: Path, tmp_path: Path) -> None:
         meta = meta_of(image.attribute_string)
         assert "PRELIMINARY" in meta_values(meta, "GenreconWarning")[0]
         assert meta_values(meta, "Keep_image_geometry") == ["1"]
+
+
+@pytest.mark.parametrize("size", [10, 100_000, 20_000_000])
+def test_images_that_a_client_did_not_take_stay_due(tmp_path: Path, size: int) -> None:
+    """A connection that breaks before the CLOSE is read, whatever of it is in buffers, loses no image."""
+    kept = KeptScan(tmp_path / "29990101T000000-0123456789abcdef")
+    kept.folder.mkdir()
+    kept.write_about(About(state=WHOLE))
+    write_late_state(kept, LateState(state=DONE, images=1))
+    content = bytes(size)
+    kept.write(late.IMAGES_FILE, content)
+    kept.write(OWES_FILE, b"")
+    with serving(keep_raw=tmp_path) as server:
+        with connected(server) as sock:
+            sock.sendall(named(f"retrieve_{kept.id}") + CLOSE)
+            assert sock.recv(5)
+            time.sleep(0.2)  # the rest comes
+        until(lambda: not server._connections)
+        assert owes_images(kept)
+        with connected(server) as sock:
+            sock.sendall(named(f"retrieve_{kept.id}") + CLOSE)
+            assert answer(sock) == content + CLOSE
+        until(lambda: not owes_images(kept))
 
 
 # --- parts ----------------------------------------------------------------------------------------------------------
