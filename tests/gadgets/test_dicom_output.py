@@ -52,6 +52,7 @@ def test_gadget_writes_and_passes_everything_on(tmp_path: Path, caplog: pytest.L
         gadget.configure(make_header(False), {"series_number_offset": "-1"})
 
 
+@pytest.mark.slow
 def test_import_is_light() -> None:
     heavy = "{'torch', 'sigpy', 'skimage', 'matplotlib'} & {m.split('.')[0] for m in sys.modules}"
     code = f"import sys, gadgets.dicom_output; print({heavy})"

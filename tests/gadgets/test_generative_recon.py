@@ -75,6 +75,7 @@ def test_meta_says_how_the_image_was_made(method):
     assert array.headers[0, 0, 0].image_series_index == 1
 
 
+@pytest.mark.slow
 def test_mean_and_standard_deviation_are_two_series():
     header, items = buffered(slices=2)
     arrays = run(header, items, method="svd_wkgm", samples=2, steps=8)
@@ -87,6 +88,7 @@ def test_mean_and_standard_deviation_are_two_series():
     assert np.isrealobj(deviation.data) or not deviation.data.imag.any()
 
 
+@pytest.mark.slow
 def test_images_together_are_those_apart(weights):
     """Also samples: their noise is that of the slice, whatever stands beside it."""
     header, items = buffered(slices=3, contrasts=2)
@@ -299,6 +301,7 @@ def test_l1_wavelet_that_diverges_is_not_the_image(monkeypatch):
     assert np.isfinite(array.data).all()
 
 
+@pytest.mark.slow
 def test_later_slices_take_as_many_steps_as_there_is_time_for(weights, monkeypatch):
     clock = Clock(monkeypatch)
     header, items = buffered(slices=4)

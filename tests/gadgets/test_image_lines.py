@@ -177,6 +177,7 @@ def test_readouts_without_samples_are_left_out_like_others(plain, tmp_path):
     assert "ImageLines: 1 dummy readout is left out" in result.warnings
 
 
+@pytest.mark.slow
 def test_a_chain_that_has_the_gadget_turns_lines_round_once(plain, tmp_path):
     gadget = '<external><execute name="gadgets.image_lines" target="ImageLines" type="python"/></external>'
     chain = tmp_path / "chain.xml"

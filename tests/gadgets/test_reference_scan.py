@@ -64,6 +64,7 @@ def test_a_slice(axes: Any, position: Sequence[float], extent: Sequence[float]) 
     assert difference(found, position, axes, extent) < 0.02
 
 
+@pytest.mark.slow
 def test_a_volume_for_a_slice_of_another_orientation_and_for_a_volume() -> None:
     image = ReferenceImage(ReferenceScan((slab_block(),)))
     position = (3.0, 8.0, -5.0)

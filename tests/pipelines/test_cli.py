@@ -135,6 +135,7 @@ def test_simulate_takes_given_images(tmp_path):
     assert inside.min() > 20 * outside.max()
 
 
+@pytest.mark.slow
 def test_demo_prints_how_good(tmp_path):
     output = run("demo", "-o", tmp_path / "demo", "-c", "l1_wavelet")
     rows = re.findall(r"│\s+\d+ │\s+(\d+\.\d+) │\s+(0\.\d+) │", output)
@@ -169,6 +170,7 @@ def test_the_command_line_loads_nothing_slow():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"
 
 
+@pytest.mark.slow
 def test_benchmark_and_report(tmp_path):
     phantom = np.abs(sigpy.shepp_logan((48, 48))).astype(np.complex64)
     np.save(tmp_path / "phantom.npy", np.stack([phantom, phantom.T]))

@@ -119,6 +119,7 @@ def buffered(header: Any, lines: list[Any], survey: Survey | None) -> list[Any]:
     return images
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("known", [True, False], ids=["file", "stream"])
 @settings(max_examples=60, **FIXED)
 @given(scan=scans())
@@ -154,6 +155,7 @@ def check_numbers(images: list[Any], header: Any, survey: Survey | None) -> None
         assert [each[0] for _, each in sorted(given_numbers.items())] == sorted(flat)
 
 
+@pytest.mark.slow
 @settings(max_examples=12, **FIXED)
 @given(scan=scans())
 def test_a_replay_has_the_images_that_were_acquired(scan: Any) -> None:

@@ -46,6 +46,7 @@ def test_places_without_gadgetron_are_refused(tmp_path: Path) -> None:
         install_configs(tmp_path)
 
 
+@pytest.mark.slow
 def test_the_python_that_gadgetron_would_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert "no python on the PATH" in python_problem()

@@ -219,6 +219,7 @@ def test_an_offset_of_12_bit_in_both_gadgets(tmp_path: Path) -> None:
     np.testing.assert_allclose(raw_files.pixels(datasets[0])[inside] * math.pi / 4096, phase[inside], atol=0.002)
 
 
+@pytest.mark.slow
 def test_posterior_samples_have_the_complex_mean_of_all_parts(tmp_path: Path) -> None:
     """And the magnitude series is what it is without the others."""
     steps = [step for step in range(64) if step % 3 == 0 or 22 <= step < 42]

@@ -88,6 +88,7 @@ def test_one_measurement_id_in_every_file(tmp_path: Path) -> None:
     assert not any(found[0][kind] & found[1][kind] for kind in ("FrameOfReference", "Series", "SOP"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "options"), [([], {"processes": True}), (["generative_recon.slices_at_once=2"], {})]
 )
@@ -105,6 +106,7 @@ def test_other_settings_make_another_series_of_the_study(own: Any, first: Path, 
     assert not other["Series"] & own["Series"] and not other["SOP"] & own["SOP"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", [False, True])
 def test_a_chain_that_writes_dicom_itself(own: Any, first: Path, tmp_path: Path, processes: bool) -> None:
     """As `genrecon serve` runs it, and with gadgets in processes of their own."""

@@ -56,6 +56,7 @@ def values(folder, series):
     return np.stack([np.squeeze(image.data) / ratio for image, ratio in zip(images, ratios, strict=True)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCANS)
 def test_snr_is_image_over_noise(name, tmp_path):
     method, *how = SCANS[name]

@@ -125,6 +125,7 @@ def test_weights_card_and_curve(array: Path, tmp_path: Path) -> None:
     assert np.asarray(Image.open(out.with_suffix(".png"))).std() > 5
 
 
+@pytest.mark.slow
 def test_denoised_images_are_learnt_from(array: Path, tmp_path: Path) -> None:
     stages: list[str] = []
     card = trained(

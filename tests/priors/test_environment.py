@@ -74,6 +74,7 @@ def test_folders_are_tried(tmp_path: Path) -> None:
     assert environment._is_writable(tmp_path / "a" / "b") and not environment._is_writable(tmp_path / "file" / "b")
 
 
+@pytest.mark.slow
 def test_the_cache_folder_is_removed_at_the_end_of_the_process(tmp_path: Path) -> None:
     code = "from priors import environment as e; e._is_writable = lambda _: False; e.ensure_numba_cache(); import sigpy"
     python(code, TMPDIR=str(tmp_path))

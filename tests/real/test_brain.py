@@ -55,6 +55,7 @@ def test_sake_is_as_good_as_published_figures_of_it_and_hkgm_is_better(name, low
     assert result.evaluations <= 30
 
 
+@pytest.mark.slow
 def test_wavelets_and_lindberg(real_data):
     kspace, masks = brain(real_data)
     scan = Scan("poisson_4", kspace, masks["poisson_4"])

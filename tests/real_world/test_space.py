@@ -151,6 +151,7 @@ def test_slab_off_the_centre(reconstruct):
     assert np.linalg.norm(marker(image)[:2] - (18, -11)) < 0.25
 
 
+@pytest.mark.slow
 def test_slab_oversampling(reconstruct):
     """retroMoCoBox#4: 12 partitions over 48 mm are measured, the 8 of the middle reconstructed."""
     _, images = reconstruct(slab_header(12, 48.0, 8, 32.0), slab(12, 48.0))
@@ -168,6 +169,7 @@ def test_corners_of_k_space_not_measured(reconstruct):
     assert np.linalg.norm(marker(brightest(images))[:2] - (18, -11)) < 0.25
 
 
+@pytest.mark.slow
 def test_two_echoes_of_a_slab_with_partial_echo(reconstruct):
     """gadgetron#490"""
     made = []

@@ -26,6 +26,7 @@ from tests.gadgets.dicom.pacs_servers import Scp, free_port, released, uids
 from tests.gadgets.dicom.spool_files import FILES, UIDS, fill, make_files, sending_process, waiting
 
 
+@pytest.mark.slow
 def test_two_processes_share_a_spool(scp: Scp, tmp_path: Path) -> None:
     files = make_files(8)
     fill(tmp_path, scp.url, files)
@@ -36,6 +37,7 @@ def test_two_processes_share_a_spool(scp: Scp, tmp_path: Path) -> None:
     assert scp.received == uids(files)  # each once
 
 
+@pytest.mark.slow
 def test_a_process_ends_while_the_pacs_is_slow(scp: Scp, tmp_path: Path) -> None:
     reached = threading.Event()
     code = (

@@ -113,6 +113,7 @@ def test_a_slow_pacs_is_given_up_and_gets_the_same_instance_again(server: Any, t
     assert set(server.received) == {UIDS[0]} and not waiting(folder)
 
 
+@pytest.mark.slow
 def test_a_pacs_that_stops_reading_does_not_hold_the_sender(tmp_path: Path) -> None:
     """Its process is stopped in the middle of an association; the image is larger than what sockets buffer."""
     port = free_port()
@@ -137,6 +138,7 @@ def test_a_pacs_that_stops_reading_does_not_hold_the_sender(tmp_path: Path) -> N
     assert len(scp.received) == 1
 
 
+@pytest.mark.slow
 def test_a_killed_sender_loses_nothing(server: Any, tmp_path: Path) -> None:
     reached = threading.Event()
     with released(threading.Event()) as go_on:

@@ -100,6 +100,7 @@ def test_a_cache_that_cannot_be_read_is_learnt_anew(
     assert load_prior(file)[1].name == "hkgm-self"
 
 
+@pytest.mark.slow
 def test_a_full_disk_costs_the_cache_only(
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -29,6 +29,7 @@ from tests.gadgets.stream.gadgetron_side import MODULE, configuration, line, pix
 pytestmark = pytest.mark.filterwarnings("ignore:.*PEP3118:RuntimeWarning:gadgetron.external.readers")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("target", "text", "logged"),
     [
@@ -96,6 +97,7 @@ def test_leaving_an_exchange_early_wakes_its_sender(header: bytes) -> None:
         connections[0].close()
 
 
+@pytest.mark.slow
 def test_three_processes_give_the_images_of_one(raw: Path, tmp_path: Path) -> None:
     replay(raw, "l1_wavelet", tmp_path / "one")
     result = replay(raw, "l1_wavelet_separate", tmp_path / "three", processes=True)

@@ -104,6 +104,7 @@ def test_failure_of_a_process(header: bytes) -> None:
     assert answers[2][1] == "Failing: ValueError: Größe: it does not fit"
 
 
+@pytest.mark.slow
 def test_bad_property_of_a_real_gadget_in_a_process(header: bytes) -> None:
     with own_process("DicomOutput", "gadgets.dicom_output") as (gadgetron, process):
         gadgetron.begin(header, anonymize="perhaps")
@@ -176,6 +177,7 @@ def test_input_that_cannot_be_read_is_an_error_and_no_end(header: bytes, garbage
     assert not raised
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reset", [False, True], ids=["closes", "resets"])
 @pytest.mark.parametrize("when", ["waits", "computes", "computes with a full queue", "has got everything"])
 def test_process_ends_when_the_peer_vanishes(header: bytes, when: str, reset: bool) -> None:

@@ -65,6 +65,7 @@ def test_info_refuses_the_same_way(genrecon: Any, raw: Path) -> None:
     assert "scan.h5: the file is truncated" in the_line(stderr)
 
 
+@pytest.mark.slow
 def test_the_installed_command(tmp_path: Path) -> None:
     """The real command line in a process of its own: one line, exit code 1, and nothing is left."""
     done = run_command("replay", tmp_path / "nothing.h5", "-o", tmp_path / "a" / "b")

@@ -78,6 +78,7 @@ def test_disk_full_for_dicom(refused: Any, raw: Path, tmp_path: Path, monkeypatc
     )
 
 
+@pytest.mark.slow
 def test_files_that_cannot_grow(valid: Path, tmp_path: Path) -> None:
     """HDF5 fails in the middle of its file, and again when it closes it: still one line, and no crash at the end."""
     limit = 20 * 1024
@@ -104,6 +105,7 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(disk)], check=True)
 
 
+@pytest.mark.slow
 def test_disk_full(valid: Path, tiny_disk: Path) -> None:
     done = run_command("replay", valid, "-o", tiny_disk / "sub" / "out")
     assert done.returncode == 1

@@ -72,6 +72,7 @@ def test_one_bad_file_of_several(genrecon: Any, raw: Path, tmp_path: Path) -> No
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["scan"]
 
 
+@pytest.mark.slow
 def test_interruption_leaves_nothing(valid: Path, tmp_path: Path) -> None:
     processes = {}
     for number in (signal.SIGTERM, signal.SIGINT):

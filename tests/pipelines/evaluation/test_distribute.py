@@ -18,6 +18,7 @@ from tests.pipelines.evaluation.cluster import cluster
 SCAN = {"matrix": (48, 48, 1), "coils": 4, "sampling": "uniform", "acceleration": 2, "calibration_lines": 16}
 
 
+@pytest.mark.slow
 def test_slices_over_workers_give_the_same_images_and_dicom(tmp_path):
     raw = tmp_path / "scan.h5"
     write_raw(raw, simulate(SimulationSettings(**SCAN, slices=3, slice_order="interleaved", repetitions=2)))

@@ -326,6 +326,7 @@ def test_detailed_region() -> None:
     assert detailed_region(np.zeros((5, 9), np.float32)) == (slice(0, 5), slice(0, 5))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize("kind", ["benchmark", "replayed"])
 def test_nothing_sticks_out_in_a_browser(kind: str, width: int, request: pytest.FixtureRequest, tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ def test_made_up_items(made_up: bytes, good: bytes, with_header: bool) -> None:
     assert outcome(begin + made_up) in {"read", "ended", "refused"}
 
 
+@pytest.mark.slow
 def test_mutated_streams() -> None:
     counts = fuzz_streams(401, schemas=list(VERSIONS.values()))
     assert sum(counts.values()) == 401

@@ -105,6 +105,7 @@ def optional_paths(value: Any, element: Type, path: str = "") -> Iterator[str]:
             yield from optional_paths(value[name], own, f"{path}/{name}")
 
 
+@pytest.mark.slow
 def test_whatever_may_be_missing_is_missing_there_too() -> None:
     whole = filled(RECORD)
     paths = list(optional_paths(whole, RECORD))
@@ -126,6 +127,7 @@ def enumerations(element: Type) -> Iterator[Enumeration]:
         yield from enumerations(element.element)
 
 
+@pytest.mark.slow
 def test_every_term() -> None:
     seen = {plain(str(one.value)) for kind in vars(xsd).values() if _is_enum(kind) for one in kind}
     names = {name for found in enumerations(RECORD) for name in found.names.values()}

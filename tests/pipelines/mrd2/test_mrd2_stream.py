@@ -123,6 +123,7 @@ def test_one_image_is_that_of_a_replay_of_the_ismrmrd_file(version: str, tmp_pat
     assert same(found, pixels_of_replay(tmp_path / "scan.mrd", tmp_path / "again"))
 
 
+@pytest.mark.slow
 def test_a_replay_of_the_stream_is_that_of_the_file(tmp_path: Path) -> None:
     wanted, _ = replay(write(tmp_path / "scan.h5", THREE), tmp_path / "out")
     (tmp_path / "scan.mrd").write_bytes(stream(*THREE))
@@ -212,6 +213,7 @@ def busy(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     released.set()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("busy")
 def test_an_input_that_ends_early_while_the_chain_computes(pipes: tuple[Pipe, Pipe]) -> None:
     source, sink = pipes
@@ -345,6 +347,7 @@ def command(*arguments: str, **options: Any) -> subprocess.CompletedProcess[byte
     return subprocess.run(program, cwd=ROOT, env=environment, capture_output=True, check=False, timeout=100, **options)
 
 
+@pytest.mark.slow
 def test_as_a_program_in_a_pipe(tmp_path: Path) -> None:
     content = stream(*ONE)
     result = command("-c", "cg_sense", input=content)
@@ -352,6 +355,7 @@ def test_as_a_program_in_a_pipe(tmp_path: Path) -> None:
     assert same(images(result.stdout), [one["data"] for one in images(streamed(content, tmp_path))])
 
 
+@pytest.mark.slow
 def test_an_error_of_the_program_is_one_line_and_no_file(tmp_path: Path) -> None:
     out = tmp_path / "out.mrd"
     out.write_text("mine")

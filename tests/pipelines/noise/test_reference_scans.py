@@ -128,6 +128,7 @@ def test_what_is_refused(folder: Path, tmp_path: Path) -> None:
     assert any("no calibration lines were found" in text for text in result.warnings)
 
 
+@pytest.mark.slow
 def test_a_server_keeps_it_for_the_scans_that_name_it(folder: Path, tmp_path: Path) -> None:
     with serving(keep_raw=tmp_path / "kept") as server:
         before = send(folder / "scan.h5", "cg_sense", address(server), timeout=60)

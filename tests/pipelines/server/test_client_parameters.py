@@ -56,6 +56,7 @@ def sent(raw: Path, server: Server, folder: Path, **parameters: Any) -> SendResu
     return send(raw, "openrecon", address(server), out=folder, parameters=parameters, timeout=60)
 
 
+@pytest.mark.slow
 def test_all_that_a_scanner_sends_reaches_the_gadgets(raw: Path, server: Server, tmp_path: Path) -> None:
     result = sent(
         raw,

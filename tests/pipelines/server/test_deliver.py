@@ -91,6 +91,7 @@ def test_a_spool_that_is_not_there_is_one_line(option: str, tmp_path: Path) -> N
         run("--spool", tmp_path / "none", option)
 
 
+@pytest.mark.slow
 def test_the_service_delivers_what_comes_and_stops_in_good_order(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pipelines.cli", "deliver", "--spool", str(tmp_path / "spool")]
     service = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)

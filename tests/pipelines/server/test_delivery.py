@@ -53,6 +53,7 @@ def test_what_an_earlier_server_left_in_the_spool_is_delivered(raw: Path, tmp_pa
     assert not list((tmp_path / "spool").glob("*/*.dcm"))
 
 
+@pytest.mark.slow
 def test_the_wall_clock_jumps(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten years on, then twenty back, with a scan running and files waiting: all are delivered once, nothing hangs."""
     wall_clock, days = time.time, 0

@@ -31,6 +31,7 @@ def test_good_streams_are_read() -> None:
     assert [outcome(stream) for stream in good_streams()] == ["read"] * 3
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(MESSAGES, max_size=6), st.integers(0, 2))
 def test_made_up_messages(messages: list[bytes], good: int) -> None:
@@ -49,6 +50,7 @@ def good_streams_once() -> list[bytes]:
     return _once
 
 
+@pytest.mark.slow
 def test_mutated_streams() -> None:
     counts = fuzz_server(800, fork_server=FORK_SERVER)
     assert sum(counts.values()) == 800

@@ -57,6 +57,7 @@ def canaries() -> list[bytes]:
     return [ElementTree.tostring(root), *variants]
 
 
+@pytest.mark.slow
 def test_logs_and_page_quote_nothing_of_a_header(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     lines = Recorded()
     for line in simulate(replace(SCAN, slices=1)).acquisitions():

@@ -31,6 +31,7 @@ from tests.pipelines.server.serving import (
 )
 
 
+@pytest.mark.slow
 def test_memory_that_the_estimate_misses(tmp_path: Path) -> None:
     """Lines of a slice that is never complete, while others give images, which the estimate takes for progress."""
     raw = tmp_path / "wide.h5"

@@ -141,6 +141,7 @@ def test_no_disk_space_to_read_ahead(raw: Path, unfinished: bytes, monkeypatch: 
             assert answer(waiting).endswith(CLOSE)
 
 
+@pytest.mark.slow
 def test_the_queue_is_first_in_first_out(raw: Path, unfinished: bytes, tmp_path: Path) -> None:
     order: list[int] = []
 
@@ -161,6 +162,7 @@ def test_the_queue_is_first_in_first_out(raw: Path, unfinished: bytes, tmp_path:
     assert order == list(range(6))
 
 
+@pytest.mark.slow
 def test_waiting_does_not_count_as_scan_time(raw: Path, unfinished: bytes) -> None:
     content = stream(raw)
     with serving(limits=replace(LIMITS, scan_s=3.0)) as server, connected(server) as running:

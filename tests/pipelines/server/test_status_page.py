@@ -204,6 +204,7 @@ def test_the_page_refreshes_itself_without_flicker(raw: Path, window: Browser) -
         assert window.run("return document.getElementById('silent').innerText").startswith("No answer")
 
 
+@pytest.mark.slow
 def test_the_page_is_served_while_scans_run(busy: tuple[Server, StatusServer, socket.socket], raw: Path) -> None:
     server, status, first = busy
     assert fetched(status.port, "/")[0] == 200

@@ -355,6 +355,7 @@ def test_header(vendor: str) -> None:
     assert parsed.sequenceParameters.TE == [10.0, 20.0]
 
 
+@pytest.mark.slow
 def test_file_round_trip(tmp_path: Path) -> None:
     simulation = simulate(settings(matrix=(24, 50, 1), slices=3, repetitions=2, noise_level=0.01, noise_scan=True))
     counts: list[int] = []

@@ -50,6 +50,7 @@ def error(kspace: torch.Tensor, truth: torch.Tensor) -> float:
     return float((kspace - truth).norm() / truth.norm())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COMPLETING)
 def test_measured_samples_stay_and_missing_ones_come_nearer(name: str) -> None:
     kspace, maps, _ = simulated()
@@ -155,6 +156,7 @@ def test_sake_grows_its_rank_within_what_few_coils_have() -> None:
     assert torch.isfinite(torch.view_as_real(sake(kspace, mask, window=4, iterations=5))).all()
 
 
+@pytest.mark.slow
 def test_lindberg_learns_what_coils_share() -> None:
     """Joint over four coils it finds more than in each coil alone."""
     kspace, _, _ = simulated(coils=4)
@@ -165,6 +167,7 @@ def test_lindberg_learns_what_coils_share() -> None:
     assert joint < error(torch.cat(alone, 1), kspace)
 
 
+@pytest.mark.slow
 def test_total_variation_is_sigpys_with_one_set() -> None:
     kspace, maps, image = simulated(48, 48, 4)
     mask = scattered(48, 48, 3)

@@ -29,6 +29,7 @@ def test_noise_levels(noise: float) -> None:
     torch.testing.assert_close(noise_levels(30 * noisy), 30 * noise_levels(noisy), rtol=1e-3, atol=0)
 
 
+@pytest.mark.slow
 def test_noise_goes_and_structure_stays(tmp_path: Path) -> None:
     clean, noisy = noisy_discs(0.05, count=2, size=32)
     options = {"architecture": Architecture(16, (1,), groups=4), "steps": 150, "bf16": False}

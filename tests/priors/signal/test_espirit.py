@@ -39,6 +39,7 @@ def correlation(maps: torch.Tensor, others: torch.Tensor, inside: torch.Tensor) 
     return float(product[inside].mean())
 
 
+@pytest.mark.slow
 def test_agrees_with_sigpy() -> None:
     kspace, _, inside = scan(8, 256, 256)
     maps = espirit_maps(centre(kspace, 24), (256, 256))
