@@ -77,6 +77,20 @@ def print_warning(text: str) -> None:
     console.print(escape(text), style="yellow", soft_wrap=True, highlight=False)
 
 
+@contextlib.contextmanager
+def printed_warnings() -> Iterator[None]:
+    """Print the warnings of the block, also where it fails."""
+    from gadgets.stream.logs import collected_warnings
+
+    texts: list[str] = []
+    try:
+        with collected_warnings(texts):
+            yield
+    finally:
+        for text in texts:
+            print_warning(f"warning: {text}")
+
+
 def print_error(error: Exception) -> None:
     """Print an error on one line.
 

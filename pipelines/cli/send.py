@@ -10,11 +10,11 @@ import typer
 from rich.markup import escape
 
 from gadgets.errors import ReconError
-from pipelines.cli.console import errors, print_line, print_warning
+from pipelines.cli.console import errors, print_line, print_warning, printed_warnings
 from pipelines.cli.options import DEFAULT_CHAIN, Group
 
 if TYPE_CHECKING:
-    from pipelines.kept.scan import KeptScan
+    from pipelines.kept.scan import About, KeptScan
     from pipelines.send import SendResult
 
 
@@ -106,23 +106,24 @@ def _send_again(wanted: Path | None, folder: Path, address: str, out: Path | Non
     if wanted is not None and wanted.exists():
         kept = kept_beside(wanted)
     else:
-        kept = KeptScans(folder, math.inf, math.inf).find(str(wanted or ""))
-    print_line(f"scan {_described(kept)}")
+        with printed_warnings():
+            kept = KeptScans(folder, math.inf, math.inf).find(str(wanted or ""))
+    print_line(f"scan {_described(kept, kept.about)}")
     return send_again(kept, address, out=out, timeout=timeout)
 
 
 def _print_kept(folder: Path) -> None:
     from pipelines.kept.store import KeptScans
 
-    scans = KeptScans(folder, math.inf, math.inf).scans()
-    for kept in scans:
-        print_line(_described(kept))
+    with printed_warnings():
+        scans = KeptScans(folder, math.inf, math.inf).known()
+    for kept, about in scans.items():
+        print_line(_described(kept, about))
     if not scans:
         print_line(f"{folder}: no scan is kept there")
 
 
-def _described(kept: KeptScan) -> str:
-    about = kept.about
+def _described(kept: KeptScan, about: About) -> str:
     failed = f"; {about.error}" if about.error else ""
     text = f"{about.number} ({kept.id}): {about.chain or about.config}, {about.images} images, {about.state}"
     return f"{text}, {kept.size() / 2**20:.0f} MiB{failed}"

@@ -18,7 +18,7 @@ from gadgetron.external import constants
 from ismrmrd.hdf5 import acquisition_dtype, acquisition_header_dtype, waveform_dtype, waveform_header_dtype
 
 from pipelines.kept.anonymous_header import without_identity
-from pipelines.kept.scan import INCOMPLETE, RAW_FILE, WHOLE, KeptScan
+from pipelines.kept.scan import ARRIVES, INCOMPLETE, RAW_FILE, WHOLE, KeptScan
 from pipelines.kept.store import KeptScans
 
 GROUP = "dataset"
@@ -66,7 +66,8 @@ def finish(store: KeptScans, kept: KeptScan, **about: Any) -> None:
     """
     made = kept.folder / RAW_FILE
     if not kept.stream.exists():
-        kept.change(**({} if made.exists() else {"state": INCOMPLETE}), **about)
+        ended = made.exists() and kept.about.state != ARRIVES
+        kept.change(**({} if ended else {"state": INCOMPLETE}), **about)
         return
     size = kept.stream.stat().st_size
     temporary = kept.folder / PART_FILE
@@ -78,8 +79,9 @@ def finish(store: KeptScans, kept: KeptScan, **about: Any) -> None:
         else:
             whole = _is_whole(kept.stream)
     except OSError:
-        temporary.unlink(missing_ok=True)
         whole = _is_whole(kept.stream)
+    finally:
+        discard_part(kept)
     kept.change(state=WHOLE if whole else INCOMPLETE, **about)
     if made.exists():
         kept.stream.unlink()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import logging
 import os
 import re
 import secrets
@@ -16,7 +17,9 @@ from filelock import FileLock, Timeout
 
 from gadgets.files import private_folder
 from gadgets.stream import ReconError, reason_of
-from pipelines.kept.scan import ABOUT_FILE, ARRIVES, KeptScan
+from pipelines.kept.scan import ABOUT_FILE, ARRIVES, About, KeptScan
+
+log = logging.getLogger("genrecon")
 
 LOCK_FILE = ".lock"  # of what removes scans: the server and its scan processes
 SERVER_LOCK_FILE = ".server.lock"
@@ -51,7 +54,13 @@ class KeptScans:
         self._most_bytes, self._longest_s = size_gib * GIB, age_days * DAY_S
 
     def scans(self) -> list[KeptScan]:
-        """All of them, the oldest first. Raises ReconError where the folder cannot be read."""
+        """All of them, the oldest first, whatever their files hold.
+
+        Raises
+        ------
+        ReconError
+            The folder cannot be read.
+        """
         try:
             names = sorted(name for name in os.listdir(self.folder) if ID.fullmatch(name))
         except OSError as error:
@@ -60,6 +69,22 @@ class KeptScans:
                 "it belongs to"
             ) from None
         return [KeptScan(self.folder / name) for name in names if (self.folder / name / ABOUT_FILE).exists()]
+
+    def known(self) -> dict[KeptScan, About]:
+        """Scans with what is known of them, the oldest first; a warning names one whose record cannot be read.
+
+        Raises
+        ------
+        ReconError
+            The folder cannot be read.
+        """
+        found = {}
+        for kept in self.scans():
+            try:
+                found[kept] = kept.about
+            except ReconError as error:
+                log.warning("%s", error)
+        return found
 
     def scan(self, identifier: str) -> KeptScan:
         """The scan with an id, there or not."""
@@ -71,7 +96,7 @@ class KeptScans:
         Parameters
         ----------
         needed : bytes
-        spare : ids of scans that stay, beside those that arrive or owe images
+        spare : ids of scans that stay, in addition to those that arrive or owe images
 
         Returns
         -------
@@ -116,10 +141,10 @@ class KeptScans:
 
     def find(self, wanted: str) -> KeptScan:
         """The latest scan, or that with an id (its beginning is enough) or a number. Raises ReconError without one."""
-        scans = self.scans()
+        scans = self.known()
         found = [kept for kept in scans if kept.id.startswith(wanted)]
         if wanted.isdecimal() and len(wanted) < 8:
-            found = [kept for kept in scans if kept.about.number == int(wanted)]
+            found = [kept for kept, about in scans.items() if about.number == int(wanted)]
         if not found:
             what = f"no scan '{wanted}'" if scans else "no scan"
             raise ReconError(f"{self.folder}: {what} is kept there; --list shows those that are")

@@ -52,6 +52,7 @@ class Keeper:
         self.store = KeptScans(folder, size_gib, days)
         self._fork_server = fork_server
         self._ended: queue.SimpleQueue[Conversion] = queue.SimpleQueue()
+        self._unrecorded: list[Conversion] = []  # how these scans ended could not be written: the disk was full, say
         self._owing: queue.SimpleQueue[str] = queue.SimpleQueue()
         self.run_late: Callable[[KeptScan], bool] = lambda _: False
         self._process: ForkedProcess | None = None
@@ -99,7 +100,7 @@ class Keeper:
         pruned = -PRUNE_INTERVAL_S
         while not self._stopping.is_set():
             try:
-                self._convert(self._ended.get(timeout=CHECK_INTERVAL_S))
+                self._end_next()
             except queue.Empty:
                 self._idle.set()
             except Exception as error:
@@ -110,6 +111,17 @@ class Keeper:
                 pruned = time.monotonic()
                 with contextlib.suppress(ReconError, OSError):
                     self.store.make_room()
+                while self._unrecorded:
+                    self._ended.put(self._unrecorded.pop())
+
+    def _end_next(self) -> None:
+        """Make the file of the scan that ended next. Raises queue.Empty where none has."""
+        conversion = self._ended.get(timeout=CHECK_INTERVAL_S)
+        try:
+            self._convert(conversion)
+        except OSError:
+            self._unrecorded.append(conversion)
+            raise
 
     def _begin_late(self) -> None:
         """Begin the late images that have waited longest."""
@@ -158,8 +170,10 @@ class Keeper:
                 self._process = None
                 process.close()
         if not self._stopping.is_set() and kept.about.state == ARRIVES:
-            log.warning("the raw data of a scan stay a stream: no ISMRMRD file could be made of them")
             discard_part(kept)
+            if kept.raw != kept.stream:
+                raise OSError("how a scan ended could not be written")
+            log.warning("the raw data of a scan stay a stream: no ISMRMRD file could be made of them")
             kept.change(state=INCOMPLETE, images=conversion.images, error=conversion.error)
         self.store.make_room()
 

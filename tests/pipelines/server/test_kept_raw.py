@@ -23,16 +23,19 @@ from gadgets.stream import ReconError
 from pipelines.chain import shipped_xml
 from pipelines.cli import app
 from pipelines.kept.conversion import PART_FILE, discard_part, finish
-from pipelines.kept.scan import ARRIVES, INCOMPLETE, WHOLE, KeptScan
+from pipelines.kept.scan import ARRIVES, INCOMPLETE, WHOLE, About, KeptScan
 from pipelines.kept.store import KeptScans
 from pipelines.raw import RawScan
 from pipelines.replay import read_images, replay
 from pipelines.send import send, send_again
+from pipelines.server import keeper
+from pipelines.server.fork_server import ForkServer
 from pipelines.server.listener import Server
 from tests import raw_files
 from tests.noise_scans import header, noise_lines, scan_lines
 from tests.pipelines.server.serving import (
     CLOSE,
+    FORK_SERVER,
     SCAN,
     address,
     answer,
@@ -307,6 +310,71 @@ def test_a_full_disk_leaves_the_stream_and_no_half_a_file(tmp_path: Path, monkey
     finish(KeptScans(tmp_path, 1, 1), kept)
     assert sorted(path.name for path in kept.folder.iterdir()) == ["about.json", "scan.h5"]
     assert kept.about.state == WHOLE
+
+
+def arrived(folder: Path) -> KeptScan:
+    """A scan whose lines have all come, and of which no file is made yet."""
+    kept = KeptScan(folder / "29990101T000000-0123456789abcdef")
+    kept.write_about(About(number=5))
+    kept.stream.write_bytes(text(constants.GADGET_MESSAGE_HEADER, b"header") + CLOSE)
+    return kept
+
+
+def test_an_unexpected_error_leaves_no_half_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = arrived(tmp_path)
+
+    def fail(*_: Any) -> None:
+        raise ValueError
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(ValueError):
+        finish(KeptScans(tmp_path, 1, 1), kept)
+    assert sorted(path.name for path in kept.folder.iterdir()) == ["about.json", "scan.mrd"]
+
+
+def test_a_scan_whose_end_cannot_be_written_ends_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a full disk, say: without that, it would arrive for ever, and never make room."""
+    monkeypatch.setattr(keeper, "PRUNE_INTERVAL_S", 0.0)
+    kept = arrived(tmp_path)
+    write_about, tries = KeptScan.write_about, []
+
+    def write(self: KeptScan, about: About) -> None:
+        tries.append(about)
+        if len(tries) < 3:
+            raise OSError(28, "No space left on device")
+        write_about(self, about)
+
+    monkeypatch.setattr(KeptScan, "write_about", write)
+    monkeypatch.setattr(ForkServer, "fork", lambda *_: EndedProcess())
+    keeps = keeper.Keeper(tmp_path, 1, 1, FORK_SERVER)
+    keeps.thread.start()
+    until(lambda: kept.about.state == INCOMPLETE)
+    keeps.stop(5)
+    assert len(tries) == 3 and tries[-1].error == keeper.LEFT_BY_SERVER
+
+
+class EndedProcess:
+    """A process that ended before it could do anything."""
+
+    def wait(self, _: float) -> bool:
+        return True
+
+    def close(self) -> None:
+        pass
+
+
+def test_records_that_are_damaged_are_left_out(tmp_path: Path) -> None:
+    for number, name in enumerate(("20990101T000000", "20990102T000000", "20990103T000000"), 1):
+        kept_scan(tmp_path, name, 10).write_about(About(number=number, chain="cg_sense", state=WHOLE))
+    damaged = tmp_path / "20990103T000000-0123456789abcdef" / "about.json"
+    damaged.write_bytes(b'{"number": 3, "cha')
+    shown = CliRunner().invoke(app, ["send", "--list", "--kept", str(tmp_path)])
+    assert shown.exit_code == 0
+    warning, *rest = shown.output.splitlines()
+    assert warning == f"warning: {damaged}: this is no record of a kept scan (it is damaged)"
+    assert [line[0] for line in rest] == ["1", "2"]
+    assert KeptScans(tmp_path, 1, 1).find("").about.number == 2
+    assert KeptScans(tmp_path, 1, 1).find("1").about.number == 1
 
 
 def test_scans_that_are_too_old_go(tmp_path: Path) -> None:
