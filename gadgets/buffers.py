@@ -24,6 +24,8 @@ from priors.signal.fourier import ifft2c
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+OF_REFERENCE = "of_reference"  # attribute of buffers whose lines are those of a reference scan
+
 
 def is_3d(data: Array) -> bool:
     """Whether a buffer [RO, E1, E2, ...] is a 3D encoding."""
@@ -99,9 +101,19 @@ def replace_data(buffer: ReconBuffer, data: Array) -> ReconBuffer:
             changed.active_channels = channels
         headers[index] = changed
     changed_buffer = ReconBuffer(data, buffer.trajectory, buffer.density, headers, buffer.sampling)
-    if hasattr(buffer, "of_reference"):  # its lines are those of a reference scan (`gadgets.reference_lines`)
-        changed_buffer.of_reference = True
+    if is_of_reference(buffer):
+        mark_of_reference(changed_buffer)
     return changed_buffer
+
+
+def mark_of_reference(buffer: ReconBuffer) -> None:
+    """Mark a buffer: its lines are those of a reference scan (`gadgets.reference_lines`)."""
+    setattr(buffer, OF_REFERENCE, True)
+
+
+def is_of_reference(buffer: ReconBuffer | None) -> bool:
+    """Whether the lines of a buffer are those of a reference scan."""
+    return hasattr(buffer, OF_REFERENCE)
 
 
 def first_line(buffer: ReconBuffer) -> ismrmrd.AcquisitionHeader:

@@ -13,7 +13,7 @@ from gadgetron.types import ImageArray
 from gadgetron.types.recon_data import ReconBit
 from torch import Tensor
 
-from gadgets.buffers import image_from_problems, is_3d, keep, slices_come_again
+from gadgets.buffers import image_from_problems, is_3d, is_of_reference, keep, slices_come_again
 from gadgets.image_headers import image_header, recon_steps
 from gadgets.images import (
     NOISE,
@@ -233,7 +233,7 @@ class ImageArrays:
         parameters = self._parameters
         if not parameters.reference:
             return {}
-        if not hasattr(bit.ref, "of_reference"):
+        if not is_of_reference(bit.ref):
             return {REFERENCE: OWN_CALIBRATION}
         name = {REFERENCE_NAME: parameters.reference_name} if parameters.reference_name else {}
         return {REFERENCE: parameters.reference, **name}

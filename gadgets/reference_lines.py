@@ -14,7 +14,7 @@ from gadgetron.types import ReconData
 from gadgetron.types.recon_data import ReconBit, ReconBuffer
 
 from gadgets.acquisitions import calibration_mode
-from gadgets.buffers import Array, first_line, is_3d
+from gadgets.buffers import Array, first_line, is_3d, is_of_reference, mark_of_reference
 from gadgets.dicom.times import acquired
 from gadgets.image_headers import image_directions
 from gadgets.noise.coils import coils_of
@@ -40,7 +40,6 @@ TYPES = {
     "reference",
     "calibration",
 }
-MARK = "of_reference"  # attribute of buffers whose lines are those of a reference scan
 
 Mixing = Callable[[], Array | None]
 
@@ -92,7 +91,7 @@ class ReferenceCollector:
 
     def _add(self, space: int, bit: ReconBit) -> None:
         buffer = bit.ref if bit.ref is not None and bit.ref.data.size else bit.data
-        if not buffer.data.size or hasattr(buffer, MARK):
+        if not buffer.data.size or is_of_reference(buffer):
             return
         for location in range(buffer.data.shape[6]):
             lines = [head for head in buffer.headers[..., location].flat if head.number_of_samples]
@@ -169,7 +168,7 @@ class ReferenceLines:
         headers = np.empty((*found.shape[1:3], 1, 1, 1), dtype=object)
         headers.fill(line)
         ref = ReconBuffer(found[..., None, None, None], None, None, headers, bit.data.sampling)
-        setattr(ref, MARK, True)
+        mark_of_reference(ref)
         return ref
 
     def _refuse(self, reason: str) -> None:
