@@ -7,7 +7,7 @@ from gadgetron.types.recon_data import ReconBit
 from torch import Tensor
 
 from gadgets.buffers import maps_of, maps_problems
-from gadgets.stream.logs import log_fact
+from gadgets.stream.logs import facts_are_wanted, log_fact
 from gadgets.twins.noise_adjust import is_prewhitened
 from priors.data_steps.choice import UNEXPLAINED, unexplained_fraction
 from priors.signal.noise import noise_level
@@ -26,7 +26,7 @@ class CalibrationQuality:
         self._noise = 0.0
 
     def add(self, calibrations: list[list[Tensor]], bit: ReconBit, source: str) -> None:
-        """Look at the calibrations of a buffer and the maps that were made of them.
+        """Look at the calibrations of a buffer and the maps that were made of them, if anyone wants to know.
 
         Parameters
         ----------
@@ -34,6 +34,8 @@ class CalibrationQuality:
         bit : with `coil_maps`
         source : "measured", "completed" or "all repetitions"
         """
+        if not facts_are_wanted():
+            return
         prewhitened = 1.0 if is_prewhitened(bit.data.headers) else 0.0
         for loc, row in enumerate(calibrations):
             for s, batch in enumerate(row):
@@ -81,7 +83,7 @@ def explained_fraction(calibration: Tensor, maps: Tensor, noise: float) -> float
 
 
 def calibration_text(size: tuple[int, ...], source: str, explained: float) -> str:
-    """What is told of a calibration.
+    """Text for the status page and the log: size and source of a calibration, and how well the maps explain it.
 
     Parameters
     ----------

@@ -24,6 +24,11 @@ def log_fact(name: str, text: str) -> None:
         listener(name, text)
 
 
+def facts_are_wanted() -> bool:
+    """Whether a fact that takes time to find would be seen by anyone."""
+    return bool(fact_listeners) or log.isEnabledFor(logging.DEBUG)
+
+
 class _Collector(logging.Handler):
     def __init__(self, lines: list[str]) -> None:
         super().__init__(logging.WARNING)

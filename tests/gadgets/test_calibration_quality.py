@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import ismrmrd
+import numpy as np
 import pytest
 import torch
+from gadgetron.types.recon_data import ReconBit, ReconBuffer
 
+from gadgets import calibration_quality
 from gadgets.calibration_quality import calibration_text, explained_fraction
+from gadgets.stream import logs
 from priors.signal.espirit import espirit_maps
 from priors.signal.fourier import fft2c
 
@@ -46,3 +51,20 @@ def test_reference_lines_may_be_more_than_the_matrix_has(shape: tuple[int, int])
 def test_text_warns_below_95_percent() -> None:
     assert calibration_text((24, 24), "measured", 0.99) == "24 x 24 samples, coil maps explain 99.0% of its signal"
     assert calibration_text((24, 24), "completed", 0.5).endswith("explain 50.0% of its signal: expect artefacts")
+
+
+def test_nothing_is_computed_where_nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[float] = []
+    monkeypatch.setattr(calibration_quality, "explained_fraction", lambda *_: looked.append(1.0) or 1.0)
+    buffer = ReconBuffer(np.ones((8, 8, 1, 2, 1, 1, 1), np.complex64), None, None, np.empty((8, 1, 1, 1, 1), object))
+    buffer.headers.fill(ismrmrd.AcquisitionHeader())
+    bit = ReconBit(buffer)
+    bit.coil_maps = np.ones((8, 8, 1, 2, 1, 1, 1), np.complex64)
+    calibrations = [[torch.ones(1, 2, 8, 8, dtype=torch.complex64)]]
+    quality = calibration_quality.CalibrationQuality()
+    quality.add(calibrations, bit, "measured")
+    assert not looked
+    told: list[tuple[str, str]] = []
+    monkeypatch.setattr(logs, "fact_listeners", [lambda *fact: told.append(fact)])
+    quality.add(calibrations, bit, "measured")
+    assert looked and told[0][0] == "calibration"
