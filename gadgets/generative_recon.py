@@ -35,7 +35,7 @@ from gadgets.solvers.classical import METHODS
 from gadgets.solvers.generative import GenerativeSolver
 from gadgets.solvers.methods import PROBLEM_MEGABYTES, all_methods, foreign_option, solve_in_parts
 from gadgets.solvers.noise_maps import NoiseMapper
-from gadgets.solvers.outcome import Outcome, Problems, Solve
+from gadgets.solvers.outcome import Problems, Solve
 from gadgets.solvers.work import BufferWork, ImageWork, image_counters
 from gadgets.stream import Gadget, ReconError, parameter
 from gadgets.twins.noise_adjust import is_prewhitened
@@ -347,17 +347,11 @@ class GenerativeRecon(Gadget):
             noise=torch.cat([torch.full((len(image.kspace),), image.noise) for image in images]),
             keys=[(*image.counters, position) for image in images for position in range(len(image.kspace))],
         )
-        both = solve_in_parts(stack, solve, megabytes)
+        outcome = solve_in_parts(stack, solve, megabytes)
         first = 0
         for image in images:
-            part = slice(first, first + len(image.kspace))
-            deviations = None if both.deviations is None else both.deviations[part]
-            mean = None if both.mean is None else both.mean[part]
-            sets, coils = (None if parts is None else parts[part] for parts in (both.sets, both.coils))
-            image.outcome = Outcome(
-                both.images[part], deviations, both.notes[part], both.warnings[part], mean, sets, coils
-            )
-            first = part.stop
+            image.outcome = outcome.part(slice(first, first + len(image.kspace)))
+            first += len(image.kspace)
         took = time.monotonic() - start
         self._budget.spent(len(images), took)
         if self._noise_mapper is not None:

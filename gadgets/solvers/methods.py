@@ -61,39 +61,15 @@ def solve_in_parts(problems: Problems, solve: Solve, megabytes: float = PROBLEM_
     ReconError
         When the method diverged.
     """
-    level = problems.level.reshape(-1, 1, 1)
-    problems = replace(problems, kspace=problems.kspace / level[..., None], noise=problems.noise / problems.level)
+    level = problems.level.reshape(-1, 1, 1, 1)
+    problems = replace(problems, kspace=problems.kspace / level, noise=problems.noise / problems.level)
     kspace = problems.kspace
     outcome = Outcome(torch.zeros(kspace.shape[0], *kspace.shape[-2:], dtype=kspace.dtype))
     wanted = torch.nonzero(kspace.abs().amax(dim=(1, 2, 3)) > 0).flatten()
     of_one = 8 * 6 * problems.maps[0].numel() / 2**20
     for chunk in wanted.split(max(1, int(megabytes / of_one))) if len(wanted) else ():
-        part = solve(problems.part(chunk))
-        outcome.images[chunk] = part.images
-        if part.deviations is not None:
-            if outcome.deviations is None:
-                outcome.deviations = torch.zeros(outcome.images.shape)
-            outcome.deviations[chunk] = part.deviations
-        if part.mean is not None:
-            if outcome.mean is None:
-                outcome.mean = torch.zeros_like(outcome.images)
-            outcome.mean[chunk] = part.mean
-        for name in ("sets", "coils"):
-            found = getattr(part, name)
-            if found is not None:
-                if getattr(outcome, name) is None:
-                    setattr(outcome, name, found.new_zeros(len(kspace), *found.shape[1:]))
-                getattr(outcome, name)[chunk] = found
-        for problem, notes, warnings in zip(chunk.tolist(), part.notes, part.warnings, strict=True):
-            outcome.notes[problem], outcome.warnings[problem] = notes, warnings
+        outcome.put(chunk, solve(problems.part(chunk)))
     if not torch.isfinite(torch.view_as_real(outcome.images)).all():
         raise ReconError("reconstruction: it diverged to NaN or infinity; look at the raw data, or take another method")
-    outcome.images *= level
-    for parts in (outcome.sets, outcome.coils):
-        if parts is not None:
-            parts *= level[:, None]
-    if outcome.deviations is not None:
-        outcome.deviations *= level
-    if outcome.mean is not None:
-        outcome.mean *= level
+    outcome.scale(problems.level)
     return outcome

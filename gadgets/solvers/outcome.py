@@ -67,6 +67,30 @@ class Outcome:
         self.notes = self.notes or [{} for _ in self.images]
         self.warnings = self.warnings or [[] for _ in self.images]
 
+    def part(self, chosen: slice) -> Outcome:
+        """The outcome of some of the problems."""
+        found = {name: values[chosen] for name, values in self._optional().items()}
+        return Outcome(self.images[chosen], notes=self.notes[chosen], warnings=self.warnings[chosen], **found)
+
+    def put(self, chosen: Tensor, part: Outcome) -> None:
+        """Take the outcome of some of the problems, by their indices; what only other problems have is zero there."""
+        self.images[chosen] = part.images
+        for name, values in part._optional().items():
+            if getattr(self, name) is None:
+                setattr(self, name, values.new_zeros(len(self.images), *values.shape[1:]))
+            getattr(self, name)[chosen] = values
+        for problem, notes, warnings in zip(chosen.tolist(), part.notes, part.warnings, strict=True):
+            self.notes[problem], self.warnings[problem] = notes, warnings
+
+    def scale(self, level: Tensor) -> None:
+        """Multiply all images of each problem by its level, float32 (batch,)."""
+        for values in (self.images, *self._optional().values()):
+            values *= level.reshape(-1, *[1] * (values.dim() - 1))
+
+    def _optional(self) -> dict[str, Tensor]:
+        parts = {"deviations": self.deviations, "mean": self.mean, "sets": self.sets, "coils": self.coils}
+        return {name: values for name, values in parts.items() if values is not None}
+
     def warn(self, text: str) -> None:
         """Add a warning to every image."""
         for warnings in self.warnings:

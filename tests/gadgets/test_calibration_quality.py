@@ -56,10 +56,10 @@ def test_text_warns_below_95_percent() -> None:
 def test_nothing_is_computed_where_nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
     looked: list[float] = []
     monkeypatch.setattr(calibration_quality, "explained_fraction", lambda *_: looked.append(1.0) or 1.0)
-    buffer = ReconBuffer(np.ones((8, 8, 1, 2, 1, 1, 1), np.complex64), None, None, np.empty((8, 1, 1, 1, 1), object))
-    buffer.headers.fill(ismrmrd.AcquisitionHeader())
-    bit = ReconBit(buffer)
-    bit.coil_maps = np.ones((8, 8, 1, 2, 1, 1, 1), np.complex64)
+    headers = np.empty((8, 1, 1, 1, 1), object)
+    headers.fill(ismrmrd.AcquisitionHeader())
+    bit = ReconBit(ReconBuffer(np.ones((8, 8, 1, 2, 1, 1, 1), np.complex64), None, None, headers, None))
+    bit.coil_maps = bit.data.data
     calibrations = [[torch.ones(1, 2, 8, 8, dtype=torch.complex64)]]
     quality = calibration_quality.CalibrationQuality()
     quality.add(calibrations, bit, "measured")
