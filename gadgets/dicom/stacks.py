@@ -50,6 +50,11 @@ class Stack:
         rows, columns = self.first.shape
         return columns, rows, len(self.volumes[0]), len(self.volumes)
 
+    @property
+    def lowest_number(self) -> int:
+        """The lowest InstanceNumber of its frames."""
+        return min(int(frame.dataset.InstanceNumber) for frame in self.frames)
+
     def affine(self) -> NDArray[np.float64]:
         """Patient position (LPS, mm) of pixel indices: float64 (4, 4), applied to (x, y, z, 1)."""
         dx, dy, dz = self.spacing
@@ -66,11 +71,7 @@ def stacks_of(frames: Sequence[Frame]) -> list[Stack]:
     in different volumes, in the order of their InstanceNumbers.
     """
     stacks = [stack for group in _grids(frames) for stack in _stacks_of_grid(group)]
-    return sorted(stacks, key=lambda stack: (stack.first.contrast, _lowest_number(stack)))
-
-
-def _lowest_number(stack: Stack) -> int:
-    return min(int(frame.dataset.InstanceNumber) for frame in stack.frames)
+    return sorted(stacks, key=lambda stack: (stack.first.contrast, stack.lowest_number))
 
 
 def _axes(frame: Frame) -> NDArray[np.float64]:

@@ -21,7 +21,7 @@ SUFFIXES = {"phase": "_ph", "real": "_real", "imaginary": "_imaginary"}  # by th
 
 
 def write_nifti(frames: Frames, folder: Path, warn: Warn) -> list[Path]:
-    """Write the series of a scan, each stack of slices as `NAME.nii.gz` with `NAME.json` beside it.
+    """Write the series of a scan, each stack of slices as `NAME.nii.gz` and `NAME.json`.
 
     NAME is that of the series' DICOM folder, with `_e2` where there are several echoes, `_i5`, the lowest
     InstanceNumber, where a series is more than one stack, and `_ph`, `_real` or `_imaginary`. Each file appears whole
@@ -66,7 +66,7 @@ def _names(stacks: Sequence[Stack]) -> list[str]:
         if len(echoes) > 1:
             name += f"_e{first.contrast + 1}"
         if echoes[first.contrast] > 1:
-            name += f"_i{min(int(frame.dataset.InstanceNumber) for frame in stack.frames)}"
+            name += f"_i{stack.lowest_number}"
         names.append(name + SUFFIXES.get(first.output, ""))
     return names
 
