@@ -27,7 +27,7 @@ from gadgets.stream import Gadget, ReconError, parameter
 
 log = logging.getLogger("genrecon")
 
-TURNED = ismrmrd.ACQ_USER7  # beside ACQ_IS_REVERSE: turned round, the phase of the polarity is still in the samples
+TURNED = ismrmrd.ACQ_USER7  # with ACQ_IS_REVERSE: turned round, the phase of the polarity is still in the samples
 LAST_IN_SLICE = 1 << ismrmrd.ACQ_LAST_IN_SLICE - 1
 LAST_FLAGS = sum(1 << flag.number - 1 for name, flag in FLAGS.items() if name.startswith("ACQ_LAST_IN_"))
 PHASE_CORRECTION = next(flag.kind for flag in FLAGS.values() if flag.use is Use.PHASE_CORRECTION)

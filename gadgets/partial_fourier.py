@@ -150,7 +150,7 @@ def fill_missing_side(image: ImageWork, choice: PartialFourierName) -> None:
         outcome.warn("partial Fourier along more than one axis: filled in by pocs, homodyne cannot")
     short = min(one.short for one in acquired if one.partial)
     if short < FEWEST or outcome.sets is None:
-        reason = f"{short} samples beside the centre of k-space are too few to know the phase"
+        reason = f"{short} samples past the centre of k-space are too few to know the phase"
         outcome.warn(f"partial Fourier: {reason}; the missing side stays zero")
         return
     sets = outcome.sets

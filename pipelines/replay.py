@@ -30,7 +30,7 @@ from gadgets.survey import Survey
 from pipelines.chain import CHAIN_PROPERTY, Chain, read_chain
 from pipelines.evaluation.distribute import DaskReplay
 from pipelines.info import describe_scan
-from pipelines.kept.scan import CHAIN_FILE, kept_beside
+from pipelines.kept.scan import CHAIN_FILE, kept_scan_of
 from pipelines.noise.references import given_reference
 from pipelines.noise.sources import choose_noise
 from pipelines.noise.streamed import noise_in_stream
@@ -142,7 +142,7 @@ def replay(
     if nifti:
         require("nibabel")
     result = ReplayResult(Path(raw), folder)
-    kept = kept_beside(result.raw) if as_served else None
+    kept = kept_scan_of(result.raw) if as_served else None
     chain = configured_chain(str(kept.folder / CHAIN_FILE) if kept else config, settings)
     with (
         RawScan(raw, group, as_they_are=as_served) as scan,
@@ -240,7 +240,7 @@ def anonymizes(chain: Chain) -> bool:
 
 
 def _write_account(path: Path, raw: str, result: ReplayResult, chain: str, header: dict[str, str]) -> None:
-    """Write what `genrecon report` shows of the run beside the images; no patient data."""
+    """Write what `genrecon report` shows of the run, next to the images; no patient data."""
     account = {
         "raw": raw,
         "chain": Path(chain).name,

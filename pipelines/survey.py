@@ -1,4 +1,4 @@
-"""What a header announces of loops and phase encodings, beside what came."""
+"""What a header announces of loops and phase encodings, compared with what came."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LIMITS = {  # by counter, the names of the header's limits
 
 
 def announced_and_found(survey: Survey, header: Any) -> list[tuple[str, str]]:
-    """For each encoding space with imaging lines a name, and the counters found beside the header's limits.
+    """For each encoding space with imaging lines a name, and the counters found, compared with the header's limits.
 
     Counters that are 0 in all lines and by the header are left out.
     """

@@ -39,7 +39,7 @@ class TrainingJob:
     data : raw files (.h5), or arrays (.npy, .cfl) of complex images (slice, y, x) or of k-space; one file for kinds
         that learn from one scan
     options : what can be set for the kind, see its recipe; its defaults if not given
-    out : weights to write (.safetensors), the card (.json) and the loss curve (.png) beside them
+    out : weights to write (.safetensors), the card (.json) and the loss curve (.png) go next to them
     kspace : arrays are k-space (slice, coil, y, x) or (coil, y, x) instead of images
     hold_out : images at the end that are not trained on; the card's quality is measured on them
     calibration : learn from the fully sampled centre of an undersampled scan; kinds that learn from one scan
@@ -91,7 +91,7 @@ def trainable_kinds() -> tuple[str, ...]:
 def train(job: TrainingJob, progress: Progress | None = None) -> ModelCard:
     """Train a prior and write weights, card and loss curve, each whole or not at all.
 
-    The run's state is kept in a folder beside the weights and taken up again by the same call after a kill; it is
+    The run's state is kept in a folder next to the weights and taken up again by the same call after a kill; it is
     removed at the end. Under `torchrun` all processes train together and the first one writes; the folder must then be
     one that all of them see.
 

@@ -116,7 +116,7 @@ def _array_slices(path: Path, purpose: str, calibration: bool = False) -> Iterat
 
 
 def _seen(images: Tensor, kspace: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Images and their k-space, one by one, without the readout positions of a volume that are beside the object."""
+    """Images and their k-space, one by one, without the readout positions of a volume that are outside the object."""
     peaks = images.abs().amax((1, 2))
     seen = peaks > EMPTY * peaks.max()
     yield from zip(images[seen], kspace[seen], strict=True)

@@ -147,7 +147,7 @@ def load_prior(path: Path, method: str = "") -> tuple[Prior, ModelCard]:
     Parameters
     ----------
     path : Path
-        File of the weights, `name.safetensors`, with its card `name.json` beside it.
+        File of the weights, `name.safetensors`, with its card `name.json` next to it.
     method : str
         Name of the method that it is for.
 

@@ -62,7 +62,7 @@ class Sender:
     A file leaves the queue when the PACS confirmed that very instance. A PACS that cannot be reached, breaks off or is
     too slow is tried again without limit, at growing intervals. The file at which it broke off then comes after the
     others, so that one file cannot hold up the rest. A file that the PACS refused `RetryPolicy.refusals` times goes
-    to `failed/`, with the reason in a text file beside it.
+    to `failed/`, with the reason in a text file next to it.
     """
 
     def __init__(self, folder: Path, policy: RetryPolicy | None = None) -> None:

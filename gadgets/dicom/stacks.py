@@ -65,7 +65,7 @@ class Stack:
 def stacks_of(frames: Sequence[Frame]) -> list[Stack]:
     """The stacks of a series: by echo, and in each by InstanceNumber.
 
-    Frames differ in stack when their echo, matrix, pixel size, thickness or orientation differ, when one lies beside
+    Frames differ in stack when their echo, matrix, pixel size, thickness or orientation differ, when one lies off
     the other's normal, or when slices are at unequal distances: each equidistant part is a stack then. Volumes of other
     slices than the rest (a scan that ended early) are stacks of their own. Frames of one volume at the same place are
     in different volumes, in the order of their InstanceNumbers.

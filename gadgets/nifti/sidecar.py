@@ -56,7 +56,7 @@ ATTRIBUTES: tuple[tuple[str, str, float | None], ...] = (
 
 
 def sidecar(stack: Stack) -> dict[str, Any]:
-    """Contents of the JSON file beside the NIfTI file of a stack; what is not known or not common is left out.
+    """Contents of the JSON file that goes with the NIfTI file of a stack; what is not known or not common is left out.
 
     Of an anonymized scan the datasets hold nothing of who, where and when, nor does this.
     """

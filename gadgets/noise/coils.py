@@ -1,4 +1,4 @@
-"""Coils of a noise scan beside those of the scan that is to be prewhitened."""
+"""Coils of a noise scan, compared with those of the scan that is to be prewhitened."""
 
 from __future__ import annotations
 

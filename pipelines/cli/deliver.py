@@ -33,7 +33,7 @@ def deliver(
     """Send the DICOM files of a spool folder to their PACS, and new ones as they come, until it is stopped.
 
     Scans send their files themselves, and `genrecon serve` those of its spool. This command sends files that were left
-    while the PACS was unreachable; it may run beside them, and as a service.
+    while the PACS was unreachable; it may run at the same time, and as a service.
     """
     from gadgets.dicom.delivery import deliver as serve
     from gadgets.dicom.delivery import deliver_once, retry_failed, spool_status

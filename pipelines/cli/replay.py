@@ -55,7 +55,7 @@ def replay(
         bool,
         typer.Option(
             "--as-served",
-            help="Of a scan that serve --keep-raw kept: with the chain and noise beside it, exactly as the server did.",
+            help="For a scan kept by serve --keep-raw: with its kept chain and noise, exactly as the server did.",
         ),
     ] = False,
     gadgetron: Annotated[
@@ -83,7 +83,7 @@ def replay(
         raise ReconError("replay: two files have the same name and would share a folder; replay them one by one")
     if as_served and (dask or gadgetron or processes or noise or reference or config != DEFAULT_CHAIN):
         raise ReconError(
-            "replay: --as-served has the chain and the noise beside the raw file, in process; leave out --config, "
+            "replay: --as-served takes the chain and the noise that were kept, in process; leave out --config, "
             "--noise, --reference, --gadgetron, --processes and --dask"
         )
     if reference and (dask or gadgetron or processes):

@@ -57,7 +57,7 @@ def send(
     ] = 0.0,
     listed: Annotated[bool, typer.Option("--list", help="List the kept scans, and send none.")] = False,
     kept: Annotated[
-        Path, typer.Option(help="Folder of the kept scans, of --again and --list.", envvar="GENRECON_KEEP_RAW")
+        Path, typer.Option(help="Folder of the kept scans, for --again and --list.", envvar="GENRECON_KEEP_RAW")
     ] = Path("kept-raw"),
 ) -> None:
     """Send a scan to a server, Gadgetron's or `genrecon serve`, and count its images.
@@ -99,12 +99,12 @@ def send(
 
 
 def _send_again(wanted: Path | None, folder: Path, address: str, out: Path | None, timeout: float) -> SendResult:
-    from pipelines.kept.scan import kept_beside
+    from pipelines.kept.scan import kept_scan_of
     from pipelines.kept.store import KeptScans
     from pipelines.send import send_again
 
     if wanted is not None and wanted.exists():
-        kept = kept_beside(wanted)
+        kept = kept_scan_of(wanted)
     else:
         with printed_warnings():
             kept = KeptScans(folder, math.inf, math.inf).find(str(wanted or ""))

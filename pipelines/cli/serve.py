@@ -67,8 +67,8 @@ def serve(
     keep_raw: Annotated[
         Path | None, typer.Option(help="Folder where the raw data of all scans are kept, with patient data.")
     ] = None,
-    keep_raw_size: Annotated[float, typer.Option(min=0.001, help="Most that they take, in GiB.")] = 50.0,
-    keep_raw_age: Annotated[float, typer.Option(min=0.001, help="Days that they are kept.")] = 7.0,
+    keep_raw_size: Annotated[float, typer.Option(min=0.001, help="Most disk space for kept raw data, in GiB.")] = 50.0,
+    keep_raw_age: Annotated[float, typer.Option(min=0.001, help="Days that raw data are kept.")] = 7.0,
     answer_within: Annotated[
         float,
         typer.Option(

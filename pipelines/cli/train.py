@@ -34,7 +34,7 @@ def train(
         typer.Option(
             "--out",
             "-o",
-            help="Weights to write; card (.json) and loss curve (.png) beside them.  [default: KIND.safetensors]",
+            help="Weights to write; card (.json) and loss curve (.png) go next to them.  [default: KIND.safetensors]",
         ),
     ] = None,
     settings: Annotated[

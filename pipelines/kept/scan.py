@@ -161,11 +161,11 @@ def _noise_bytes(noise: NoiseScan) -> bytes:
     return file.getvalue()
 
 
-def kept_beside(raw: Path) -> KeptScan:
+def kept_scan_of(raw: Path) -> KeptScan:
     """The kept scan that a raw file is of. Raises ReconError where it is of none."""
     folder = raw if raw.is_dir() else raw.parent
     if not (folder / ABOUT_FILE).is_file():
         raise ReconError(
-            f"{raw}: a server has kept no configuration beside it; give a scan of the folder of serve --keep-raw"
+            f"{raw}: its folder has no configuration that a server kept; give a scan of the folder of serve --keep-raw"
         )
     return KeptScan(folder)

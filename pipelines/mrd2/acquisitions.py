@@ -90,8 +90,8 @@ class LineConverter:
             raise ReconError(f"line {index} has no samples; leave it out")
         if value.get("phase") is not None and np.any(value["phase"]):
             raise ReconError(
-                f"line {index} has phases beside its samples, and MRD 2 does not say whether they are in the samples "
-                "already; apply them and leave them out"
+                f"line {index} has phases in addition to its samples, and MRD 2 does not say whether they are in the "
+                "samples already; apply them and leave them out"
             )
         head = ismrmrd.AcquisitionHeader()
         head.version = 1
@@ -252,7 +252,7 @@ def _channels(head: Any) -> list[int]:
 
 
 def fields_of(values: dict[str, Any], record: Record) -> dict[str, Any]:
-    """Those of some values that a record has; what it has beside them says nothing. MRD 2.0 has no `head`."""
+    """Those of some values that a record has; what it has besides them says nothing. MRD 2.0 has no `head`."""
 
     def value(name: str, element: Type) -> Any:
         if name == "head" and isinstance(element, Record):

@@ -16,7 +16,7 @@ CHUNK_BYTES = 2**16
 ARRAY_CHUNK_BYTES = 2**20
 SMALL_BYTES = 1024  # of arrays that are read at once
 LONGEST_VARINT = 10  # bytes, of 64 bits
-MOST_VALUES = 2**20  # numbers, letters and elements of one item, beside its arrays
+MOST_VALUES = 2**20  # numbers, letters and elements of one item, besides its arrays
 
 
 class StreamEnds(ReconError):

@@ -108,7 +108,9 @@ def _extremes(parameter: FlatParameter) -> list[Any]:
 
 def _check(where: str, parameter: Any, taken: list[str]) -> None:
     if not isinstance(parameter, dict) or not isinstance(parameter.get(PROPERTY), str):
-        raise ReconError(f'{where}: it must be an object with "{PROPERTY}": "gadget.property" beside the label\'s keys')
+        raise ReconError(
+            f'{where}: it must be an object with "{PROPERTY}": "gadget.property" in addition to the label\'s keys'
+        )
     if "." not in parameter[PROPERTY].strip("."):
         raise ReconError(f'{where}: its "{PROPERTY}" must be gadget.property')
     for error in parameter_errors(label_part(parameter), where):

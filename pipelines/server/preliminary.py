@@ -1,4 +1,4 @@
-"""A fast reconstruction of a whole scan beside the one that was asked for, in case that is not ready in time."""
+"""A fast reconstruction of a whole scan, in case the one that was asked for is not ready in time."""
 
 from __future__ import annotations
 

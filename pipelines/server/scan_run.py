@@ -50,7 +50,7 @@ log = logging.getLogger("genrecon")
 QUEUED_IMAGES = 64
 THREADS_TIMEOUT_S = 3.0  # for the threads of a chain to end; if they do not, their process is replaced
 
-HEADER_MESSAGE_BYTES = 6  # of the message that a kept stream begins with, beside the header's text
+HEADER_MESSAGE_BYTES = 6  # of the message that a kept stream begins with, in addition to the header's text
 ANSWER_IS_DUE = object()  # among the results of the chain
 
 Report = Callable[[str, Any], None]

@@ -1,4 +1,4 @@
-"""Simulated scans as ISMRMRD HDF5 files, with the truth beside the raw data."""
+"""Simulated scans as ISMRMRD HDF5 files, with raw data and truth."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pipelines.simulation.scan import Simulation
 def write_raw(
     path: str | os.PathLike[str], simulation: Simulation, progress: Callable[[int], None] | None = None
 ) -> None:
-    """Write a simulated scan as an ISMRMRD HDF5 file, with the truth beside the raw data.
+    """Write a simulated scan as an ISMRMRD HDF5 file, with raw data and truth.
 
     The group `dataset` holds `xml`, `data` and `truth` (float32, axes named in its attribute `axes`). The
     file appears under its name only when it is complete.

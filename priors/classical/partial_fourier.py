@@ -284,4 +284,4 @@ def _check(images: Tensor, acquired: Sequence[Acquired]) -> None:
         raise ValueError("partial Fourier: no side of k-space is missing")
     short = min(one.short for one in acquired if one.partial)
     if short < FEWEST:
-        raise ValueError(f"partial Fourier: {short} samples beside the centre of k-space are too few to know the phase")
+        raise ValueError(f"partial Fourier: {short} samples past the centre of k-space are too few to know the phase")

@@ -1,4 +1,4 @@
-"""Cards of trained priors: all that must be known to use weights rightly, as JSON beside them."""
+"""Cards of trained priors: all that must be known to use weights rightly, as JSON next to them."""
 
 from __future__ import annotations
 

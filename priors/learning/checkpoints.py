@@ -1,4 +1,4 @@
-"""Weights on disk: safetensors with their card beside them, checked before they are used."""
+"""Weights on disk: safetensors with their card next to them, checked before they are used."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def write_checkpoint(
     Parameters
     ----------
     path : Path
-        File of the weights; its card lies beside it.
+        File of the weights; its card lies next to it.
     weights : mapping of Tensor
         Weights by name.
     card : ModelCard
@@ -67,7 +67,7 @@ def read_checkpoint(path: Path) -> tuple[ModelCard, dict[str, Tensor]]:
     Parameters
     ----------
     path : Path
-        File of the weights, `name.safetensors`, with its card `name.json` beside it.
+        File of the weights, `name.safetensors`, with its card `name.json` next to it.
 
     Returns
     -------
@@ -95,7 +95,7 @@ def read_checkpoint(path: Path) -> tuple[ModelCard, dict[str, Tensor]]:
         raise ValueError(f"{path}: truncated or not a safetensors file; get it anew") from error
     _check_values(path, tensors)
     if hashlib.sha256(content).hexdigest() != sha256:
-        raise ValueError(f"{path}: the weights are not those of the card beside them (SHA-256); get both anew")
+        raise ValueError(f"{path}: the weights are not those of the card next to them (SHA-256); get both anew")
     return card, {name: value.float() for name, value in tensors.items()}
 
 

@@ -41,7 +41,7 @@ OPEN_CASES = 3  # with more cases, only the first is unfolded
 
 
 def content(path: Path, record: Any, pictures: Pictures) -> dict[str, Any]:
-    """What the template needs, from results.json and the arrays beside it. Raises ReconError when it is broken."""
+    """What the template needs, from results.json and the arrays next to it. Raises ReconError when it is broken."""
     results = checked_record(record, RESULTS, path, "the file")
     cases = [checked_record(case, CASE, path, f"case {place}") for place, case in enumerate(results["cases"], 1)]
     rows = [checked_record(row, ROW, path, f"row {place}") for place, row in enumerate(results["rows"], 1)]

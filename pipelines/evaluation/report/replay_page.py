@@ -29,7 +29,7 @@ DEVIATION_COLOURS = "viridis"
 
 
 def content(path: Path, record: Any, pictures: Pictures) -> dict[str, Any]:
-    """What the template needs, from replay.json and the images beside it. Raises ReconError when it is broken."""
+    """What the template needs, from replay.json and the images next to it. Raises ReconError when it is broken."""
     run = checked_record(record, REPLAY, path, "the file")
     timings = [
         checked_record(timing, TIMING, path, f"timing {place}") for place, timing in enumerate(run["timings"], 1)

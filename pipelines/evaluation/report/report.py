@@ -41,12 +41,12 @@ _templates.filters["spec"] = lambda value, form: "–" if value is None else for
 
 
 def report(folder: str | Path, out: str | Path | None = None) -> Path:
-    """Write one self-contained HTML page about the folder of a benchmark or a replay, and its images as PNG beside it.
+    """Write one self-contained HTML page about the folder of a benchmark or a replay, and its images as PNG next to it.
 
     Parameters
     ----------
     folder : holds results.json (of a benchmark; used where both are there) or replay.json and images.h5 (of a replay)
-    out : page to write, .html; None writes report.html into `folder`. The PNGs go to a folder of its name beside it
+    out : page to write, .html; None writes report.html into `folder`. The PNGs go to a folder of its name next to it
 
     Returns
     -------

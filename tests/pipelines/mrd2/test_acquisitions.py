@@ -200,7 +200,7 @@ def test_channels_in_another_order() -> None:
         ({"acquisitionTimeStampNs": 2**63}, "a time stamp of 9223372036854775808 ns, more than 49 days"),
         ({"data": np.ones((0, 16), np.complex64)}, "has no samples"),
         ({"data": np.ones((1, 65536), np.complex64)}, "samples 65536, the most is 65535"),
-        ({"phase": np.ones(16, np.float32)}, "phases beside its samples, and MRD 2 does not say"),
+        ({"phase": np.ones(16, np.float32)}, "phases in addition to its samples, and MRD 2 does not say"),
     ],
 )
 def test_lines_that_cannot_be_kept(changes: dict[str, Any], message: str) -> None:

@@ -148,7 +148,7 @@ def test_what_a_prior_knows_better_stays():
     ("acquired", "message"),
     [
         ((WHOLE, WHOLE), "no side of k-space is missing"),
-        ((Acquired(SIZE, 30, SIZE), WHOLE), "2 samples beside the centre"),
+        ((Acquired(SIZE, 30, SIZE), WHOLE), "2 samples past the centre"),
         ((Acquired(32, 10, 32), WHOLE), "are not complex"),
     ],
 )
