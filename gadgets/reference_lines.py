@@ -15,10 +15,8 @@ from gadgetron.types.recon_data import ReconBit, ReconBuffer
 
 from gadgets.acquisitions import calibration_mode
 from gadgets.buffers import Array, first_line, is_3d, is_of_reference, mark_of_reference
-from gadgets.dicom.times import acquired
 from gadgets.image_headers import image_directions
-from gadgets.noise.coils import coils_of
-from gadgets.noise.scan import context_of, dependencies, measurement_id, moment_of
+from gadgets.noise.scan import dependencies, of_measurement
 from gadgets.reference_scan import FEWEST_SAMPLES, ChosenReference, ReferenceBlock, ReferenceImage, ReferenceScan
 from gadgets.references import centre_of, extents_of, with_references
 from gadgets.stream import Stage
@@ -78,16 +76,8 @@ class ReferenceCollector:
         space = next(iter(self._blocks))[0]
         blocks = [block for (own, _), block in sorted(self._blocks.items(), key=lambda e: e[0]) if own == space]
         channels = blocks[0].kspace.shape[3]
-        identifier = measurement_id(self._header)
-        return ReferenceScan(
-            tuple(block for block in blocks if block.kspace.shape[3] == channels),
-            coils_of(self._header),
-            identifier,
-            context_of(self._header),
-            moment_of(self._header, self._ticks),
-            acquired(self._ticks, self._header)[0],
-            name=identifier and f"measurement {identifier}",
-        )
+        alike = tuple(block for block in blocks if block.kspace.shape[3] == channels)
+        return ReferenceScan(alike, **of_measurement(self._header, self._ticks))
 
     def _add(self, space: int, bit: ReconBit) -> None:
         buffer = bit.ref if bit.ref is not None and bit.ref.data.size else bit.data

@@ -11,17 +11,17 @@ over all r where the reference has signal, also beyond the field of view of the 
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import hashlib
 import io
 import json
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from gadgets.noise.coils import Coil, coil_order
+from gadgets.noise.coils import Coil
+from gadgets.noise.scan import EarlierScan
 from gadgets.stream import ReconError
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -54,18 +54,15 @@ class ReferenceBlock:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class ReferenceScan:
-    """What is known of a reference scan; see `gadgets.noise.scan.NoiseScan` for the fields that both have."""
+class ReferenceScan(EarlierScan):
+    """A reference scan.
+
+    Parameters
+    ----------
+    blocks : its slices or volumes
+    """
 
     blocks: tuple[ReferenceBlock, ...]
-    coils: tuple[Coil, ...] = ()
-    measurement: str = ""
-    context: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    moment: datetime.datetime | None = None
-    day: datetime.date | None = None
-    origin: str = "another measurement"
-    name: str = ""
-    bandwidth: float | None = None
 
     @property
     def nbytes(self) -> int:
@@ -76,22 +73,17 @@ class ReferenceScan:
         return int(self.blocks[0].kspace.shape[3])
 
     def digest(self) -> str:
-        """Digest of what changes images."""
         found = hashlib.sha256()
         for block in self.blocks:
             for values in (block.kspace, block.extent, block.position, block.axes):
                 found.update(np.ascontiguousarray(values).tobytes())
         return found.hexdigest()[:32]
 
-    def for_coils(self, coils: tuple[Coil, ...], count: int) -> ReferenceScan | None:
-        """The reference of the coils of a scan, in their order (`coil_order`); None where it has no such coils."""
-        order = coil_order(self.coils, self.channels, coils, count)
-        if order is None:
-            return None
+    def _chosen(self, order: list[int]) -> ReferenceScan:
         blocks = tuple(
             dataclasses.replace(block, kspace=np.ascontiguousarray(block.kspace[..., order])) for block in self.blocks
         )
-        return dataclasses.replace(self, blocks=blocks, coils=coils)
+        return dataclasses.replace(self, blocks=blocks)
 
     def to_bytes(self) -> bytes:
         """Its blocks and coils, for a file; nothing of a patient."""
@@ -131,7 +123,7 @@ def reference_from_bytes(content: bytes, what: str) -> ReferenceScan:
                 ReferenceBlock(*(found[f"{name}_{number}"] for name in ("kspace", "extent", "position", "axes")))
                 for number in range(about["blocks"])
             )
-            return ReferenceScan(blocks, tuple(Coil(*coil) for coil in about["coils"]))
+            return ReferenceScan(blocks, coils=tuple(Coil(*coil) for coil in about["coils"]))
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
         raise ReconError(f"{what}: this is no kept reference scan; send the reference again") from None
 

@@ -42,7 +42,9 @@ def read_covariance(content: bytes, what: str) -> NoiseScan:
         raise ReconError(
             f"{what}: this is no noise covariance of Gadgetron ({reason}); measure the noise again"
         ) from None
-    return NoiseScan(array, int(samples), dwell, coils if len(coils) == len(array) else (), bandwidth or None)
+    return NoiseScan(
+        array, int(samples), dwell, coils=coils if len(coils) == len(array) else (), bandwidth=bandwidth or None
+    )
 
 
 def _parts(content: bytes) -> tuple[Any, Any]:

@@ -6,7 +6,7 @@ import dataclasses
 import datetime
 import hashlib
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, TypeVar
 
 import ismrmrd
 import numpy as np
@@ -19,16 +19,15 @@ from gadgets.noise.covariance import SAMPLES_A_COIL, Array, without_correlation
 OWN = "own scan"
 OLDEST = datetime.timedelta(days=1)  # coils and receivers are adjusted anew from one examination to the next
 
+AnyScan = TypeVar("AnyScan", bound="EarlierScan")
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class NoiseScan:
-    """Noise of a measurement's receivers.
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class EarlierScan:
+    """What noise and reference scans have in common: measured with coils, and used by later scans.
 
     Parameters
     ----------
-    covariance : complex128 (coil, coil)
-    samples : number of noise samples of each coil; 0: not known
-    dwell_us : dwell time of the noise in microseconds; 0: not known
     coils : labels of its coils; empty: not known
     bandwidth : relativeReceiverNoiseBandwidth of its header
     measurement : measurementID
@@ -39,9 +38,6 @@ class NoiseScan:
     name : file, group or measurement
     """
 
-    covariance: Array
-    samples: int = 0
-    dwell_us: float = 0.0
     coils: tuple[Coil, ...] = ()
     bandwidth: float | None = None
     measurement: str = ""
@@ -52,11 +48,53 @@ class NoiseScan:
     name: str = ""
 
     @property
+    def channels(self) -> int:
+        """Number of its coils."""
+        raise NotImplementedError
+
+    @property
+    def nbytes(self) -> int:
+        """Size of its arrays in bytes."""
+        raise NotImplementedError
+
+    def digest(self) -> str:
+        """Digest of what changes images."""
+        raise NotImplementedError
+
+    def _chosen(self: AnyScan, order: list[int]) -> AnyScan:
+        """The scan of some of its coils, by their indices."""
+        raise NotImplementedError
+
+    def for_coils(self: AnyScan, coils: tuple[Coil, ...], count: int) -> AnyScan | None:
+        """What it is of the coils of a scan, in their order (`coil_order`); None where it has no such coils."""
+        order = coil_order(self.coils, self.channels, coils, count)
+        return None if order is None else dataclasses.replace(self._chosen(order), coils=coils)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class NoiseScan(EarlierScan):
+    """Noise of a measurement's receivers.
+
+    Parameters
+    ----------
+    covariance : complex128 (coil, coil)
+    samples : number of noise samples of each coil; 0: not known
+    dwell_us : dwell time of the noise in microseconds; 0: not known
+    """
+
+    covariance: Array
+    samples: int = 0
+    dwell_us: float = 0.0
+
+    @property
+    def channels(self) -> int:
+        return len(self.covariance)
+
+    @property
     def nbytes(self) -> int:
         return int(self.covariance.nbytes)
 
     def digest(self) -> str:
-        """Digest of what changes images."""
         values = np.append(self.covariance.ravel(), self.dwell_us)
         return hashlib.sha256(np.ascontiguousarray(values, np.complex64).tobytes()).hexdigest()[:32]
 
@@ -65,12 +103,8 @@ class NoiseScan:
         """Whether the correlation between coils cannot be known from so few samples."""
         return 0 < self.samples < SAMPLES_A_COIL * len(self.covariance)
 
-    def for_coils(self, coils: tuple[Coil, ...], count: int) -> NoiseScan | None:
-        """The noise of the coils of a scan, in their order (`coil_order`); None where it has no such coils."""
-        order = coil_order(self.coils, len(self.covariance), coils, count)
-        if order is None:
-            return None
-        return dataclasses.replace(self, covariance=self.covariance[np.ix_(order, order)], coils=coils)
+    def _chosen(self, order: list[int]) -> NoiseScan:
+        return dataclasses.replace(self, covariance=self.covariance[np.ix_(order, order)])
 
     def as_line(self) -> ismrmrd.Acquisition:
         """A noise readout that has this covariance, for a server that knows noise as readouts only."""
@@ -100,26 +134,6 @@ class ChosenNoise:
     scan: NoiseScan | None
     text: str = OWN
     name: str = ""
-
-
-class Earlier(Protocol):
-    """What a noise scan and a reference scan have in common."""
-
-    @property
-    def context(self) -> Mapping[str, str]:
-        """Digests of what names scanner, patient and study."""
-
-    @property
-    def bandwidth(self) -> float | None:
-        """Noise bandwidth of the receiver."""
-
-    @property
-    def moment(self) -> datetime.datetime | None:
-        """When it was measured."""
-
-    @property
-    def day(self) -> datetime.date | None:
-        """The day of that."""
 
 
 def moment_of(header: Any, ticks: int) -> datetime.datetime | None:
@@ -194,13 +208,13 @@ def dependencies(header: Any, wanted: Callable[[str], bool]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def conflict(noise: Earlier, header: Any) -> str:
-    """What says that the noise is not of this scanner, patient or examination; empty where nothing does."""
+def conflict(earlier: EarlierScan, header: Any) -> str:
+    """What says that a scan is not of this scanner, patient or examination; empty where nothing does."""
     own = context_of(header)
-    differing = [name for name, value in noise.context.items() if own.get(name, value) != value]
+    differing = [name for name, value in earlier.context.items() if own.get(name, value) != value]
     system = header.acquisitionSystemInformation
     bandwidth = system.relativeReceiverNoiseBandwidth if system else None
-    if noise.bandwidth and bandwidth and abs(noise.bandwidth / bandwidth - 1) > 1e-3:
+    if earlier.bandwidth and bandwidth and abs(earlier.bandwidth / bandwidth - 1) > 1e-3:
         differing.append("receiver noise bandwidth")
     return ", ".join(differing)
 
@@ -214,34 +228,37 @@ def age_text(age: datetime.timedelta) -> str:
     return f"{seconds:.0f} s {'older' if age.total_seconds() >= 0 else 'newer'}"
 
 
-def age_of(noise: Earlier, header: Any, ticks: int) -> tuple[datetime.timedelta, str] | None:
-    """Age of the noise when a line with this acquisition_time_stamp was measured, and the same in words.
+def age_of(earlier: EarlierScan, header: Any, ticks: int) -> tuple[datetime.timedelta, str] | None:
+    """Age of a scan when a line with this acquisition_time_stamp was measured, and the same in words.
 
     Where a time of day is not known, the dates count, in whole days. None where they are equal or not known either.
     """
     moment, day = moment_of(header, ticks), acquired(ticks, header)[0]
-    if moment is not None and noise.moment is not None:
-        return moment - noise.moment, age_text(moment - noise.moment)
-    noise_day = noise.day or (noise.moment.date() if noise.moment else None)
-    if day is None or noise_day is None or day == noise_day:
+    if moment is not None and earlier.moment is not None:
+        return moment - earlier.moment, age_text(moment - earlier.moment)
+    own_day = earlier.day or (earlier.moment.date() if earlier.moment else None)
+    if day is None or own_day is None or day == own_day:
         return None
-    days = (day - noise_day).days
+    days = (day - own_day).days
     unit = "day" if abs(days) == 1 else "days"
-    return day - noise_day, f"{abs(days)} {unit} {'older' if days > 0 else 'newer'}"
+    return day - own_day, f"{abs(days)} {unit} {'older' if days > 0 else 'newer'}"
 
 
 def noise_of_covariance(header: Any, covariance: Array, samples: int, dwell_us: float, ticks: int) -> NoiseScan:
     """The noise of a measurement with this header."""
     system = header.acquisitionSystemInformation
-    return NoiseScan(
-        covariance,
-        samples,
-        dwell_us,
-        coils_of(header),
-        system.relativeReceiverNoiseBandwidth if system else None,
-        measurement_id(header),
-        context_of(header),
-        moment_of(header, ticks),
-        acquired(ticks, header)[0],
-        name=measurement_id(header) and f"measurement {measurement_id(header)}",
-    )
+    bandwidth = system.relativeReceiverNoiseBandwidth if system else None
+    return NoiseScan(covariance, samples, dwell_us, bandwidth=bandwidth, **of_measurement(header, ticks))
+
+
+def of_measurement(header: Any, ticks: int) -> dict[str, Any]:
+    """Fields of an `EarlierScan` but its bandwidth, by its header and the acquisition_time_stamp of a line."""
+    identifier = measurement_id(header)
+    return {
+        "coils": coils_of(header),
+        "measurement": identifier,
+        "context": context_of(header),
+        "moment": moment_of(header, ticks),
+        "day": acquired(ticks, header)[0],
+        "name": identifier and f"measurement {identifier}",
+    }

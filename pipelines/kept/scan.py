@@ -126,9 +126,8 @@ class KeptScan:
         try:
             with np.load(path, allow_pickle=False) as found:
                 about = json.loads(found["about"].tobytes())
-                scan = NoiseScan(
-                    found["covariance"], about["samples"], about["dwell_us"], tuple(Coil(*c) for c in about["coils"])
-                )
+                coils = tuple(Coil(*coil) for coil in about["coils"])
+                scan = NoiseScan(found["covariance"], about["samples"], about["dwell_us"], coils=coils)
         except (OSError, ValueError, KeyError, TypeError) as error:
             reason = getattr(error, "strerror", None) or "it is damaged"
             raise ReconError(f"{path}: this is no kept noise ({reason})") from None

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, TypeVar
+from typing import Any
 
 import ismrmrd
 
 from gadgets.noise.coils import coils_of
-from gadgets.noise.scan import OLDEST, ChosenNoise, NoiseScan, age_of, conflict
+from gadgets.noise.scan import OLDEST, AnyScan, ChosenNoise, NoiseScan, age_of, conflict
 from gadgets.reference_scan import ChosenReference, ReferenceScan
 
 log = logging.getLogger("genrecon")
-
-
-Earlier = TypeVar("Earlier", NoiseScan, ReferenceScan)
 
 
 def fitted(
@@ -29,9 +26,7 @@ def fitted(
     first : header of its first line that is not noise
     asked_for : the user named this noise: it is taken though scanner or patient seem to be others
     """
-    found = _fitted(
-        noise, len(noise.covariance), header, first, asked_for, "noise", "the data are not prewhitened with it"
-    )
+    found = _fitted(noise, header, first, asked_for, "noise", "the data are not prewhitened with it")
     return found and ChosenNoise(*found, noise.name)
 
 
@@ -40,19 +35,18 @@ def fitted_reference(
 ) -> ChosenReference | None:
     """The reference scan with the coils of a scan, in their order; parameters and warnings are those of `fitted`."""
     unused = "its coil maps are not used"
-    found = _fitted(reference, reference.channels, header, first, asked_for, "reference scan", unused)
+    found = _fitted(reference, header, first, asked_for, "reference scan", unused)
     return found and ChosenReference(*found, reference.name)
 
 
 def _fitted(
-    scan: Earlier,
-    channels: int,
+    scan: AnyScan,
     header: Any,
     first: ismrmrd.AcquisitionHeader,
     asked_for: bool,
     kind: str,
     consequence: str,
-) -> tuple[Earlier, str] | None:
+) -> tuple[AnyScan, str] | None:
     """An earlier scan with the coils of a scan, in their order, and what images say of it."""
     what = f"the {kind} of {scan.origin}"
     if differing := conflict(scan, header):
@@ -65,7 +59,7 @@ def _fitted(
         log.warning(
             "%s has %d coils, not those of the scan (%d); %s",
             what,
-            channels,
+            scan.channels,
             first.active_channels,
             consequence,
         )

@@ -6,9 +6,9 @@ import dataclasses
 import threading
 import time
 from collections import deque
-from typing import Generic, TypeVar
+from typing import Generic
 
-from gadgets.noise.scan import NoiseScan
+from gadgets.noise.scan import AnyScan, EarlierScan, NoiseScan
 from gadgets.reference_scan import ReferenceScan
 from pipelines.server.request import Request
 
@@ -18,18 +18,15 @@ MOST_REFERENCE_BYTES = 512 * 2**20  # of reference scans
 LONGEST_S = 48 * 3600.0  # as in Gadgetron's storage server
 
 
-Earlier = TypeVar("Earlier", NoiseScan, ReferenceScan)
-
-
-class _Entries(Generic[Earlier]):
+class _Entries(Generic[AnyScan]):
     """What is kept of the last measurements, the oldest first."""
 
     def __init__(self, most_bytes: int | None = None) -> None:
         self._most_bytes = most_bytes
-        self._entries: deque[tuple[float, Earlier]] = deque()
+        self._entries: deque[tuple[float, AnyScan]] = deque()
         self._lock = threading.Lock()
 
-    def keep(self, new: Earlier) -> None:
+    def keep(self, new: AnyScan) -> None:
         """Keep one; it replaces an older one of the same measurement, scanner and coils."""
         most = MOST_BYTES if self._most_bytes is None else self._most_bytes
         with self._lock:
@@ -38,7 +35,7 @@ class _Entries(Generic[Earlier]):
             while len(self._entries) > MOST_SCANS or sum(entry.nbytes for _, entry in self._entries) > most:
                 self._entries.popleft()
 
-    def newest_first(self) -> tuple[Earlier, ...]:
+    def newest_first(self) -> tuple[AnyScan, ...]:
         """All of them that are not too old."""
         with self._lock:
             while self._entries and time.monotonic() - self._entries[0][0] > LONGEST_S:
@@ -79,6 +76,5 @@ class NoiseStore:
         return dataclasses.replace(request, noise=self._noise.newest_first(), references=named)
 
 
-def _identity(scan: NoiseScan | ReferenceScan) -> tuple[object, ...]:
-    channels = scan.channels if isinstance(scan, ReferenceScan) else len(scan.covariance)
-    return scan.measurement, scan.context, scan.coils, channels
+def _identity(scan: EarlierScan) -> tuple[object, ...]:
+    return scan.measurement, scan.context, scan.coils, scan.channels

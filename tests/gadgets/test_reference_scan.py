@@ -108,7 +108,7 @@ def test_prewhitening_mixes_its_coils_like_the_data() -> None:
 
 
 def test_coils_are_matched_by_name() -> None:
-    scan = ReferenceScan((slice_block(),), COILS)
+    scan = ReferenceScan((slice_block(),), coils=COILS)
     order = [2, 0, 3, 1]
     matched = scan.for_coils(tuple(COILS[place] for place in order), 4)
     assert matched is not None
@@ -117,7 +117,7 @@ def test_coils_are_matched_by_name() -> None:
 
 
 def test_it_is_kept_exactly() -> None:
-    scan = ReferenceScan((slice_block(), slice_block((0, 0, 8))), COILS)
+    scan = ReferenceScan((slice_block(), slice_block((0, 0, 8))), coils=COILS)
     copy = reference_from_bytes(scan.to_bytes(), "file")
     assert copy.digest() == scan.digest() and copy.coils == COILS
     with pytest.raises(ReconError, match="file: this is no kept reference scan"):
