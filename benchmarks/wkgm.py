@@ -29,7 +29,6 @@ from rich.table import Table
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from gadgets.solvers.outcome import combine_sets
 from pipelines.evaluation.metrics import OBJECT_THRESHOLD, measures
 from pipelines.simulation import sampling as patterns
 from pipelines.simulation.coils import birdcage_maps
@@ -39,6 +38,7 @@ from priors.prior import Prior
 from priors.reconstruct import reconstruct
 from priors.registry import load_prior
 from priors.settings import Reconstruction, ReconstructionSettings
+from priors.signal.combination import combine_sets
 from priors.signal.espirit import calibration_region, espirit_maps
 from priors.signal.fourier import fft2c, ifft2c
 from priors.signal.hankel import low_rank_completion

@@ -150,9 +150,7 @@ class Espirit(Gadget):
         """Fully sampled centre of a buffer [RO, E1, E2, CHA, N], of the first N that has one; no larger than set."""
         for n in range(data.shape[4]):
             mask = sampled(data[..., n])[0]
-            rows, columns = (
-                _at_most(part, self.parameters.calibration_size) for part in calibration_region(mask.numpy())
-            )
+            rows, columns = calibration_region(mask.numpy(), self.parameters.calibration_size)
             if rows.stop > rows.start and columns.stop > columns.start:
                 return kspace_problems(data[..., n])[..., rows, columns].contiguous()
         return None
@@ -210,9 +208,3 @@ def _key(space: int, bit: ReconBit) -> tuple[int, ...]:
     """Encoding space and counters of an image within its repetition."""
     counters = first_line(bit.data).idx
     return (space, counters.slice, counters.contrast, counters.phase, counters.set)
-
-
-def _at_most(part: slice, size: int) -> slice:
-    """The middle of a range, no longer than `size`, its centre sample at half its length."""
-    excess = max(part.stop - part.start - size, 0)
-    return slice(part.start + (excess + 1) // 2, part.stop - excess // 2)

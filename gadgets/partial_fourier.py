@@ -12,10 +12,11 @@ from torch import Tensor
 from gadgets.buffers import Array, is_3d
 from gadgets.images import PARTIAL_FOURIER, PARTIAL_FOURIER_DIRECTION
 from gadgets.solvers.measured_noise import measured_noise
-from gadgets.solvers.outcome import Outcome, combine_coils, combine_sets
+from gadgets.solvers.outcome import Outcome
 from gadgets.stream import one_line
 from priors.classical.partial_fourier import FEWEST, PartialFourierName, partial_fourier
 from priors.registry import is_generative
+from priors.signal.combination import combine_coils, combine_sets
 from priors.signal.coverage import Acquired, partial_axes
 
 if TYPE_CHECKING:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import itertools
 import json
 import logging
@@ -95,7 +96,7 @@ def apply_settings(chain: Chain, settings: list[str]) -> None:
 
 def replay(
     raw: str | Path,
-    config: str,
+    config: str | Path | Chain,
     folder: str | Path,
     *,
     group: str = "",
@@ -115,7 +116,7 @@ def replay(
     Parameters
     ----------
     raw : ISMRMRD file
-    config : name of a shipped chain, or an XML file
+    config : name of a shipped chain, an XML file, or a chain, which is left as it is
     folder : where the results go; it holds them only when the whole scan was reconstructed
     group : of a file with several measurements, the name of the one to reconstruct (see `RawScan`)
     settings : `gadget.property=value` texts that override the chain's
@@ -193,7 +194,11 @@ def replay(
         if result.images == 0:
             raise ReconError(
                 f"{raw}: no image came back; "
-                + (f"see the log of the server {gadgetron}" if gadgetron else f"check that chain {config} sends images")
+                + (
+                    f"see the log of the server {gadgetron}"
+                    if gadgetron
+                    else f"check that chain {chain.name} sends images"
+                )
             )
         _montages(staging, result)
         result.dicom_files = sum(1 for _ in (staging / "dicom").rglob("*.dcm"))
@@ -226,9 +231,9 @@ def _lines_of_images(header: Any, lines: Iterator[Any]) -> Iterator[Any]:
     return gadget.process(lines)
 
 
-def configured_chain(config: str, settings: list[str] | None) -> Chain:
+def configured_chain(config: str | Path | Chain, settings: list[str] | None) -> Chain:
     """A chain with `gadget.property=value` texts applied. Raises ReconError as `read_chain` and `apply_settings`."""
-    chain = read_chain(config)
+    chain = copy.deepcopy(config) if isinstance(config, Chain) else read_chain(str(config))
     apply_settings(chain, settings or [])
     return chain
 

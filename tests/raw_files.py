@@ -18,7 +18,8 @@ import ismrmrd
 import numpy as np
 import pydicom
 
-import pipelines.replay
+from pipelines.replay import ReplayResult
+from pipelines.replay import replay as run
 
 Vector = Sequence[float]
 
@@ -197,9 +198,9 @@ def write(path: str | Path, *measurements: tuple[Any, ...]) -> Path:
 
 def replay(
     path: str | Path, folder: str | Path, *settings: str, config: str = "cg_sense", **options: Any
-) -> tuple[pipelines.replay.ReplayResult, list[Any]]:
+) -> tuple[ReplayResult, list[Any]]:
     """Replay a file in process; its account, and its DICOM datasets by series and instance number."""
-    result = pipelines.replay.replay(path, config, folder, settings=list(settings), **options)
+    result = run(path, config, folder, settings=list(settings), **options)
     datasets = [pydicom.dcmread(file) for file in Path(folder).rglob("*.dcm")]
     return result, sorted(datasets, key=lambda dataset: (dataset.SeriesNumber, dataset.InstanceNumber))
 

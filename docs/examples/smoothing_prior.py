@@ -2,8 +2,7 @@
 
 import torch
 
-from priors.prior import Prior, SigmaLevels, expand_sigma
-from priors.signal.fourier import fft2c, ifft2c, radial_frequency
+from priors import Prior, SigmaLevels, expand_sigma, fft2c, ifft2c, radial_frequency
 
 
 class SmoothingPrior(Prior):

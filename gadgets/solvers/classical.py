@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
-
-from gadgets.solvers.outcome import Outcome, Problems, Solve, combine_coils, combine_sets
+from gadgets.solvers.outcome import Outcome, Problems, Solve
 from gadgets.stream import ReconError
+from priors.classical.methods import CLASSICAL, ClassicalMethod
+from priors.signal.combination import combine_coils, combine_sets
 from priors.signal.fourier import ifft2c
 
 
@@ -22,16 +20,13 @@ class Method:
 
     Parameters
     ----------
-    function : MODULE:NAME of a function of tensors named kspace, maps and mask, as many of these as it needs, and
-        options
+    function : what it computes, on tensors
     options : names of the gadget's properties it takes; 0 stands for the method's own default
-    completes : whether it returns k-space (batch, coil, y, x) instead of images (batch, set, y, x)
     program : of another package that it runs, with how to get it; empty for none
     """
 
-    function: str
+    function: ClassicalMethod
     options: tuple[str, ...] = ()
-    completes: bool = False
     program: tuple[str, str] | None = None
 
     def solver(self, parameters: Any, gadget: str) -> tuple[Solve, str]:
@@ -43,8 +38,7 @@ class Method:
             raise ReconError(
                 f"gadget {gadget}: method {parameters.method} needs the program {self.program[0]}; {self.program[1]}"
             )
-        module, _, name = self.function.partition(":")
-        function: Callable[..., Tensor] = getattr(importlib.import_module(module), name)  # SigPy takes 1.7 s to load
+        function = self.function.load()
         own = inspect.signature(function).parameters
         options = {name: getattr(parameters, name) or own[name].default for name in self.options if name in own}
         if DENOISING in self.options:
@@ -59,7 +53,7 @@ class Method:
             except ValueError as error:
                 raise ReconError(f"gadget {gadget}: method {parameters.method}: {error}") from None
             keeps_parts = parameters.partial_fourier != "off"
-            if not self.completes:
+            if not self.function.completes:
                 return Outcome(combine_sets(result, maps), sets=result if keeps_parts else None)
             coils = ifft2c(result)
             outcome = Outcome(combine_coils(coils, (maps[:, 0].conj() * coils).sum(1)))
@@ -73,16 +67,18 @@ class Method:
 DENOISING = "denoising"  # its square is a factor of the regularisation, where that takes noise out of the image
 _OF_REGULARISED = ("regularisation", "iterations", DENOISING)
 
+_OPTIONS: dict[str, tuple[str, ...]] = {
+    "cg_sense": _OF_REGULARISED,
+    "l1_wavelet": _OF_REGULARISED,
+    "tv": _OF_REGULARISED,
+    "grappa": ("kernel", "regularisation"),
+    "sake": ("window", "rank", "iterations"),
+    "lindberg": _OF_REGULARISED,
+}
 METHODS: dict[str, Method] = {
-    "zero_filled": Method("priors.classical.cg_sense:zero_filled", completes=True),
-    "cg_sense": Method("priors.classical.cg_sense:cg_sense", _OF_REGULARISED),
-    "l1_wavelet": Method("priors.classical.l1_wavelet:l1_wavelet", _OF_REGULARISED),
-    "tv": Method("priors.classical.total_variation:total_variation", _OF_REGULARISED),
-    "grappa": Method("priors.classical.grappa:grappa", ("kernel", "regularisation"), completes=True),
-    "sake": Method("priors.classical.sake:sake", ("window", "rank", "iterations"), completes=True),
-    "lindberg": Method("priors.classical.lindberg:lindberg", _OF_REGULARISED, completes=True),
+    **{name: Method(entry, _OPTIONS.get(name, ())) for name, entry in CLASSICAL.items()},
     "bart_pics": Method(
-        "gadgets.solvers.bart:bart_pics",
+        ClassicalMethod("gadgets.solvers.bart:bart_pics"),
         _OF_REGULARISED,
         program=("bart", "install the BART toolbox (Debian: bart)"),
     ),

@@ -14,7 +14,7 @@ from torch import Tensor
 from gadgets.solvers.budget import ENOUGH, FEWEST_STEPS, STEPS_IN_TIME, StopClock, affordable
 from gadgets.solvers.loading import load
 from gadgets.solvers.measured_noise import measured_noise, positions, some_positions
-from gadgets.solvers.outcome import Outcome, Problems, combine_coils, combine_sets
+from gadgets.solvers.outcome import Outcome, Problems
 from gadgets.solvers.self_training import SelfTraining
 from gadgets.stream import ReconError, one_line
 from priors.classical.cg_sense import cg_sense
@@ -26,6 +26,7 @@ from priors.registry import generative_method, with_variant
 from priors.rules.rule import RULES, default_rule
 from priors.settings import DataStepName, Reconstruction, ReconstructionSettings
 from priors.sigmas import check_schedule
+from priors.signal.combination import combine_coils, combine_sets
 from priors.signal.fourier import ifft2c
 
 log = logging.getLogger("genrecon")

@@ -16,13 +16,15 @@ _LATER_SET_CROP = 0.8
 _TINY = torch.finfo(torch.float32).tiny
 
 
-def calibration_region(mask: NDArray[np.bool_] | Tensor) -> tuple[slice, slice]:
+def calibration_region(mask: NDArray[np.bool_] | Tensor, largest: int | None = None) -> tuple[slice, slice]:
     """Largest fully sampled rectangle around the centre of a sampling mask.
 
     Parameters
     ----------
     mask : array of bool
         Sampling mask, shape (y, x), with the centre of k-space at (y // 2, x // 2).
+    largest : int, optional
+        Most samples along each axis: the middle of a larger rectangle is returned.
 
     Returns
     -------
@@ -51,7 +53,13 @@ def calibration_region(mask: NDArray[np.bool_] | Tensor) -> tuple[slice, slice]:
         start, stop = int(column - min(left, right + 1)), int(column + min(right, left + 1) + 1)
         if (area := (last - first) * (stop - start)) > best_area:
             best, best_area = (slice(first, last), slice(start, stop)), area
-    return best
+    return best if largest is None else (_at_most(best[0], largest), _at_most(best[1], largest))
+
+
+def _at_most(part: slice, size: int) -> slice:
+    """The middle of a range, no longer than `size`, its centre sample at half its length."""
+    excess = max(part.stop - part.start - size, 0)
+    return slice(part.start + (excess + 1) // 2, part.stop - excess // 2)
 
 
 def _centred_ranges(centre: int, size: int) -> list[tuple[int, int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -13,7 +14,6 @@ import sigpy
 import sigpy.mri
 import torch
 
-from priors import reconstruct as module
 from priors.classical.cg_sense import cg_sense
 from priors.data_steps.choice import unexplained_fraction
 from priors.data_steps.step import measured_share
@@ -306,7 +306,7 @@ def test_published_sampler_begins_with_noise_or_the_measured_samples(
         seen.append(initial)
         return predictor_corrector(prior, initial, *rest, **options)
 
-    monkeypatch.setitem(module._RUN, "predictor_corrector", noting)
+    monkeypatch.setitem(sys.modules["priors.reconstruct"]._RUN, "predictor_corrector", noting)
     settings = ReconstructionSettings(sampler="predictor_corrector", steps=3, low_rank=True)
     for start in ("noise", "measured"):
         reconstruct(kspace, mask, maps if with_maps else None, shrinking(), replace(settings, start=start))

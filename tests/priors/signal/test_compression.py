@@ -7,7 +7,7 @@ import pytest
 import sigpy.mri
 import torch
 
-from gadgets.coil_compression import geometric_compression, svd_compression
+from priors.signal.compression import geometric_compression, svd_compression
 from priors.signal.fourier import fft2c, ifft2c
 
 
