@@ -1,9 +1,9 @@
 """The public functions on arrays: k-space and a sampling mask in, images out. Import them from `priors`.
 
 Arrays are NumPy arrays or torch tensors. K-space is complex, (coil, y, x) of one slice or (slice, coil, y, x) of
-several that are reconstructed together, zero frequency at index n // 2 of y and x, without readout oversampling. It may be in
-any unit; images come in the unit of the centred orthonormal inverse Fourier transform of the k-space. What comes back
-are NumPy arrays, complex64.
+several that are reconstructed together, without readout oversampling, zero frequency at index n // 2 of y and x. It may
+be in any unit; images have the unit of its centred orthonormal inverse Fourier transform. What comes back are NumPy
+arrays, complex64.
 """
 
 from __future__ import annotations
