@@ -131,12 +131,14 @@ def replay(
     as_served : of a scan that a server kept (`pipelines.kept`): reconstruct it as the server did, with the chain and
         noise that were kept, not those given, line by line without knowledge of later lines
 
-    A noise measurement, whose lines are all noise, has no image; only replay.json is left.
-
     Raises
     ------
     ReconError
         The file, the chain, the server or the output folder cannot be used; one line that says how to correct it.
+
+    Notes
+    -----
+    A noise measurement, whose lines are all noise, has no image; only replay.json is left.
     """
     start = time.perf_counter()
     folder = Path(folder).absolute()

@@ -14,7 +14,7 @@ import pytest
 from pipelines.chain import shipped_chains
 from tests.paths import ROOT
 
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def test_the_gadgets_page_is_up_to_date() -> None:
