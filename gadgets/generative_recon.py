@@ -18,6 +18,7 @@ from gadgets.acquisitions import calibration_mode
 from gadgets.buffers import (
     averaged,
     filled,
+    is_3d,
     kspace_problems,
     maps_of,
     maps_problems,
@@ -66,8 +67,8 @@ class GenerativeRecon(Gadget):
         iterations: int = parameter(0, "most iterations; 0: the method's own", minimum=0, maximum=10000)
         prior: str = parameter(
             "",
-            "weights of the generative prior (.safetensors), or for method custom code: FILE.py:NAME or MODULE:NAME; "
-            "empty: the shipped weights",
+            "weights of the generative prior or of unrolled (.safetensors), or for method custom code: FILE.py:NAME or "
+            "MODULE:NAME; empty: the shipped weights",
             local=True,
         )
         training: str = parameter(
@@ -274,6 +275,11 @@ class GenerativeRecon(Gadget):
         merged, counts = 1, None
         if self.parameters.average:
             data, headers, merged, counts = averaged(data, headers)
+        if is_3d(data) and not is_generative(self.parameters.method) and METHODS[self.parameters.method].slices_only:
+            raise ReconError(
+                f"gadget {self.name}: method {self.parameters.method} is trained for 2D slices and this scan is a "
+                "volume; take another method"
+            )
         if self._noise_mapper is not None and counts is None:
             counts = (data != 0).any(axis=3, keepdims=True)
         n_count, s_count, locations = data.shape[4:]

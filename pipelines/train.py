@@ -12,16 +12,18 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from torch import distributed
+from torch import Tensor, distributed
 
 from gadgets.stream import ReconError, one_line, reason_of
 from pipelines.training_data import scan_slices, training_images
+from pipelines.training_measurements import measured_images
 from priors.learning.cards import ModelCard, images_sha256
 from priors.learning.checkpoints import write_checkpoint
 from priors.learning.networks import compute_device
-from priors.learning.recipe import Progress, Recipe, Run, TrainingSet
+from priors.learning.recipe import Encoding, Progress, Recipe, Run, TrainingSet
 from priors.learning.training import normalised
-from priors.registry import VARIANT, generative_method, loadable_methods, method_names, with_variant
+from priors.registry import RECONSTRUCTIONS, VARIANT, loadable_methods, method_names, with_variant
+from priors.registry import recipe_of as registered_recipe
 
 INTENDED_USE = (
     "Research on the reconstruction of undersampled Cartesian MR k-space; not for diagnosis. Data unlike the training "
@@ -68,9 +70,9 @@ class TrainingJob:
 def recipe_of(kind: str) -> Recipe:
     """Recipe of a kind. Raises ReconError where there is none."""
     recipe = None
-    if kind.partition(VARIANT)[0] in method_names():
+    if kind.partition(VARIANT)[0] in (*method_names(), *RECONSTRUCTIONS):
         try:
-            recipe = generative_method(kind).recipe
+            recipe = registered_recipe(kind)
         except ValueError as error:
             raise ReconError(one_line(ReconError(str(error)))) from None
     if recipe is None:
@@ -85,7 +87,7 @@ def trainable_kinds() -> tuple[str, ...]:
         for name, method in loadable_methods()
         for variant, one in (("", method), *method.variants.items())
     ]
-    return tuple(name for name, method in methods if method.recipe is not None)
+    return (*(name for name, method in methods if method.recipe is not None), *RECONSTRUCTIONS)
 
 
 def train(job: TrainingJob, progress: Progress | None = None) -> ModelCard:
@@ -107,9 +109,9 @@ def train(job: TrainingJob, progress: Progress | None = None) -> ModelCard:
     folder = job.out.with_suffix(".training")
     try:
         device, leader = _processes(job.device)
-        data = _one_scan(job) if recipe.one_scan else _images(job)
-        folder.mkdir(parents=True, exist_ok=True)
         options = recipe.options() if job.options is None else job.options
+        data = _training_set(job, recipe, options)
+        folder.mkdir(parents=True, exist_ok=True)
         trained = recipe.train(options, data, Run(folder, device, leader, progress))
         height, width = data.images.shape[-2:]
         card = ModelCard(
@@ -126,7 +128,7 @@ def train(job: TrainingJob, progress: Progress | None = None) -> ModelCard:
             quality=trained.quality,
         )
         if leader:
-            write_loss_curve(job.out.with_suffix(".png"), trained.losses)
+            write_loss_curve(job.out.with_suffix(".png"), trained.losses, trained.loss_name)
             write_checkpoint(job.out, trained.weights, card, torch.bfloat16)
             shutil.rmtree(folder, ignore_errors=True)
         return card
@@ -142,17 +144,38 @@ def train(job: TrainingJob, progress: Progress | None = None) -> ModelCard:
             distributed.destroy_process_group()
 
 
+def _training_set(job: TrainingJob, recipe: Recipe, options: Any) -> TrainingSet:
+    """What a kind learns from, of the files of a job."""
+    if recipe.one_scan:
+        return _one_scan(job)
+    return _measured(job, options) if recipe.measured else _images(job)
+
+
+def _measured(job: TrainingJob, options: Any) -> TrainingSet:
+    _check_images_only(job)
+    images, encoding = measured_images(job.data, job.kspace, options.mask, options.coils)
+    return _held_out(job, images, encoding)
+
+
 def _images(job: TrainingJob) -> TrainingSet:
+    _check_images_only(job)
+    return _held_out(job, normalised(training_images(job.data, job.kspace)))
+
+
+def _check_images_only(job: TrainingJob) -> None:
     if job.calibration:
         raise ReconError(f"training: --calibration is for kinds that learn from one scan, not for {job.kind}")
-    images = normalised(training_images(job.data, job.kspace))
+
+
+def _held_out(job: TrainingJob, images: Tensor, encoding: Encoding | None = None) -> TrainingSet:
+    """Images to learn from and, at the end, to measure quality on."""
     if not 0 <= job.hold_out < len(images):
         raise ReconError(
             f"training: --hold-out {job.hold_out} of {len(images)} images leaves none to learn from; hold out fewer"
         )
     count = len(images) - job.hold_out
     files = ", ".join(path.name for path in job.data)
-    return TrainingSet(images[:count], images[count:], None, f"of {job.description or files}")
+    return TrainingSet(images[:count], images[count:], None, f"of {job.description or files}", encoding)
 
 
 def _one_scan(job: TrainingJob) -> TrainingSet:
@@ -181,7 +204,7 @@ def _processes(wanted: str) -> tuple[torch.device, bool]:
     return device, distributed.get_rank() == 0
 
 
-def write_loss_curve(path: Path, losses: list[float]) -> None:
+def write_loss_curve(path: Path, losses: list[float], name: str) -> None:
     """Draw the loss of a run, every ten steps and its running mean, as a PNG; all of it or nothing."""
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
@@ -191,7 +214,7 @@ def write_loss_curve(path: Path, losses: list[float]) -> None:
     if width > 1:
         mean = np.convolve(losses, np.full(width, 1 / width), mode="valid")
         axes.plot(steps[width - 1 :], mean, color="C0", label=f"mean of {10 * width} steps")
-    axes.set(xlabel="step", ylabel="denoising loss (1: nothing learnt)", yscale="log")
+    axes.set(xlabel="step", ylabel=name, yscale="log")
     axes.legend()
     temporary = path.with_name(path.name + ".part")
     figure.savefig(temporary, format="png", dpi=110)

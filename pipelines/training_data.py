@@ -78,13 +78,14 @@ def _array_images(path: Path, kspace: bool) -> Tensor:
     return torch.from_numpy(array.astype(np.complex64))
 
 
-def scan_slices(path: Path, calibration: bool = False) -> tuple[Tensor, Tensor]:
+def scan_slices(path: Path, calibration: bool = False, complete: bool = True) -> tuple[Tensor, Tensor]:
     """Coil-combined images and coil k-space of one scan.
 
     Parameters
     ----------
     path : raw file (.h5), which goes through the gadgets up to the coil maps, or k-space (.npy, or BART's .cfl)
     calibration : take the fully sampled centre of every slice, as square as its encoding is, instead of all of it
+    complete : whether the k-space must have no gaps
 
     Returns
     -------
@@ -96,21 +97,21 @@ def scan_slices(path: Path, calibration: bool = False) -> tuple[Tensor, Tensor]:
         It cannot be read, is not fully sampled, has slices of several sizes, or too small a centre.
     """
     read = _array_slices if is_array(path) else _scan_slices
-    slices = list(read(path, OR_CENTRE, calibration))
+    slices = list(read(path, OR_CENTRE if complete else "", calibration))
     images = _stacked(path, slices)
     coils = min(len(kspace) for _, kspace in slices)
     return images, torch.stack([kspace[:coils] for _, kspace in slices])
 
 
 def _array_slices(path: Path, purpose: str, calibration: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
-    """Image (y, x) and k-space (coil, y, x) of every slice of an array of k-space."""
+    """Image (y, x) and k-space (coil, y, x) of every slice of an array of k-space; no purpose: gaps are allowed."""
     for number, (kspace, mask) in enumerate(kspace_slices(path)):
         where = f"{path}, slice {number}"
         if not torch.isfinite(torch.view_as_real(kspace)).all():
             raise ReconError(f"{where}: it has NaN or infinite samples; correct the data")
         if calibration:
             kspace = _centre(where, kspace, mask)
-        else:
+        elif purpose:
             check_fully_sampled(where, mask, purpose)
         yield from _seen(_combined(kspace), kspace)
 
@@ -161,7 +162,8 @@ def _bit_slices(path: Path, bit: Any, purpose: str, calibration: bool) -> Iterat
             images = _combined(kspace)
         else:
             kspace, cut = without_zero_filling(kspace, mask)
-            check_fully_sampled(str(path), cut, purpose)
+            if purpose:
+                check_fully_sampled(str(path), cut, purpose)
             if cut.shape == mask.shape:
                 maps = maps_problems(maps_of(bit.coil_maps, s, loc))
                 images = (maps[:, 0].conj() * ifft2c(kspace)).sum(1)

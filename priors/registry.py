@@ -20,6 +20,7 @@ from priors.learning.cards import ModelCard
 from priors.learning.checkpoints import read_checkpoint, shipped_checkpoint
 from priors.learning.recipe import Recipe
 from priors.prior import Prior, check_prior
+from priors.unrolled import KIND
 
 log = logging.getLogger("genrecon")
 
@@ -40,6 +41,8 @@ METHODS: dict[str, str] = {
     "pixelcnn": "priors.pixelcnn:PIXELCNN",
     "glow": "priors.glow:GLOW",
 }
+# Kinds that are trained and are no priors: their recipes.
+RECONSTRUCTIONS = {KIND: "priors.learning.unrolled_training:RECIPE"}
 CUSTOM = "custom"  # the method of a prior that is named by its file or module
 # How the published systems differ from ours, whatever the system: the prior sees images as they are, measured samples
 # stay as they were measured.
@@ -141,6 +144,25 @@ def generative_method(name: str) -> GenerativeMethod:
     return GenerativeMethod(f"{type(prior).__name__} of an installed package", _no_weights, prior=prior)
 
 
+def recipe_of(kind: str) -> Recipe | None:
+    """Recipe of a generative method, of a variant of one (NAME:VARIANT), or of a reconstruction that is trained whole.
+
+    Returns
+    -------
+    Recipe, or None where it is not trained.
+
+    Raises
+    ------
+    ValueError
+        If there is no such kind.
+    """
+    if kind in RECONSTRUCTIONS:
+        module, _, name = RECONSTRUCTIONS[kind].partition(":")
+        found: Recipe = getattr(importlib.import_module(module), name)
+        return found
+    return generative_method(kind).recipe
+
+
 def load_prior(path: Path, method: str = "") -> tuple[Prior, ModelCard]:
     """Trained prior of a file, by the kind that its card names, or as a method takes it.
 
@@ -166,6 +188,10 @@ def load_prior(path: Path, method: str = "") -> tuple[Prior, ModelCard]:
     """
     card, weights = read_checkpoint(path)
     try:
+        if card.kind in RECONSTRUCTIONS:
+            raise ValueError(
+                f"weights of kind '{card.kind}' are a reconstruction and no prior; take method {card.kind}"
+            )
         load = generative_method(card.kind).load
         if method:
             entry = generative_method(method)

@@ -1,4 +1,4 @@
-"""The classical methods by name, as `GenerativeRecon` and the benchmark can choose them."""
+"""The methods without a prior by name, as `GenerativeRecon` and the benchmark can choose them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from gadgets.solvers.outcome import Outcome, Problems, Solve
+from gadgets.solvers.unrolled import UnrolledMethod
 from gadgets.stream import ReconError
 from priors.classical.methods import CLASSICAL, ClassicalMethod
 from priors.signal.combination import combine_coils, combine_sets
 from priors.signal.fourier import ifft2c
+from priors.unrolled import KIND
 
 
 @dataclass(frozen=True)
@@ -29,12 +31,19 @@ class Method:
     options: tuple[str, ...] = ()
     program: tuple[str, str] | None = None
 
+    slices_only = False  # volumes are reconstructed as well
+
+    @property
+    def ready(self) -> bool:
+        """Whether the program that it needs is installed."""
+        return self.program is None or shutil.which(self.program[0]) is not None
+
     def solver(self, parameters: Any, gadget: str) -> tuple[Solve, str]:
         """The method with its options, and these as a text.
 
         Raises ReconError when a program it needs is not installed.
         """
-        if self.program and shutil.which(self.program[0]) is None:
+        if self.program and not self.ready:
             raise ReconError(
                 f"gadget {gadget}: method {parameters.method} needs the program {self.program[0]}; {self.program[1]}"
             )
@@ -75,11 +84,12 @@ _OPTIONS: dict[str, tuple[str, ...]] = {
     "sake": ("window", "rank", "iterations"),
     "lindberg": _OF_REGULARISED,
 }
-METHODS: dict[str, Method] = {
+METHODS: dict[str, Method | UnrolledMethod] = {
     **{name: Method(entry, _OPTIONS.get(name, ())) for name, entry in CLASSICAL.items()},
     "bart_pics": Method(
         ClassicalMethod("gadgets.solvers.bart:bart_pics"),
         _OF_REGULARISED,
         program=("bart", "install the BART toolbox (Debian: bart)"),
     ),
+    KIND: UnrolledMethod(),
 }

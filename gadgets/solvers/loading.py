@@ -41,10 +41,14 @@ def load(method: str, given: str, device: torch.device) -> tuple[Prior, ModelCar
     if not given and not entry.weights and method != CUSTOM:
         return entry.without_weights().to(device), None, code_text(method)
     path = weights_of(method, given)
-    files = [file.stat() for file in (path, path.with_suffix(".json")) if file.exists() or file == path]
-    stamp = tuple(number for status in files for number in (status.st_mtime_ns, status.st_size))
-    prior, card = _loaded(path, stamp, device, "" if method == CUSTOM else method)
+    prior, card = _loaded(path, stamp_of(path), device, "" if method == CUSTOM else method)
     return prior, card, f"{card.name}:{card.training_data_sha256[:8]}:{card.steps}"
+
+
+def stamp_of(path: Path) -> tuple[int, ...]:
+    """Times and sizes of weights and their card, which differ once a file was written anew. Raises OSError."""
+    files = [file.stat() for file in (path, path.with_suffix(".json")) if file.exists() or file == path]
+    return tuple(number for status in files for number in (status.st_mtime_ns, status.st_size))
 
 
 @functools.lru_cache(maxsize=4)

@@ -97,10 +97,22 @@ def train(
         card = run(job, lambda stage, done, all_, loss: update(100 * done // all_, f"{stage}, loss {loss:.3f}"))
     table = Table(title=f"{job.out}: {card.training_data}", title_justify="left", show_header=False)
     for name, value in card.quality.items():
-        table.add_row(name, f"{value:.4f}")
+        table.add_row(escape(name), f"{value:.4f}")
     console.print(table)
-    chain = {"wkgm": "svd_wkgm"}.get(kind, kind)
-    console.print(f"use it: genrecon replay scan.h5 -c {chain} --set generative_recon.prior={job.out}", soft_wrap=True)
+    console.print(
+        f"use it: genrecon replay scan.h5 {_chain(kind)} --set generative_recon.prior={job.out}", soft_wrap=True
+    )
+
+
+def _chain(kind: str) -> str:
+    """Options of `genrecon replay` that use weights of a kind."""
+    from pipelines.chain import shipped_chains
+
+    name, _, variant = kind.partition(":")
+    if name in shipped_chains():
+        return f"-c {'svd_wkgm' if name == 'wkgm' else name}"
+    chosen = f"-c generative --set generative_recon.method={name}"
+    return chosen + (f" --set generative_recon.variant={variant}" if variant else "")
 
 
 def _pairs(texts: list[str]) -> dict[str, str]:

@@ -90,6 +90,7 @@ class ArrayReconstruction:
             "GenreconNoiseLevel",
             "GenreconFallback",
             "GenreconTraining",
+            "GenreconTrainedFor",
         ):
             if values := meta_values(meta, name):
                 result.notes[name] = ", ".join(values)

@@ -16,11 +16,11 @@ from torch import Tensor
 
 from gadgets.buffers import kspace_problems, sampled
 from gadgets.coil_compression import CoilCompression
-from gadgets.stream import ReconError, one_line
+from gadgets.stream import ReconError
 from pipelines.evaluation.array_files import is_array, kspace_slices, read_images
 from pipelines.evaluation.arrays import check_fully_sampled, measured, scan_bits, without_zero_filling
+from pipelines.evaluation.masks import masks_of_file, pattern_mask
 from pipelines.simulation.coils import birdcage_maps
-from pipelines.simulation.sampling import PATTERNS
 from priors.signal.fourier import fft2c, ifft2c
 
 SMALLEST = 7  # samples along y and x, the window of SSIM
@@ -163,19 +163,9 @@ class BenchmarkCases:
 
     def _masks(self, shape: tuple[int, int]) -> Iterator[tuple[str, Array]]:
         for text in self.masks:
-            yield from _read_masks(text, shape)
+            yield from masks_of_file(text, shape)
         for text in self.patterns or (() if self.masks else ("poisson:4",)):
-            name, _, factor = text.partition(":")
-            try:
-                acceleration = float(factor)
-            except ValueError:
-                acceleration = 0.0
-            if name not in PATTERNS or not 1 <= acceleration <= 64:
-                raise ReconError(
-                    f"benchmark: --pattern is '{text}'; give PATTERN:ACCELERATION, for instance poisson:4, with "
-                    f"{', '.join(PATTERNS)} and 1 to 64"
-                )
-            yield f"{name}_{factor}", PATTERNS[name](shape, acceleration)
+            yield text.replace(":", "_", 1), pattern_mask(text, shape, "benchmark: --pattern")
 
 
 def _normalised(name: str, kspace: Array) -> Array:
@@ -205,27 +195,3 @@ def _scan(path: Path) -> Iterator[tuple[Tensor, Tensor]]:
 def received_kspace(image: Array, maps: Array) -> Array:
     """K-space, complex64 (coil, y, x), of an image (y, x)."""
     return fft2c(torch.from_numpy((maps * image).astype(np.complex64))).numpy()
-
-
-def _read_masks(text: str, shape: tuple[int, int]) -> Iterator[tuple[str, Array]]:
-    """Masks of FILE or FILE:NAME; of a file with several those that fit are taken, a named one must."""
-    path, name = Path(text), ""
-    if not path.exists() and ":" in text:
-        first, _, name = text.rpartition(":")
-        path = Path(first)
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        masks = {path.stem: loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
-    except (OSError, ValueError, EOFError) as error:
-        raise ReconError(f"{path}: cannot be read as masks ({one_line(error)}); give .npy or .npz of bool") from None
-    if name and name not in masks:
-        raise ReconError(f"{path}: it has no mask '{name}'; it has {', '.join(masks)}")
-    chosen = {name: masks[name]} if name else masks
-    fitting = {key: mask.astype(bool) for key, mask in chosen.items() if mask.shape == shape}
-    if not fitting:
-        shapes = ", ".join(f"{key} {mask.shape}" for key, mask in chosen.items())
-        raise ReconError(f"{path}: no mask of it is {shape} as the k-space; it has {shapes}")
-    for key, mask in fitting.items():
-        if not mask.any():
-            raise ReconError(f"{path}: mask {key} is empty; give one with samples")
-        yield key, mask

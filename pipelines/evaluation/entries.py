@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from gadgets.solvers.methods import METHODS
 from gadgets.stream import ReconError
 from pipelines.evaluation.arrays import ArrayReconstruction
 from priors.registry import has_weights, is_code, is_generative, method_names, weights_of, with_variant
+from priors.unrolled import KIND as UNROLLED
 
 SET_BY_THE_BENCHMARK = {"method", "intensity", "pixel_scale", "image_series"}
 
@@ -35,6 +35,8 @@ class Entry:
     def identity(self) -> str:
         """What its images depend on besides the data: label and weights."""
         text = self.label
+        if self.method == UNROLLED:
+            return text + hashlib.sha256(Path(dict(self.properties)["prior"]).read_bytes()).hexdigest()
         if is_generative(self.method):
             given = dict(self.properties).get("prior", "")
             name = with_variant(self.method, dict(self.properties).get("variant", ""))
@@ -46,7 +48,7 @@ class Entry:
 
 def default_entries() -> list[Entry]:
     """All methods whose programs are installed here and whose weights come with the package."""
-    names = [name for name, method in METHODS.items() if not method.program or shutil.which(method.program[0])]
+    names = [name for name, method in METHODS.items() if method.ready]
     return [Entry(name) for name in (*names, *filter(has_weights, method_names()))]
 
 

@@ -17,6 +17,38 @@ Progress = Callable[[str, int, int, float], None]  # stage, steps done, steps in
 
 
 @dataclass(frozen=True)
+class Encoding:
+    """How training images are measured, for kinds that learn a reconstruction and no prior.
+
+    Parameters
+    ----------
+    maps : Tensor
+        Coil maps, complex64, shape (1, set, coil, y, x), or one for each image, those held out last.
+    mask : Tensor
+        Sampling mask (bool), shape (y, x).
+    name : str
+        Name of the mask, for the card.
+    kspace : Tensor, optional
+        Coil k-space as it was measured, complex64, shape (slice, coil, y, x), that of images held out last; None: it
+        is made of images and maps.
+    """
+
+    maps: Tensor
+    mask: Tensor
+    name: str
+    kspace: Tensor | None = None
+
+    def maps_of(self, chosen: Tensor) -> Tensor:
+        """Maps (batch, set, coil, y, x) of images by their numbers (batch,)."""
+        return self.maps.expand(len(chosen), -1, -1, -1, -1) if len(self.maps) == 1 else self.maps[chosen]
+
+    def to(self, device: torch.device) -> Encoding:
+        """The same on a device."""
+        kspace = None if self.kspace is None else self.kspace.to(device)
+        return Encoding(self.maps.to(device), self.mask.to(device), self.name, kspace)
+
+
+@dataclass(frozen=True)
 class TrainingSet:
     """What a prior learns from.
 
@@ -30,12 +62,15 @@ class TrainingSet:
         Coil k-space of the images, complex64, shape (slice, coil, y, x), where the recipe asks for one scan.
     text : str
         Where they are from, for the card.
+    encoding : Encoding, optional
+        How they are measured, where the recipe asks for it.
     """
 
     images: Tensor
     held_out: Tensor
     kspace: Tensor | None
     text: str
+    encoding: Encoding | None = None
 
     def judged(self, most: int | None = None) -> tuple[Tensor, str]:
         """Images that quality is measured on and what they are: those held out, else the first `most` learnt from."""
@@ -91,6 +126,8 @@ class Trained:
         Mean loss of every ten steps.
     text : str
         What was done to the images, for the card; begins with a comma, or is empty.
+    loss_name : str
+        What the losses are.
     """
 
     weights: Mapping[str, Tensor]
@@ -100,6 +137,7 @@ class Trained:
     quality: dict[str, float]
     losses: list[float]
     text: str = ""
+    loss_name: str = "denoising loss (1: nothing learnt)"
 
 
 @dataclass(frozen=True)
@@ -114,11 +152,14 @@ class Recipe:
         Takes options, a `TrainingSet` and a `Run` to `Trained`.
     one_scan : bool
         Whether it learns from one multi-coil scan, whose coil k-space it needs.
+    measured : bool
+        Whether it learns a reconstruction, and must be told coils and mask; its options then have `mask` and `coils`.
     """
 
     options: Callable[[], Any]
     train: Callable[[Any, TrainingSet, Run], Trained]
     one_scan: bool = False
+    measured: bool = False
 
 
 def settable(options: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

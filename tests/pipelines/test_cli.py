@@ -105,7 +105,7 @@ def test_info_names_the_sampling_but_no_patient(raw):
 
 def test_chains_lists_all_of_them():
     output = run("chains")
-    expected = {"cg_sense", "hkgm", "l1_wavelet", "l1_wavelet_separate", "svd_wkgm", "wkgm"}
+    expected = {"cg_sense", "generative", "hkgm", "l1_wavelet", "l1_wavelet_separate", "svd_wkgm", "wkgm"}
     assert {*expected, "l1_wavelet_connect", "svd_wkgm_connect"} == set(shipped_chains())
     assert all(name in output for name in shipped_chains())
 
