@@ -10,6 +10,7 @@ import ismrmrd
 import numpy as np
 from gadgetron.types.recon_data import ReconBuffer
 
+from gadgets.acquisitions import IMAGE_COUNTERS
 from gadgets.buffers import Array
 from gadgets.readouts import readout_extent
 from gadgets.stream import ReconError
@@ -83,7 +84,7 @@ def image_header(headers: Array, buffer: ReconBuffer, header: Any, space: int) -
     image.image_type = ismrmrd.IMTYPE_MAGNITUDE
     index, size = 0, 1
     limits = header.encoding[space].encodingLimits
-    for name in ("slice", "contrast", "phase", "set", "repetition", "average"):
+    for name in IMAGE_COUNTERS:
         value = int(getattr(line.idx, name))
         setattr(image, name, value)
         limit = getattr(limits, name)

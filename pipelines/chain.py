@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import copy
-import importlib
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import fields, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -22,9 +21,9 @@ from gadgets.reference_scan import ChosenReference, ReferenceScan
 from gadgets.scan_digest import ScanDigest
 from gadgets.stream import Gadget, ReconError, Stage, StageTiming, one_line, run_stages
 from gadgets.stream.digest import settings_digest
-from gadgets.stream.parameters import connection_properties
 from gadgets.survey import Survey
-from gadgets.twins import TWINS, BucketToBufferGadget, NoiseAdjustGadget
+from gadgets.twins import BucketToBufferGadget, NoiseAdjustGadget
+from pipelines.chain_nodes import Node, node_of
 from pipelines.external_stages import external_connection, external_process
 
 log = logging.getLogger("genrecon")
@@ -34,45 +33,6 @@ BUFFER_GADGET = BucketToBufferGadget.__name__
 LINES_MODULE = "gadgets.image_lines"
 CHAIN_PROPERTY = "chain_digest"  # of gadgets that want to know the chain they are in
 INSTALLED_PREFIX = "genrecon_"  # that shipped chains have before their names in a Gadgetron installation
-
-
-@dataclass
-class Node:
-    """One gadget of a chain, with the XML element it was read from and where its properties are written back."""
-
-    element: ElementTree.Element
-    names: tuple[str, ...]  # that --set may use; the first one is for messages
-    properties: dict[str, str] = field(default_factory=dict)
-    classname: str = ""
-    module: str = ""
-    target: str = ""
-    address: tuple[str, int] | None = None
-
-    def load(self) -> type[Gadget] | None:
-        """The gadget's class; None for an external target that is not one of our gadgets (a plain function, say).
-
-        Raises ReconError when there is no twin of the class, or the module or target is missing.
-        """
-        if self.classname:
-            if self.classname not in TWINS:
-                raise ReconError(
-                    f"gadget {self.classname}: it has no Python twin here; run this chain on a real Gadgetron "
-                    "(--gadgetron HOST:PORT) or leave it out"
-                )
-            return TWINS[self.classname]
-        if self.address:
-            return None
-        try:
-            module = importlib.import_module(self.module)
-        except ImportError as error:
-            raise ReconError(
-                f"external {self.module}: the module cannot be imported ({one_line(error)}); install it or correct "
-                "the name in <execute>"
-            ) from None
-        target = getattr(module, self.target, None)
-        if target is None:
-            raise ReconError(f"external {self.module}: it has no '{self.target}'; correct the target in <execute>")
-        return target if isinstance(target, type) and issubclass(target, Gadget) else None
 
 
 class Chain:
@@ -119,44 +79,10 @@ class Chain:
                 f"{name}: not a Gadgetron chain; its root must be <configuration> with <version>2</version> or "
                 "<gadgetronStreamConfiguration>"
             )
-        self.nodes = [self._node(element) for element in elements]
+        self.nodes = [node_of(element, name) for element in elements]
         if not self.nodes:
             raise ReconError(f"{name}: it has no gadgets; add them to the stream")
         self._resolve_references()
-
-    def _node(self, element: ElementTree.Element) -> Node:
-        if element.tag == "gadget":
-            classname = (element.findtext("classname") or "").strip()
-            label = (element.findtext("name") or "").strip()
-            names = tuple(name for name in dict.fromkeys((classname, label)) if name)
-            if classname == "PythonGadget":
-                properties = _properties(element)
-                module, target = properties.pop("python_module", ""), properties.pop("python_class", "")
-                return Node(element, (module.rpartition(".")[2], target), properties, module=module, target=target)
-            return Node(element, names, _properties(element), classname=classname)
-        if element.tag != "external":
-            raise ReconError(
-                f"{self.name}: <{element.tag}> is run by a real Gadgetron only; use --gadgetron HOST:PORT or a plain "
-                "chain of gadgets"
-            )
-        configuration = element.find("configuration")
-        properties = {} if configuration is None else connection_properties(configuration)
-        execute, connect = element.find("execute"), element.find("connect")
-        if execute is not None:
-            module, target = execute.get("name", ""), execute.get("target", "")
-            if execute.get("type", "").lower() != "python":
-                raise ReconError(
-                    f"{self.name}: external {module} is of type '{execute.get('type')}'; only python runs here, "
-                    "use a real Gadgetron for it (--gadgetron HOST:PORT)"
-                )
-            names = (module.rpartition(".")[2], target)
-            return Node(element, names, properties, module=module, target=target)
-        if connect is None:
-            raise ReconError(f"{self.name}: an <external> has neither <execute> nor <connect>; add one")
-        host, port = connect.get("address") or "localhost", connect.get("port", "")
-        if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
-            raise ReconError(f"{self.name}: <connect> has port '{port}'; it must be a number from 1 to 65535")
-        return Node(element, (f"{host}:{port}",), properties, address=(host, int(port)))
 
     def _resolve_references(self) -> None:
         """Replace values property@gadget by the value of that gadget's property, as Gadgetron does."""
@@ -212,6 +138,15 @@ class Chain:
         for node in [node for node in other.nodes if node.module == module]:
             (other._root if stream is None else stream).remove(node.element)
             other.nodes.remove(node)
+        return other
+
+    def up_to_buffers(self) -> Chain | None:
+        """The chain up to the gadget that sorts lines into buffers; None without one."""
+        names = [node.classname for node in self.nodes]
+        if BUFFER_GADGET not in names:
+            return None
+        other = copy.copy(self)
+        other.nodes = self.nodes[: names.index(BUFFER_GADGET) + 1]
         return other
 
     def external(self, module: str) -> Node | None:
@@ -327,9 +262,9 @@ class Chain:
                 node = replace(node, properties={**node.properties, CHAIN_PROPERTY: self.digest()})
             own: list[tuple[str, Stage]]
             if node.address:
-                own = [(name, external_connection(*node.address, _configuration(node), header_xml))]
+                own = [(name, external_connection(*node.address, node.configuration(), header_xml))]
             elif node.module and (processes or kind is None):
-                own = [(name, external_process(node.module, node.target, _configuration(node), header_xml))]
+                own = [(name, external_process(node.module, node.target, node.configuration(), header_xml))]
             else:
                 assert kind is not None
                 gadget = kind()
@@ -353,19 +288,6 @@ class Chain:
             image_lines.configure(header, {})
             lines = image_lines.process(lines)
         return digest.mark(run_stages(WholeReadouts(header)(lines), stages, timings))
-
-
-def _properties(element: ElementTree.Element) -> dict[str, str]:
-    holder = ElementTree.Element("properties")
-    holder.extend(element.findall("property"))
-    return {name: value.strip() for name, value in connection_properties(holder).items()}
-
-
-def _configuration(node: Node) -> bytes:
-    element = ElementTree.Element("configuration")
-    for name, value in node.properties.items():
-        ElementTree.SubElement(element, "property", name=name, value=value)
-    return ElementTree.tostring(element)
 
 
 def shipped_chains() -> dict[str, str]:

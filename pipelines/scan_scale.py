@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import logging
 from collections.abc import Iterator
 from typing import Any
@@ -27,7 +26,6 @@ MOST_IMAGES = 512  # whose energy is looked at, evenly over the scan
 LINES_EACH = 4  # at the centre of k-space
 MOST_LEVELS = 4  # images whose level is measured, those of the most energy
 MOST_LINES = 4096  # of these images together
-BUFFER_GADGET = "BucketToBufferGadget"
 MEMBER = "generative_recon"
 
 
@@ -114,11 +112,9 @@ def _central(heads: Any, lines: Any) -> Any:
 
 def _level(chain: Chain, scan: RawScan, lines: Any) -> float:
     """Signal level of one image: that of its buffers, from the chain's gadgets up to these."""
-    names = [node.classname for node in chain.nodes]
-    if BUFFER_GADGET not in names:
+    head = chain.up_to_buffers()
+    if head is None:
         return 0.0
-    head = copy.copy(chain)
-    head.nodes = chain.nodes[: names.index(BUFFER_GADGET) + 1]
     chosen = scan.noise_flags.copy()
     chosen[lines] = True
     level = 0.0

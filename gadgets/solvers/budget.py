@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 from typing import Any
 
+from gadgets.acquisitions import IMAGE_COUNTERS
 from priors.rules.rule import RULES
 from priors.settings import ReconstructionSettings
 
@@ -62,7 +63,7 @@ def expected_images(header: Any, averaged: bool) -> int:
     total = 0
     for encoding in header.encoding:
         count = 1
-        for name in ("slice", "contrast", "phase", "set", "repetition", "average"):
+        for name in IMAGE_COUNTERS:
             limit = getattr(encoding.encodingLimits, name)
             if limit is not None and not (averaged and name == "average"):
                 count *= limit.maximum + 1

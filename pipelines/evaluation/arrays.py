@@ -15,6 +15,7 @@ from gadgetron.types.recon_data import ReconBit, ReconBuffer, SamplingDescriptio
 from ismrmrd import xsd
 from torch import Tensor
 
+from gadgets.acquisitions import IMAGE_COUNTERS
 from gadgets.buffers import averaged, filled
 from gadgets.espirit import Espirit
 from gadgets.generative_recon import GenerativeRecon
@@ -133,14 +134,13 @@ def _header() -> Any:
     """The parts of a header that the gadgets read: one encoding space, no acceleration, one image."""
     size = {"matrixSize": xsd.matrixSizeType(x=1, y=1, z=1), "fieldOfView_mm": xsd.fieldOfViewMm(x=1.0, y=1.0, z=1.0)}
     one = xsd.limitType(minimum=0, maximum=0, center=0)
-    counters = ("slice", "contrast", "phase", "set", "repetition", "average")
     return xsd.ismrmrdHeader(
         experimentalConditions=xsd.experimentalConditionsType(H1resonanceFrequency_Hz=1),
         encoding=[
             xsd.encodingType(
                 encodedSpace=xsd.encodingSpaceType(**size),
                 reconSpace=xsd.encodingSpaceType(**size),
-                encodingLimits=xsd.encodingLimitsType(**dict.fromkeys(counters, one)),
+                encodingLimits=xsd.encodingLimitsType(**dict.fromkeys(IMAGE_COUNTERS, one)),
                 trajectory=xsd.trajectoryType.CARTESIAN,
             )
         ],

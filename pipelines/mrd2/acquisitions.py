@@ -11,6 +11,7 @@ from typing import Any
 import ismrmrd
 import numpy as np
 
+from gadgets.acquisitions import IMAGE_COUNTERS
 from gadgets.errors import ReconError
 from pipelines.mrd2.fields import COUNTER_FORMS, LINE_FORMS, check_fields
 from pipelines.mrd2.types import Record, Type
@@ -22,7 +23,7 @@ MASK_BITS = 64  # of a word of a channel mask
 COUNTERS = {  # of ISMRMRD, by the names of MRD 2
     "kspaceEncodeStep1": "kspace_encode_step_1",
     "kspaceEncodeStep2": "kspace_encode_step_2",
-    **{name: name for name in ("average", "slice", "contrast", "phase", "repetition", "set", "segment")},
+    **{name: name for name in (*IMAGE_COUNTERS, "segment")},
 }
 _VECTORS = {  # of ISMRMRD, by the names of MRD 2
     "position": "position",

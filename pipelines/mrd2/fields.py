@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from gadgets.acquisitions import IMAGE_COUNTERS
 from pipelines.mrd2.source import Damaged
 from pipelines.mrd2.types import Array, Enumeration, Option, Packed, Primitive, Record, Text, Type, Unsigned, Vector
 
-_COUNTERS = ("average", "slice", "contrast", "phase", "repetition", "set")
 COUNTER_FORMS = {
     "kspaceEncodeStep1": "unsigned?",
     "kspaceEncodeStep2": "unsigned?",
-    **dict.fromkeys((*_COUNTERS, "segment"), "unsigned?"),
+    **dict.fromkeys((*IMAGE_COUNTERS, "segment"), "unsigned?"),
     "user": "unsigned*",
 }
 _OF_BOTH = {
@@ -50,7 +50,7 @@ IMAGE_FORMS = _OF_BOTH | {
     "fieldOfView": "float32[3]",
     "colDir": "float32[3]",
     "lineDir": "float32[3]",
-    **dict.fromkeys(_COUNTERS, "unsigned?"),
+    **dict.fromkeys(IMAGE_COUNTERS, "unsigned?"),
     "imageType": "term",
     "imageIndex": "unsigned?",
     "imageSeriesIndex": "unsigned?",

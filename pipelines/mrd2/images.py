@@ -7,6 +7,7 @@ from typing import Any
 import ismrmrd
 import numpy as np
 
+from gadgets.acquisitions import IMAGE_COUNTERS
 from gadgets.errors import ReconError
 from gadgets.images import meta_of, meta_values
 from pipelines.mrd2.acquisitions import STAMP_NS, fields_of
@@ -21,7 +22,6 @@ TYPES = {  # MRD 2's names of ISMRMRD's image types
     ismrmrd.IMTYPE_IMAG: "imag",
     ismrmrd.IMTYPE_COMPLEX: "complex",
 }
-_COUNTERS = ("average", "slice", "contrast", "phase", "repetition", "set")
 
 
 def mrd2_image(image: ismrmrd.Image, schema: Schema) -> tuple[str, dict[str, Any]]:
@@ -47,7 +47,7 @@ def mrd2_image(image: ismrmrd.Image, schema: Schema) -> tuple[str, dict[str, Any
         "lineDir": _vector(head.phase_dir),
         "sliceDir": _vector(head.slice_dir),
         "patientTablePosition": _vector(head.patient_table_position),
-        **{name: getattr(head, name) for name in _COUNTERS},
+        **{name: getattr(head, name) for name in IMAGE_COUNTERS},
         "acquisitionTimeStamp": head.acquisition_time_stamp,
         "acquisitionTimeStampNs": head.acquisition_time_stamp * STAMP_NS,
         "physiologyTimeStamp": list(head.physiology_time_stamp),

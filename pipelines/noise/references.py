@@ -17,7 +17,6 @@ from gadgets.noise.scan import conflict
 from gadgets.reference_lines import reference_dependencies
 from gadgets.reference_scan import ChosenReference, ReferenceScan
 from gadgets.stream import ReconError
-from gadgets.twins import BucketToBufferGadget
 from pipelines.chain import shipped_chain
 from pipelines.noise.fitting import fitted_reference
 from pipelines.raw import RawScan
@@ -25,7 +24,6 @@ from pipelines.raw import RawScan
 log = logging.getLogger("genrecon")
 
 CHAIN = "cg_sense"  # whose gadgets up to the buffers sort the lines of a reference
-BUFFER_GADGET = BucketToBufferGadget.__name__
 
 
 def reference_in_stream(
@@ -63,9 +61,8 @@ def reference_in_stream(
 def reference_of_file(path: Path, group: str = "") -> ReferenceScan:
     """The calibration in the raw file of a reference scan. Raises ReconError where there is none, or no such file."""
     collected: list[ReferenceScan] = []
-    chain = shipped_chain(CHAIN)
-    names = [node.classname for node in chain.nodes]
-    chain.nodes = chain.nodes[: names.index(BUFFER_GADGET) + 1]
+    chain = shipped_chain(CHAIN).up_to_buffers()
+    assert chain is not None
     chain.keep_reference = collected.append
     with RawScan(path, group) as scan:
         for _ in chain.run(scan.header, scan.acquisitions(), survey=scan.survey()):

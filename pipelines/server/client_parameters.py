@@ -10,7 +10,8 @@ from gadgets.generative_recon import GenerativeRecon
 from gadgets.solvers.methods import foreign_option
 from gadgets.stream import ReconError
 from gadgets.stream.parameters import local_parameters
-from pipelines.chain import Chain, Node
+from pipelines.chain import Chain
+from pipelines.chain_nodes import Node
 from pipelines.flat_parameters import FlatParameter, read_flat
 
 log = logging.getLogger("genrecon")

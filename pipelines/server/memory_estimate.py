@@ -20,7 +20,7 @@ from gadgets.stream.queues import item_bytes
 from gadgets.twins import BucketToBufferGadget
 from gadgets.twins.bucket_to_buffer import BUFFER_COUNTERS
 from gadgets.twins.field_of_view import adjustment_steps
-from pipelines.chain import Chain
+from pipelines.chain import BUFFER_GADGET, Chain
 from pipelines.raw import trajectory_problem
 
 # Measured: `python -m benchmarks.serve memory` compares the estimate with what a server takes.
@@ -29,7 +29,6 @@ NETWORK_BYTES_PER_PIXEL = 1280  # of a plane, for a network's intermediate resul
 CONSTANT_BYTES = 300 * 2**20  # queues between the gadgets, buffers of libraries
 NOISE_COPIES = 4  # of the noise lines, for their covariance
 ITEM_BYTES = 2048  # of a line or waveform besides its samples: its header and Python objects
-BUFFER_GADGET = BucketToBufferGadget.__name__
 
 
 @dataclass

@@ -11,7 +11,7 @@ from typing import Any
 import ismrmrd
 
 from gadgets.acquisition_flags import is_for_images
-from gadgets.acquisitions import calibration_mode
+from gadgets.acquisitions import IMAGE_COUNTERS, calibration_mode
 from gadgets.outputs import MAGNITUDE, asked_outputs
 from gadgets.solvers.budget import expected_images
 from pipelines.chain import Chain
@@ -80,7 +80,7 @@ def announced_lines(header: Any) -> int:
             reference = wanted[0] * (wanted[1] or full[1])
             lines += reference - (reference // max(math.prod(factors), 1) if mode == "embedded" else 0)
         loops = 1
-        for name in ("slice", "contrast", "phase", "set", "repetition", "average"):
+        for name in IMAGE_COUNTERS:
             limit = getattr(limits, name)
             loops *= limit.maximum + 1 if limit else 1
         total += lines * loops

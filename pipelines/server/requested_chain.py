@@ -10,7 +10,8 @@ from gadgets.dicom_output import DicomOutput
 from gadgets.stream import ReconError
 from gadgets.stream.parameters import local_parameters
 from gadgets.twins import TWINS
-from pipelines.chain import Chain, Node
+from pipelines.chain import Chain
+from pipelines.chain_nodes import Node
 from pipelines.flat_parameter_table import TABLE
 from pipelines.replay import DICOM_MODULE
 from pipelines.server.chain_names import chain_by_name

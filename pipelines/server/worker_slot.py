@@ -205,7 +205,6 @@ class WorkerSlot:
                 log.error("%s; it is tried again", self.start_error)
             self.start_tried.set()
             if self.is_late:
-                self.start_tried.set()
                 return self._owner.late_slot_ended(self)
             failures = failures + 1 if self.start_error or self._exited_early else 0
             self._owner.stopping.wait(RESTART_DELAYS_S[min(failures, len(RESTART_DELAYS_S) - 1)])
