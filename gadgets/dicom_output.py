@@ -12,20 +12,16 @@ from typing import Any, ClassVar
 import ismrmrd
 from pydicom.dataset import FileDataset
 
-from gadgets.dicom.attributes import scan_of
-from gadgets.dicom.datasets import dicom_datasets
+from gadgets.dicom.datasets import ScanDatasets, dicom_datasets
 from gadgets.dicom.delivery import deliver_in_background
 from gadgets.dicom.destination import Destination
 from gadgets.dicom.enhanced.instances import enhanced_datasets
 from gadgets.dicom.frames import Frames
-from gadgets.dicom.identity import Identity, identity_of
-from gadgets.dicom.instance_numbers import InstanceNumbers
 from gadgets.dicom.parameters import DicomParameters
 from gadgets.dicom.spool import add_to_spool, queue_folder
 from gadgets.dicom.values import Warn
 from gadgets.dicom.writer import encoded, write_datasets, write_dicom
 from gadgets.image_values import is_complex_output
-from gadgets.scan_digest import image_digest
 from gadgets.stream import Gadget, ReconError, reason_of
 from gadgets.stream.digest import Settings
 
@@ -96,9 +92,7 @@ class DicomOutput(Gadget):
                 seen.add(text)
                 log.warning("%s: %s", self.name, text)
 
-        numbers = InstanceNumbers(self.header, self.survey)
-        scan: str | None = None  # digest of the data: of the first image, for all of them
-        identity: Identity | None = None  # of the scan, likewise
+        scan = ScanDatasets(self.header, self.parameters, warn_once, self.survey)
         written = _Written()
         with contextlib.closing(Frames()) as frames:
             try:
@@ -109,12 +103,7 @@ class DicomOutput(Gadget):
                             "real and imaginary too"
                         )
                     elif isinstance(item, ismrmrd.Image) and (self._writes_folder or self._destination):
-                        if scan is None:
-                            scan = scan_of(item) or image_digest(item)
-                            identity = identity_of(self.header, self.parameters, warn_once, scan)
-                        datasets = dicom_datasets(
-                            item, self.header, self.parameters, warn_once, scan, numbers, identity
-                        )
+                        datasets = scan.of(item)
                         if self.parameters.frames == "single":
                             self._write(datasets, written, warn_once)
                         else:

@@ -13,19 +13,15 @@ from typing import Any, ClassVar
 import ismrmrd
 import numpy as np
 
-from gadgets.dicom.attributes import scan_of
-from gadgets.dicom.datasets import dicom_datasets
+from gadgets.dicom.datasets import ScanDatasets
 from gadgets.dicom.frames import Frames
 from gadgets.dicom.geometry import image_geometry
-from gadgets.dicom.identity import Identity, identity_of
-from gadgets.dicom.instance_numbers import InstanceNumbers
 from gadgets.dicom.parameters import DicomParameters
 from gadgets.dicom.values import quiet
 from gadgets.image_values import values_of
 from gadgets.images import make_image
 from gadgets.nifti.files import write_nifti
 from gadgets.outputs import COMPLEX
-from gadgets.scan_digest import image_digest
 from gadgets.stream import Gadget, ReconError, parameter, reason_of
 from gadgets.stream.digest import Settings
 from priors.extras import require
@@ -84,19 +80,14 @@ class NiftiOutput(Gadget):
         """
         named = {name: getattr(self.parameters, name) for name in NiftiParameters.__dataclass_fields__}
         parameters = DicomParameters(**named)
-        numbers = InstanceNumbers(self.header, self.survey)
+        scan = ScanDatasets(self.header, parameters, quiet, self.survey)
         frames = Frames()
-        identity: Identity | None = None  # of the scan: its first image's
         try:
             for item in items:
                 if isinstance(item, ismrmrd.Image):
-                    if identity is None:
-                        scan = scan_of(item) or image_digest(item)
-                        identity = identity_of(self.header, parameters, quiet, scan)
                     placed = not image_geometry(item, self.header, quiet).assumed
                     values = values_of(item) if np.iscomplexobj(item.data) else None
-                    stored = item if values is None else _magnitude(item)
-                    datasets = dicom_datasets(stored, self.header, parameters, quiet, None, numbers, identity)
+                    datasets = scan.of(item, item if values is None else _magnitude(item))
                     if values is not None:
                         for dataset in datasets:
                             dataset.ImageType = [*dataset.ImageType[:2], *COMPLEX.terms]

@@ -31,7 +31,7 @@ class Shading:
 
     def of(self, image: ImageWork, output: Output) -> ShadingField | None:
         """The field that an output of an image is to be corrected with, None where it is not."""
-        if not self._on or output not in CORRECTED or image.outcome is None:
+        if not self._on or output not in CORRECTED or image.outcome is None or NOT_FOUND in image.remarks:
             return None
         place = (image.counters[0], image.counters[1])
         field = self._fields.get(place)
@@ -40,7 +40,7 @@ class Shading:
             field = fit_shading(image.outcome.images) if signal else None
             if field is not None:
                 keep(self._fields, place, field, self._all_slices)
-        if field is None and NOT_FOUND not in image.remarks:
+        if field is None:
             image.remarks.append(NOT_FOUND)
         return field
 

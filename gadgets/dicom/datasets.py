@@ -24,8 +24,47 @@ from gadgets.dicom.series import add_series
 from gadgets.dicom.times import TICK_S, add_times
 from gadgets.dicom.values import Warn, decimal, text_value
 from gadgets.image_values import output_of
+from gadgets.scan_digest import image_digest
+from gadgets.survey import Survey
 
 log = logging.getLogger("genrecon")
+
+
+class ScanDatasets:
+    """Makes the datasets of the images of one scan, which have one identity and are numbered together.
+
+    Parameters
+    ----------
+    header : ismrmrd.xsd.ismrmrdHeader
+    parameters : settings; `folder` is not used
+    warn : takes one line for each thing the files cannot say as the header does
+    survey : of the lines, where they are known beforehand
+    """
+
+    def __init__(self, header: ismrmrdHeader, parameters: DicomParameters, warn: Warn, survey: Survey | None) -> None:
+        self._header, self._parameters, self._warn = header, parameters, warn
+        self._numbers = InstanceNumbers(header, survey)
+        self._identity: Identity | None = None
+
+    def of(self, image: ismrmrd.Image, written_as: ismrmrd.Image | None = None) -> list[FileDataset]:
+        """Datasets of an image, as `dicom_datasets` makes them; the scan's identity is that of its first image.
+
+        Parameters
+        ----------
+        image : of the scan
+        written_as : image whose pixels and type the datasets have; None: the same
+        """
+        if self._identity is None:
+            scan = scan_of(image) or image_digest(image)
+            self._identity = identity_of(self._header, self._parameters, self._warn, scan)
+        return dicom_datasets(
+            written_as or image,
+            self._header,
+            self._parameters,
+            self._warn,
+            numbers=self._numbers,
+            identity=self._identity,
+        )
 
 
 def dicom_datasets(
