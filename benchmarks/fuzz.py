@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import collections
 import contextlib
+import importlib
 import logging
 import os
 import random
@@ -17,6 +18,7 @@ import struct
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -208,14 +210,20 @@ def _to_server(server: Server, content: bytes, images: bool = False) -> None:
     assert not images or found[:2] == struct.pack("<H", 1022), "the server does not serve any more"
 
 
-def led_by_coverage(options: list[str]) -> None:
-    """Let atheris look for streams that the reading does not survive, from the good ones on."""
+def led_by_coverage(module: str, options: list[str]) -> None:
+    """Let atheris look for streams that the reading does not survive, from the good ones on.
+
+    Parameters
+    ----------
+    module : has `good_streams()` and `outcome(content)`
+    options : of libFuzzer
+    """
     import atheris
 
     for name in [name for name in sys.modules if name.partition(".")[0] in READING]:
         del sys.modules[name]
     with atheris.instrument_imports(include=list(READING)):
-        from benchmarks import fuzz
+        fuzz = importlib.import_module(module)
     with TemporaryDirectory() as corpus:
         for number, content in enumerate(fuzz.good_streams()):
             (Path(corpus) / str(number)).write_bytes(content)
@@ -223,20 +231,21 @@ def led_by_coverage(options: list[str]) -> None:
         atheris.Fuzz()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(module: str, about: str | None, feed: Callable[[int, int], dict[str, int]]) -> None:
+    """Command line of a module that feeds mutated streams: `feed(streams, seed)`, or `led_by_coverage`."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--streams", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--atheris", action="store_true")
     arguments, others = parser.parse_known_args()
     logging.getLogger("genrecon").addHandler(logging.FileHandler(os.devnull))  # else a line for every refusal
     if arguments.atheris:
-        led_by_coverage(others)
+        led_by_coverage(module, others)
         return
     start = time.perf_counter()
-    found = fuzz_server(arguments.streams, arguments.seed)
+    found = feed(arguments.streams, arguments.seed)
     print(f"{arguments.streams} streams in {time.perf_counter() - start:.0f} s: {found}")
 
 
 if __name__ == "__main__":
-    main()
+    main("benchmarks.fuzz", __doc__, fuzz_server)

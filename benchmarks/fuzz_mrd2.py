@@ -6,15 +6,12 @@ python -m benchmarks.fuzz_mrd2 --atheris [-max_total_time=600] # bytes led by co
 
 from __future__ import annotations
 
-import argparse
 import collections
 import contextlib
 import io
-import logging
 import os
 import random
 import resource
-import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -22,7 +19,7 @@ from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks.fuzz import LENGTHS, READING, mutated
+from benchmarks.fuzz import LENGTHS, main, mutated
 from gadgets.stream import ReconError
 from pipelines.chain import read_chain
 from pipelines.mrd2.acquisitions import TAG, LineConverter
@@ -65,7 +62,7 @@ def good_streams(schemas: Sequence[Schema] = ()) -> list[bytes]:
 
 
 def _with_other_items(content: bytes) -> bytes:
-    """A stream with one item of each kind beside its lines, all empty."""
+    """A stream with one item of each kind among its lines, all empty."""
     mixed = io.BytesIO()
     reader = Mrd2Reader(Source(io.BytesIO(content).read))
     writer = Mrd2Writer(Sink(mixed.write), reader.schema, reader.header)
@@ -214,35 +211,5 @@ def fuzz_streams(streams: int, seed: int = 0, schemas: Sequence[Schema] = ()) ->
     return dict(counts)
 
 
-def led_by_coverage(options: list[str]) -> None:
-    """Let atheris look for streams that the reading does not survive, from the good ones on."""
-    import atheris
-
-    for name in [name for name in sys.modules if name.partition(".")[0] in READING]:
-        del sys.modules[name]
-    with atheris.instrument_imports(include=list(READING)):
-        from benchmarks import fuzz_mrd2
-    with TemporaryDirectory() as corpus:
-        for number, content in enumerate(fuzz_mrd2.good_streams()):
-            (Path(corpus) / str(number)).write_bytes(content)
-        atheris.Setup([sys.argv[0], corpus, *options], lambda content: fuzz_mrd2.outcome(bytes(content)) and None)
-        atheris.Fuzz()
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--streams", type=int, default=100_000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--atheris", action="store_true")
-    arguments, others = parser.parse_known_args()
-    logging.getLogger("genrecon").addHandler(logging.FileHandler(os.devnull))  # else a line for every refusal
-    if arguments.atheris:
-        led_by_coverage(others)
-        return
-    start = time.perf_counter()
-    found = fuzz_streams(arguments.streams, arguments.seed)
-    print(f"{arguments.streams} streams in {time.perf_counter() - start:.0f} s: {found}")
-
-
 if __name__ == "__main__":
-    main()
+    main("benchmarks.fuzz_mrd2", __doc__, fuzz_streams)

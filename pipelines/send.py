@@ -15,13 +15,12 @@ from gadgets.stream import ReconError
 from gadgets.stream.logs import collected_warnings
 from pipelines.chain import read_chain
 from pipelines.kept.again import KeptRequest
+from pipelines.kept.late import FETCH_BY, RETRIEVE
 from pipelines.kept.scan import KeptScan
 from pipelines.raw import RawScan
 from pipelines.replay import IMAGES_FILE, IMAGES_GROUP
 from pipelines.staging import staged_folder
 from pipelines.wire import reconstruct_remotely
-
-LATE = "with configuration retrieve_"  # in the text of `pipelines.server.late_answer`
 
 
 @dataclass
@@ -33,6 +32,11 @@ class SendResult:
     last_image_s: float = 0.0
     texts: tuple[str, ...] = ()
     warnings: list[str] = field(default_factory=list)  # about the file, and those of the images
+
+    @property
+    def comes_later(self) -> bool:
+        """Whether the server said how to fetch images that were not ready."""
+        return any(FETCH_BY in text for text in self.texts)
 
 
 def send(
@@ -107,7 +111,7 @@ def retrieve(
     """
     result = SendResult()
     text = json.dumps({"parameters": {"scan": identifier, "wait": wait_s}}).encode()
-    items = reconstruct_remotely(address, "retrieve", b"", (), max(timeout, wait_s + 10), text)
+    items = reconstruct_remotely(address, RETRIEVE, b"", (), max(timeout, wait_s + 10), text)
     try:
         _receive(items, result, out, "no late image came")
     except ReconError as error:
@@ -132,8 +136,7 @@ def _receive(items: Iterator[ismrmrd.Image | str], result: SendResult, out: Path
             result.last_image_s = time.perf_counter() - start
             result.first_image_s = result.first_image_s or result.last_image_s
             yield item
-        comes_later = any(LATE in text for text in result.texts)
-        if not result.images and missing and not comes_later:
+        if not result.images and missing and not result.comes_later:
             raise ReconError(missing)
 
     if out is None:

@@ -50,8 +50,8 @@ def send(
         bool, typer.Option("--again", help="Send a scan that serve --keep-raw kept, with its own chain and parameters.")
     ] = False,
     retrieve: Annotated[
-        str, typer.Option(help="Id of a scan whose late images are fetched; no raw file is sent.", metavar="ID")
-    ] = "",
+        str | None, typer.Option(help="Id of a scan whose late images are fetched; no raw file is sent.", metavar="ID")
+    ] = None,
     wait: Annotated[
         float, typer.Option(min=0.0, help="Seconds to wait for late images of --retrieve that are not ready.")
     ] = 0.0,
@@ -73,7 +73,9 @@ def send(
     if not all(name and name.strip(".") == name and equals for name, equals, _ in pairs):
         raise ReconError("--set: give NAME=VALUE, for instance generative_recon.method=cg_sense or samples=4")
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    if retrieve:
+    if retrieve is not None:
+        if not retrieve.strip():
+            raise ReconError("send: --retrieve: the id is empty; give the one that the server's answer had")
         if again or raw is not None:
             raise ReconError("send: --retrieve sends no scan; leave out the raw file and --again")
         from pipelines.send import retrieve as fetch
@@ -135,8 +137,7 @@ def _print_result(result: SendResult) -> None:
     for text in result.texts:
         errors.print(escape(text))
     if not result.images:
-        late = any("retrieve_" in text for text in result.texts)
-        print_line("no image yet: they come later" if late else "a noise measurement: no image is due")
+        print_line("no image yet: they come later" if result.comes_later else "a noise measurement: no image is due")
         return
     print_line(
         f"{result.images} images, the first after {result.first_image_s:.2f} s, the last after "

@@ -21,6 +21,8 @@ from pipelines.kept.store import OWES_FILE
 RUNS, DONE, FAILED = "runs", "done", "failed"
 STATE_FILE = "late.json"
 IMAGES_FILE = "late.mrd"  # messages of images, as they are sent
+RETRIEVE = "retrieve"  # configuration of a connection that fetches late images, with _ID after it
+FETCH_BY = f"with configuration {RETRIEVE}_"  # in the text that a client gets instead of them, before the id
 MOST_ATTEMPTS = 3
 COMMON = ("patient", "patient in measurementID")  # what the scans of one study have in common: one of these,
 STUDY = ("study", "study ID", "study in measurementID")  # and one of these

@@ -14,7 +14,7 @@ from gadgets.noise.scan import ChosenNoise, context_of
 from gadgets.stream import PeerGone, ReconError, reason_of
 from pipelines.chain import Chain
 from pipelines.flat_parameters import ANSWER_WITHIN
-from pipelines.kept.late import LateImages, LateState, begin_again
+from pipelines.kept.late import FETCH_BY, LateImages, LateState, begin_again
 from pipelines.kept.recorder import ScanRecorder
 from pipelines.kept.scan import KeptScan
 from pipelines.raw import RawScan
@@ -128,7 +128,7 @@ class LateAnswer:
         text = f"{state.progress()} are ready; the reconstruction goes on. "
         if preliminary:
             text += f"{len(preliminary)} PRELIMINARY images by {METHOD} are sent instead. "
-        text += f"Fetch the others with configuration retrieve_{kept.id}"
+        text += f"Fetch the others {FETCH_BY}{kept.id}"
         text += "; they are also written as DICOM" if goes_to_files else ""
         windows: dict[int, tuple[float, float]] = {}
         try:

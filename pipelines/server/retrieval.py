@@ -10,13 +10,13 @@ from typing import Any
 from gadgets.noise.scan import context_of
 from gadgets.stream import ReconError, reason_of
 from pipelines.flat_parameters import LATE_IMAGES
-from pipelines.kept.late import DONE, FAILED, clear_due, images_file, late_state, owes_images
+from pipelines.kept.late import DONE, FAILED, RETRIEVE, clear_due, images_file, late_state, owes_images
 from pipelines.kept.scan import KeptScan
 from pipelines.kept.store import ID, KeptScans
 from pipelines.raw.header import read_header
 from pipelines.server.replies import CHUNK_BYTES, ReplyWriter
 
-CONFIG = re.compile(r"(?:genrecon_)?retrieve(?:_(?P<id>[0-9A-Za-z-]+))?(?:\.xml)?", re.ASCII)
+CONFIG = re.compile(rf"(?:genrecon_)?{RETRIEVE}(?:_(?P<id>[0-9A-Za-z-]+))?(?:\.xml)?", re.ASCII)
 CHECK_INTERVAL_S = 0.2
 MOST_WAIT_S = 86400.0
 OF_STUDY = ("", "all", "true", "1", "yes")  # values of the parameter that mean all late images of the study

@@ -303,3 +303,9 @@ def test_scans_that_owe_images_stay_until_they_are_too_old(tmp_path: Path) -> No
         (kept.folder / "owes_images").touch()
         KeptScans(tmp_path, 1e-9, 1).make_room()
         assert kept.folder.exists() == stays
+
+
+@pytest.mark.parametrize("empty", ["", "  "])
+def test_no_id_is_said(empty: str) -> None:
+    shown = CliRunner().invoke(app, ["send", "--retrieve", empty])
+    assert shown.exit_code == 1 and "--retrieve: the id is empty" in str(shown.exception)
