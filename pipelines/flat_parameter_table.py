@@ -28,6 +28,15 @@ _SERIES = {
     "real,imaginary": "real and imaginary",
     "magnitude,phase,real,imaginary": "magnitude, phase, real, imaginary",
     "complex": "complex",
+    "magnitude,snr": "magnitude and SNR map",
+    "magnitude,snr,gfactor": "magnitude, SNR and g-factor map",
+}
+
+_PARTIAL_FOURIER = {
+    "off": "not filled in",
+    "auto": "as it suits the method",
+    "pocs": "POCS",
+    "homodyne": "homodyne",
 }
 
 TABLE: tuple[FlatParameter, ...] = (
@@ -109,5 +118,24 @@ TABLE: tuple[FlatParameter, ...] = (
             "combined": ("one image", "true"),
             "separate": ("an image each", "false"),
         },
+    ),
+    FlatParameter(
+        "partialfourier",
+        "Partial Fourier",
+        "How the side of k-space that was not measured is filled in, where the measured side tells it.",
+        "choice",
+        ("generative_recon.partial_fourier",),
+        "chain",
+        values={"chain": ("as the chain says", ""), **{name: (text, name) for name, text in _PARTIAL_FOURIER.items()}},
+    ),
+    FlatParameter(
+        "shading",
+        "Shading correction",
+        "Whether the brightness near surface coils is evened out in magnitude images. Do not measure intensities on "
+        "corrected images.",
+        "choice",
+        ("generative_recon.shading",),
+        "chain",
+        values={"chain": ("as the chain says", ""), "off": ("off", "off"), "fit": ("on", "fit")},
     ),
 )

@@ -60,7 +60,11 @@ def test_the_default_leaves_the_chain_as_it_is(parameter: FlatParameter) -> None
         ("quality", "fast", QUALITY_STEPS["fast"]),
         ("series", "phase, magnitude,phase", "phase,magnitude"),
         ("series", "magnitude,phase", "magnitude,phase"),
+        ("series", "Magnitude,SNR,gfactor", "magnitude,snr,gfactor"),
         ("averages", "separate", "false"),
+        ("partialfourier", "POCS", "pocs"),
+        ("partialfourier", "off", "off"),
+        ("shading", "fit", "fit"),
         ("timelimit", "3600", "3600"),
     ],
 )
