@@ -22,7 +22,7 @@ from gadgets.dicom.spool import add_to_spool, queue_folder
 from gadgets.dicom.values import Warn
 from gadgets.dicom.writer import encoded, write_datasets, write_dicom
 from gadgets.image_values import is_complex_output
-from gadgets.stream import Gadget, ReconError, reason_of
+from gadgets.stream import Gadget, ReconError, one_line, reason_of
 from gadgets.stream.digest import Settings
 
 __all__ = ["DicomOutput", "dicom_datasets", "spool_and_destination", "write_dicom"]
@@ -110,7 +110,7 @@ class DicomOutput(Gadget):
                             self._keep(frames, item, datasets, written)
                     yield item
             except BaseException:
-                self._write_enhanced(frames, written, warn_once, ENDED_EARLY)
+                self._write_what_came(frames, written, warn_once)
                 raise
             self._write_enhanced(frames, written, warn_once)
         if self._destination and written.spooled and self.parameters.deliver:
@@ -153,12 +153,22 @@ class DicomOutput(Gadget):
         try:
             frames.add(image, datasets, placed=True)
         except OSError as error:
-            written.lost.append(
-                ReconError(
-                    f"{self.name}: no room for images in the folder for temporary files ({reason_of(error)}); free "
-                    "disk space there, or set TMPDIR to a folder with room, and reconstruct again"
-                )
-            )
+            written.lost.append(self._no_room(error))
+
+    def _no_room(self, error: OSError) -> ReconError:
+        return ReconError(
+            f"{self.name}: images cannot be kept in the folder for temporary files ({reason_of(error)}); free disk "
+            "space there, or set TMPDIR to a folder with room, and reconstruct again"
+        )
+
+    def _write_what_came(self, frames: Frames, written: _Written, warn: Warn) -> None:
+        """Write the series after an error; what keeps them from being written is a warning: that error is raised."""
+        try:
+            self._write_enhanced(frames, written, warn, ENDED_EARLY)
+        except Exception as error:
+            warn(f"the enhanced DICOM files of the images that came cannot be written ({one_line(error)})")
+        for lost in written.lost[:1]:
+            warn(one_line(lost).removeprefix(f"{self.name}: "))
 
     def _write_enhanced(self, frames: Frames, written: _Written, warn: Warn, warning: str = "") -> None:
         """Write the series that were kept."""
@@ -168,8 +178,11 @@ class DicomOutput(Gadget):
             warn(f"{warning}; the enhanced DICOM files hold the {len(frames)} images that came")
         elif written.lost:
             warning = "images are missing: there was no room for them"
-        for dataset in enhanced_datasets(frames, warning):
-            self._write([dataset], written, warn)
+        try:
+            for dataset in enhanced_datasets(frames, warning):
+                self._write([dataset], written, warn)
+        except OSError as error:
+            written.lost.append(self._no_room(error))
 
     def _spool_files(self, contents: list[bytes], destination: Destination, lost: list[ReconError]) -> list[Path]:
         """Put files into the spool and have them sent; those that could be written there."""

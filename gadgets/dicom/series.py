@@ -14,6 +14,8 @@ from gadgets.dicom.attributes import (
     METHOD_KEYS,
     NOISE_KEYS,
     NOISE_NAME_KEYS,
+    REFERENCE_KEYS,
+    REFERENCE_NAME_KEYS,
     SETTINGS_KEYS,
     SHADING_KEYS,
     attribute,
@@ -53,10 +55,16 @@ def series_number(image: ismrmrd.Image, header: ismrmrdHeader, offset: int, warn
     return max(0, min(number, 2**31 - 1))
 
 
-def _noise(image: ismrmrd.Image, parameters: DicomParameters) -> list[str]:
-    """Which noise the data were prewhitened with."""
-    names = [] if parameters.anonymize else attribute(image, NOISE_NAME_KEYS)
-    return [f"noise: {', '.join([text, *names])}" for text in attribute(image, NOISE_KEYS)]
+def _other_scans(image: ismrmrd.Image, parameters: DicomParameters) -> list[str]:
+    """Which noise the data were prewhitened with, and whose calibration lines the coil maps are of."""
+    found = []
+    for what, keys, name_keys in (
+        ("noise", NOISE_KEYS, NOISE_NAME_KEYS),
+        ("calibration", REFERENCE_KEYS, REFERENCE_NAME_KEYS),
+    ):
+        names = [] if parameters.anonymize else attribute(image, name_keys)
+        found += [f"{what}: {', '.join([text, *names])}" for text in attribute(image, keys)]
+    return found
 
 
 def _shading(texts: list[str]) -> list[str]:
@@ -93,7 +101,7 @@ def add_series(
     ds.ImageType = ["DERIVED", "PRIMARY", *output.terms, *(["NORM"] if shading else [])]
     ds.ComplexImageComponent = output.component
     ds.DerivationDescription = text_value(
-        "; ".join([derivation, *_noise(image, parameters), *_shading(shading)]), "ST", warn
+        "; ".join([derivation, *_other_scans(image, parameters), *_shading(shading)]), "ST", warn
     )
     ds.SeriesNumber = series_number(image, header, parameters.series_number_offset, warn)
     if parameters.series_description:

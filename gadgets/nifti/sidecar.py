@@ -14,7 +14,12 @@ from gadgets.dicom.stacks import Stack
 from gadgets.nifti.timing import slice_times, volume_interval, volume_starts
 
 WARNING = "WARNING: "  # begins the lines of ImageComments that are warnings
-DERIVATION = {"method": "ReconMethod", "settings": "ReconSettings", "noise": "PrewhiteningNoise"}
+DERIVATION = {
+    "method": "ReconMethod",
+    "settings": "ReconSettings",
+    "noise": "PrewhiteningNoise",
+    "calibration": "CoilMapCalibration",
+}
 MS = 1e-3  # DICOM's times are in ms, those of BIDS in s
 
 # Key of the sidecar, DICOM attribute, factor. Nothing of a patient, a study or a date.
@@ -91,7 +96,7 @@ def sidecar(stack: Stack) -> dict[str, Any]:
 
 
 def _reconstruction(stack: Stack) -> dict[str, Any]:
-    """Method, settings and noise, from the parts of DerivationDescription, and the warnings of all images."""
+    """Method, settings, noise and calibration, as DerivationDescription has them, and the warnings of all images."""
     text = str(common_value(stack.frames, "DerivationDescription") or "")
     parts = dict(part.partition(": ")[::2] for part in text.split("; "))
     found: dict[str, Any] = {key: parts[name] for name, key in DERIVATION.items() if parts.get(name)}

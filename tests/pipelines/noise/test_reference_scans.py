@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 import pytest
 
 from gadgets.images import REFERENCE, REFERENCE_NAME, meta_of, meta_values
@@ -102,6 +103,9 @@ def test_replay(folder: Path, tmp_path: Path) -> None:
     meta = meta_of(image(tmp_path / "with").attribute_string)
     assert meta_values(meta, REFERENCE) == ["another file, 2 min older"]
     assert meta_values(meta, REFERENCE_NAME) == [f"reference.h5, measurement {ID}"]
+    (file,) = (tmp_path / "with" / "dicom").rglob("*.dcm")
+    derivation = pydicom.dcmread(file).DerivationDescription
+    assert derivation.endswith(f"; calibration: another file, 2 min older, reference.h5, measurement {ID}")
     replay(folder / "scan.h5", "cg_sense", tmp_path / "shuffled", reference=str(folder / "shuffled.h5"))
     assert error(image(tmp_path / "shuffled"), image(tmp_path / "with")) < 1e-3
 

@@ -16,10 +16,12 @@ from pydicom.uid import EnhancedMRImageStorage, MRImageStorage
 from gadgets.dicom.datasets import dicom_datasets
 from gadgets.dicom.enhanced import instances
 from gadgets.dicom.enhanced.instances import enhanced_datasets
+from gadgets.dicom.frames import Frames
 from gadgets.dicom.parameters import DicomParameters
 from gadgets.dicom.writer import encoded
 from gadgets.dicom_output import DicomOutput
 from gadgets.outputs import OUTPUT
+from gadgets.stream import ReconError
 from tests.gadgets.dicom.dicom_images import VOLUME, make_header, make_image, quiet
 from tests.gadgets.dicom.stack_images import at, frames_of
 from tests.gadgets.dicom.validator import assert_valid
@@ -203,6 +205,28 @@ def test_what_came_is_written_when_the_scan_ends_early(tmp_path: Path) -> None:
         assert ds.NumberOfFrames == 6
         assert ds.ImageComments == "WARNING: the scan ended early: images are missing"
         assert_valid([path], "EnhancedMRImage")
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), MemoryError("no memory")])
+def test_what_came_cannot_be_written_does_not_hide_why_the_scan_ended(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: Any) -> None:
+        raise error
+
+    def failing() -> Any:
+        yield from repetitions()
+        raise ValueError("the scanner is gone")
+
+    monkeypatch.setattr(Frames, "pixels", fail)
+    gadget = DicomOutput()
+    gadget.configure(make_header(), {"folder": str(tmp_path), "frames": "enhanced"})
+    with pytest.raises(ValueError, match="the scanner is gone"):
+        list(gadget.process(failing()))
+    assert (error.strerror if isinstance(error, OSError) else "no memory") in caplog.text
+    if isinstance(error, OSError):
+        with pytest.raises(ReconError, match=r"images cannot be kept .* \(Input/output error\); free disk space"):
+            list(gadget.process(iter(repetitions())))
 
 
 def test_warnings_are_told_for_the_file_and_for_their_frames(tmp_path: Path) -> None:
