@@ -16,6 +16,7 @@ from torch import Tensor
 from gadgets.buffers import image_from_problems, is_3d, is_of_reference, keep, slices_come_again
 from gadgets.image_headers import image_header, recon_steps
 from gadgets.images import (
+    COMPLETED_CALIBRATION,
     NOISE,
     NOISE_NAME,
     OWN_CALIBRATION,
@@ -23,6 +24,7 @@ from gadgets.images import (
     REFERENCE_NAME,
     SCALE_OFFSET,
     SCALE_RATIO,
+    WARNINGS,
     WINDOW_CENTER,
     make_image,
 )
@@ -40,10 +42,6 @@ from gadgets.twins.image_array_split import ImageArraySplitGadget
 from priors.signal.phase_reference import PhaseReference
 
 HIGHEST_INDEX = 2**16 - 1  # that the header of an image holds
-
-CALIBRATION_WARNINGS = {
-    "completed": "no calibration lines were found: coil maps are from a k-space centre completed by low rank",
-}
 
 
 class ImageArrays:
@@ -219,13 +217,12 @@ class ImageArrays:
             }
         )
         warnings = image.warnings()
-        calibration = CALIBRATION_WARNINGS.get(getattr(work.bit, "calibration", "measured"))
-        if calibration:
-            warnings.append(calibration)
+        if getattr(work.bit, "calibration", "measured") == "completed":
+            warnings.append(COMPLETED_CALIBRATION)
         if image.noise_maps is not None and output in NOISE_MAPS:
             warnings += image.noise_maps.warnings
         if warnings:
-            meta["GenreconWarning"] = warnings
+            meta[WARNINGS] = warnings
         return str(meta.serialize())
 
     def _reference(self, bit: ReconBit) -> dict[str, str]:

@@ -21,8 +21,17 @@ REFERENCE = "GenreconReference"  # whose calibration lines the coil maps are of,
 OWN_CALIBRATION = "own calibration lines"  # the scan has calibration of its own
 REFERENCE_NAME = "GenreconReferenceName"  # file or measurement of that scan
 SHADING = "GenreconShading"  # by what the intensities were corrected
+WARNINGS = "GenreconWarning"  # what users must know of the image
+COMPLETED_CALIBRATION = (  # one of these
+    "no calibration lines were found: coil maps are from a k-space centre completed by low rank"
+)
 SCALE_RATIO = "GADGETRON_ScaleRatio"  # what pixel values were multiplied by
 SCALE_OFFSET = "GADGETRON_ScaleOffset"  # what was added to them then
+
+
+def warnings_of(image: ismrmrd.Image) -> list[str]:
+    """What users must know of an image."""
+    return meta_values(meta_of(image.attribute_string), WARNINGS)
 
 
 def meta_of(text: str | bytes | None) -> ismrmrd.Meta:

@@ -21,7 +21,7 @@ from gadgets.acquisitions import IMAGE_COUNTERS
 from gadgets.dicom_output import DicomOutput
 from gadgets.image_lines import ImageLines
 from gadgets.image_values import grey_range, output_of, values_of
-from gadgets.images import meta_of, meta_values, single_precision
+from gadgets.images import WARNINGS, meta_of, meta_values, single_precision
 from gadgets.nifti_output import NiftiOutput, NiftiParameters
 from gadgets.readouts import WholeReadouts
 from gadgets.scan_digest import ScanDigest
@@ -32,7 +32,7 @@ from pipelines.chain import CHAIN_PROPERTY, Chain, read_chain
 from pipelines.evaluation.distribute import DaskReplay
 from pipelines.info import describe_scan
 from pipelines.kept.scan import CHAIN_FILE, kept_scan_of
-from pipelines.noise.references import given_reference
+from pipelines.noise.references import given_reference, tell_of_reference
 from pipelines.noise.sources import choose_noise
 from pipelines.noise.streamed import noise_in_stream
 from pipelines.raw import RawScan
@@ -202,6 +202,8 @@ def replay(
                     else f"check that chain {chain.name} sends images"
                 )
             )
+        if not kept and not chain.reference:
+            tell_of_reference(scan.header, result.warnings, "give its raw file with --reference")
         _montages(staging, result)
         result.dicom_files = sum(1 for _ in (staging / "dicom").rglob("*.dcm"))
         result.nifti_files = sum(1 for _ in (staging / "nifti").rglob("*.nii.gz"))
@@ -321,7 +323,7 @@ def _store(
             series.matrix = matrix
             meta = meta_of(image.attribute_string)
             series.method = ", ".join(meta_values(meta, "GenreconMethod")) or series.method
-            for text in meta_values(meta, "GenreconWarning"):  # also from gadgets that ran elsewhere
+            for text in meta_values(meta, WARNINGS):  # also from gadgets that ran elsewhere
                 if text not in result.warnings:
                     result.warnings.append(text)
             dataset.append_image(f"image_{number}", image)

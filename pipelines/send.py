@@ -10,7 +10,7 @@ from pathlib import Path
 
 import ismrmrd
 
-from gadgets.images import meta_of, meta_values
+from gadgets.images import warnings_of
 from gadgets.stream import ReconError
 from gadgets.stream.logs import collected_warnings
 from pipelines.chain import read_chain
@@ -130,7 +130,7 @@ def _receive(items: Iterator[ismrmrd.Image | str], result: SendResult, out: Path
                 result.texts += (item,)
                 continue
             result.images += 1
-            for warning in meta_values(meta_of(item.attribute_string), "GenreconWarning"):
+            for warning in warnings_of(item):
                 if warning not in result.warnings:
                     result.warnings.append(warning)
             result.last_image_s = time.perf_counter() - start

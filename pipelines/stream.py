@@ -17,7 +17,7 @@ import ismrmrd
 
 from gadgets.acquisition_flags import is_for_images
 from gadgets.errors import Aborted, reason_of
-from gadgets.images import single_precision
+from gadgets.images import single_precision, warnings_of
 from gadgets.noise.scan import ChosenNoise, noise_dependencies
 from gadgets.stream import ReconError
 from gadgets.stream.logs import collected_warnings
@@ -32,6 +32,7 @@ from pipelines.mrd2.source import FileSource, Source, StreamEnds, source_of
 from pipelines.mrd2.streams import Mrd2Reader, Mrd2Writer, OtherFormat
 from pipelines.noise.files import noise_of_file
 from pipelines.noise.fitting import fitted
+from pipelines.noise.references import tell_of_reference
 from pipelines.noise.sources import choose_noise
 from pipelines.noise.streamed import ScanNoise
 from pipelines.pipes import hung_up, nobody_reads, write_all
@@ -49,6 +50,7 @@ log = logging.getLogger("genrecon")
 QUEUED_ITEMS = 512  # lines that are read before the chain takes them
 QUEUED_IMAGES = 64
 CHECK_S = 0.2  # how often the other ends of the pipes are looked at
+NO_REFERENCE = "stream takes none; use replay --reference, or serve"
 HDF5_BEGIN = b"\x89HDF"
 
 
@@ -112,6 +114,7 @@ def reconstruct_stream(
         _write_images(images, incoming, writer, sink, result)
         result.noise_coils = scan_noise.coils
         _finish(writer, result, incoming.lines)
+        tell_of_reference(header.fields, result.warnings, NO_REFERENCE)
         incoming.tell_what_was_passed()
     return result
 
@@ -138,6 +141,7 @@ def reconstruct_whole(
                 run = functools.partial(chain.run, scan.header, scan.acquisitions(), survey=survey)
                 _write_images(run, None, writer, sink, result)
             _finish(writer, result, scan.acquisition_count)
+            tell_of_reference(scan.header, result.warnings, NO_REFERENCE)
     return result
 
 
@@ -283,6 +287,7 @@ def _write_images(
             if isinstance(item, ismrmrd.Image):
                 writer.write(*mrd2_image(single_precision(item), writer.schema))
                 result.images += 1
+                result.warnings += [text for text in warnings_of(item) if text not in result.warnings]
         if incoming is not None and incoming.error is not None:
             raise incoming.error
     except Aborted:

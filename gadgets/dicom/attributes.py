@@ -5,7 +5,7 @@ from __future__ import annotations
 import ismrmrd
 
 from gadgets.dicom.values import finite
-from gadgets.images import NOISE, NOISE_NAME, REFERENCE, REFERENCE_NAME, SHADING
+from gadgets.images import NOISE, NOISE_NAME, REFERENCE, REFERENCE_NAME, SHADING, WARNINGS
 from gadgets.stream.digest import CHAIN_DIGEST, SCAN_DIGEST
 
 # ISMRMRD image types that MR Image Storage can hold
@@ -27,7 +27,7 @@ NOISE_NAME_KEYS = (NOISE_NAME,)
 REFERENCE_KEYS = (REFERENCE,)
 REFERENCE_NAME_KEYS = (REFERENCE_NAME,)
 SHADING_KEYS = (SHADING,)
-WARNING_KEYS = ("GenreconWarning",)
+WARNING_KEYS = (WARNINGS,)
 ECHO_TIME_KEYS = ("GADGETRON_TE",)
 INVERSION_TIME_KEYS = ("GADGETRON_TI",)
 

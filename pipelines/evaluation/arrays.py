@@ -19,7 +19,7 @@ from gadgets.acquisitions import IMAGE_COUNTERS
 from gadgets.buffers import averaged, filled
 from gadgets.espirit import Espirit
 from gadgets.generative_recon import GenerativeRecon
-from gadgets.images import SCALE_RATIO, meta_of, meta_values
+from gadgets.images import SCALE_RATIO, WARNINGS, meta_of, meta_values
 from gadgets.outputs import STANDARD_DEVIATION
 from gadgets.stream import Gadget, ReconError
 from pipelines.chain import read_chain
@@ -95,7 +95,7 @@ class ArrayReconstruction:
         ):
             if values := meta_values(meta, name):
                 result.notes[name] = ", ".join(values)
-        result.warnings = meta_values(meta, "GenreconWarning")
+        result.warnings = meta_values(meta, WARNINGS)
         for other in arrays[1:]:
             if " ".join(meta_values(meta_of(other.meta[0]), "GenreconMethod")).endswith(STANDARD_DEVIATION.words):
                 scale = float(meta_values(meta_of(other.meta[0]), SCALE_RATIO)[0])

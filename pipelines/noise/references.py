@@ -13,6 +13,7 @@ import ismrmrd
 import numpy as np
 
 from gadgets.acquisition_flags import is_for_images
+from gadgets.images import COMPLETED_CALIBRATION
 from gadgets.noise.scan import conflict
 from gadgets.reference_lines import reference_dependencies
 from gadgets.reference_scan import ChosenReference, ReferenceScan
@@ -23,6 +24,7 @@ from pipelines.raw import RawScan
 
 log = logging.getLogger("genrecon")
 
+NAMED = "the header names a reference scan for coil maps"
 CHAIN = "cg_sense"  # whose gadgets up to the buffers sort the lines of a reference
 
 
@@ -52,10 +54,21 @@ def reference_in_stream(
         if chosen := fitted_reference(scan, header, first):
             return chosen, items
     if not found:
-        log.warning(
-            "the header names a reference scan for coil maps, which was not sent to this server before; send it first"
-        )
+        log.warning("%s, which was not sent to this server before; send it first", NAMED)
     return None, items
+
+
+def tell_of_reference(header: Any, warnings: list[str], remedy: str) -> None:
+    """Warn where a scan without calibration names a reference scan that it was reconstructed without.
+
+    Parameters
+    ----------
+    header : of the scan
+    warnings : of its images
+    remedy : how to use the reference
+    """
+    if COMPLETED_CALIBRATION in warnings and reference_dependencies(header):
+        log.warning("%s; %s", NAMED, remedy)
 
 
 def reference_of_file(path: Path, group: str = "") -> ReferenceScan:

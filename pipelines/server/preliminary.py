@@ -8,11 +8,10 @@ import logging
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import ismrmrd
 
-from gadgets.images import meta_of
+from gadgets.images import WARNINGS, meta_of, warnings_of
 from gadgets.noise.scan import ChosenNoise
 from gadgets.solvers.methods import foreign_option
 from pipelines.chain import Chain
@@ -95,8 +94,7 @@ def _marked(image: ismrmrd.Image) -> ismrmrd.Image:
     image.image_series_index = image.image_series_index + SERIES
     meta = meta_of(image.attribute_string)
     meta[PRELIMINARY] = "1"
-    before: Any = meta.get("GenreconWarning", [])
-    meta["GenreconWarning"] = [WARNING, *(before if isinstance(before, list) else [before])]
+    meta[WARNINGS] = [WARNING, *warnings_of(image)]
     meta["ImageComment"] = meta["GADGETRON_ImageComment"] = "PRELIMINARY"
     meta["SequenceDescriptionAdditional"] = "PRELIMINARY"
     image.attribute_string = str(meta.serialize())

@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 
 from gadgets.image_values import grey_range, output_of, values_of
-from gadgets.images import meta_of, meta_values
+from gadgets.images import WARNINGS, meta_of, meta_values
 from gadgets.outputs import STANDARD_DEVIATION
 from gadgets.stream import one_line
 from pipelines.evaluation.report.pictures import (
@@ -80,7 +80,7 @@ class _Series:
                 self.settings = "; ".join(filter(None, settings))
                 width, height, _ = image.field_of_view
                 self.aspect = width / height if min(width, height) > 0 else 0.0
-            self.warnings += meta_values(meta, "GenreconWarning")
+            self.warnings += meta_values(meta, WARNINGS)
             self.output = output_of(image)
             values = np.nan_to_num(values_of(image)[0], posinf=0.0)
             volume = values if self.output.signed else np.abs(values)

@@ -15,6 +15,7 @@ import ismrmrd
 import numpy as np
 import pytest
 
+from gadgets.images import COMPLETED_CALIBRATION
 from gadgets.stream import ReconError
 from pipelines.chain import Chain
 from pipelines.mrd2.sink import Sink
@@ -314,6 +315,27 @@ def test_noise_of_a_file(tmp_path: Path) -> None:
     found = images(streamed(stream(*bare), tmp_path, noise=str(own)))
     assert same(found, [image.data for image in read_images(tmp_path / "out", 1)])
     assert not same(found, [one["data"] for one in images(streamed(stream(*bare), tmp_path))])
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_warnings_of_images_and_a_reference_scan_that_is_named(whole: bool, tmp_path: Path) -> None:
+    named = (
+        "<measurementDependency><dependencyType>SenMap</dependencyType><measurementID>7</measurementID>"
+        "</measurementDependency>"
+    )
+    head = ONE[0].replace("</measurementInformation>", f"{named}</measurementInformation>")
+    assert named in head
+    result = StreamResult()
+    content = stream(head, ONE[1][1::2])  # every second line
+    if whole:
+        (tmp_path / "scan.mrd").write_bytes(content)
+        with (tmp_path / "out.mrd").open("wb") as sink:
+            reconstruct_whole(tmp_path / "scan.mrd", sink.fileno(), configured_chain("cg_sense", []), result=result)
+    else:
+        streamed(content, tmp_path, result=result)
+    assert COMPLETED_CALIBRATION in result.warnings
+    (text,) = [text for text in result.warnings if "names a reference scan for coil maps" in text]
+    assert text.endswith("; stream takes none; use replay --reference, or serve")
 
 
 @pytest.mark.parametrize(
