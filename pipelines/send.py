@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +21,8 @@ from pipelines.raw import RawScan
 from pipelines.replay import IMAGES_FILE, IMAGES_GROUP
 from pipelines.staging import staged_folder
 from pipelines.wire import reconstruct_remotely
+
+Progress = Callable[[int], None]  # called with the number of images that came
 
 
 @dataclass
@@ -48,6 +50,7 @@ def send(
     out: Path | None = None,
     parameters: Mapping[str, str] | None = None,
     timeout: float = 600.0,
+    progress: Progress | None = None,
 ) -> SendResult:
     """Send a raw file to an MRD server and receive its images.
 
@@ -60,6 +63,7 @@ def send(
     out : folder for images.h5, as a replay writes it; None: images are only counted
     parameters : sent as JSON after the header, as FIRE does
     timeout : longest time without an answer, in seconds
+    progress : called with the number of images that came
 
     A noise measurement, whose lines are all noise, has no image.
 
@@ -76,11 +80,19 @@ def send(
     with RawScan(raw, group) as scan, collected_warnings(result.warnings):
         lines = scan.noise_lines() if scan.noise_only else scan.acquisitions()
         items = reconstruct_remotely(address, chain, scan.header_xml, lines, timeout, text)
-        _receive(items, result, out, f"{raw}: no image came back from {address}; see its log" * (not scan.noise_only))
+        missing = f"{raw}: no image came back from {address}; see its log" * (not scan.noise_only)
+        _receive(items, result, out, missing, progress)
     return result
 
 
-def send_again(kept: KeptScan, address: str, *, out: Path | None = None, timeout: float = 600.0) -> SendResult:
+def send_again(
+    kept: KeptScan,
+    address: str,
+    *,
+    out: Path | None = None,
+    timeout: float = 600.0,
+    progress: Progress | None = None,
+) -> SendResult:
     """Send a scan that a server kept once more, as its client sent it: the same chain, parameters, header and lines.
 
     Parameters, result and errors are those of `send`.
@@ -89,12 +101,18 @@ def send_again(kept: KeptScan, address: str, *, out: Path | None = None, timeout
     with KeptRequest(kept) as request, collected_warnings(result.warnings):
         items = reconstruct_remotely(address, request.config, request.header, request.items(), timeout, *request.texts)
         missing = f"{kept.id}: no image came back from {address}; see its log"
-        _receive(items, result, out, missing * (not request.noise_only))
+        _receive(items, result, out, missing * (not request.noise_only), progress)
     return result
 
 
 def retrieve(
-    identifier: str, address: str, *, wait_s: float = 0.0, out: Path | None = None, timeout: float = 600.0
+    identifier: str,
+    address: str,
+    *,
+    wait_s: float = 0.0,
+    out: Path | None = None,
+    timeout: float = 600.0,
+    progress: Progress | None = None,
 ) -> SendResult:
     """Fetch late images of a scan.
 
@@ -102,7 +120,7 @@ def retrieve(
     ----------
     identifier : id that the server gave
     wait_s : how long to wait for images that are not ready
-    address, out, timeout : as for `send`
+    address, out, timeout, progress : as for `send`
 
     Raises
     ------
@@ -113,14 +131,20 @@ def retrieve(
     text = json.dumps({"parameters": {"scan": identifier, "wait": wait_s}}).encode()
     items = reconstruct_remotely(address, RETRIEVE, b"", (), max(timeout, wait_s + 10), text)
     try:
-        _receive(items, result, out, "no late image came")
+        _receive(items, result, out, "no late image came", progress)
     except ReconError as error:
         prefix = "" if str(error).startswith(f"server {address}") else f"server {address}: "
         raise ReconError("; ".join([f"{prefix}{error}", *result.texts])) from None
     return result
 
 
-def _receive(items: Iterator[ismrmrd.Image | str], result: SendResult, out: Path | None, missing: str) -> None:
+def _receive(
+    items: Iterator[ismrmrd.Image | str],
+    result: SendResult,
+    out: Path | None,
+    missing: str,
+    progress: Progress | None,
+) -> None:
     """Take what a server sends. Raises ReconError with the text `missing`, if that is not empty, without an image."""
     start = time.perf_counter()
 
@@ -135,6 +159,8 @@ def _receive(items: Iterator[ismrmrd.Image | str], result: SendResult, out: Path
                     result.warnings.append(warning)
             result.last_image_s = time.perf_counter() - start
             result.first_image_s = result.first_image_s or result.last_image_s
+            if progress:
+                progress(result.images)
             yield item
         if not result.images and missing and not result.comes_later:
             raise ReconError(missing)

@@ -5,13 +5,17 @@ from __future__ import annotations
 from rich.markup import escape
 from rich.table import Table
 
-from pipelines.cli.console import console
+from pipelines.cli.console import console, print_json
+from pipelines.cli.options import Json
 
 
-def chains() -> None:
+def chains(json: Json = False) -> None:
     """List the shipped chains."""
     from pipelines.chain import shipped_chains
 
+    if json:
+        print_json(shipped_chains())
+        return
     table = Table()
     table.add_column("chain", no_wrap=True)
     table.add_column("what it does")

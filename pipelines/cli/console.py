@@ -1,4 +1,4 @@
-"""What all commands print with: the terminal, the progress bar, the log, an error on one line."""
+"""What all commands print with: the terminal, progress, the log, an error on one line."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import contextlib
 import datetime
 import json
 import logging
+import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,8 +18,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from gadgets.errors import ReconError, one_line, reason_of
 from priors.extras import not_installed
 
-console = Console(emoji=False)  # a text may hold :x:
+console = Console(emoji=False)  # a text may hold :x:; with --quiet it prints nothing
 errors = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
+
+PROGRESS_INTERVAL_S = 30.0  # between two lines of progress, where there is no terminal
 
 
 class JsonLines(logging.Formatter):
@@ -53,18 +57,55 @@ def log_to_stderr(json_lines: bool = False) -> None:
 
 
 @contextlib.contextmanager
-def progress_bar(total: int, unit: str) -> Iterator[Callable[[int, str], None]]:
-    """Show a progress bar on the terminal, nothing when the output is not one; yields update(done, text)."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn(unit),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
-        task = progress.add_task("", total=total)
-        yield lambda done, text: progress.update(task, completed=done, description=text)
+def progress_bar(total: int | None, unit: str) -> Iterator[Callable[[int, str], None]]:
+    """Show a progress bar on a terminal, and elsewhere a line every half minute; yields update(done, text).
+
+    `total` is None where it is not known.
+    """
+    if console.quiet:
+        yield lambda _done, _text: None
+    elif errors.is_terminal:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn(unit),
+            TimeElapsedColumn(),
+        )
+        with Progress(*columns, console=errors, transient=True) as progress:
+            task = progress.add_task("", total=total)
+            yield lambda done, text: progress.update(task, completed=done, description=text)
+    else:
+        with _progress_lines(total, unit) as update:
+            yield update
+
+
+@contextlib.contextmanager
+def _progress_lines(total: int | None, unit: str) -> Iterator[Callable[[int, str], None]]:
+    state: list[Any] = [0, "waiting"]
+    ended, began = threading.Event(), time.monotonic()
+    all_ = "" if total is None else f" of {total}"
+
+    def print_now_and_then() -> None:
+        while not ended.wait(PROGRESS_INTERVAL_S):
+            seconds = datetime.timedelta(seconds=round(time.monotonic() - began))
+            errors.print(escape(f"{state[1]}: {state[0]}{all_} {unit} after {seconds}"))
+
+    def update(done: int, text: str) -> None:
+        state[:] = done, text
+
+    thread = threading.Thread(target=print_now_and_then, name="progress", daemon=True)
+    thread.start()
+    try:
+        yield update
+    finally:
+        ended.set()
+        thread.join()
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON document on one line, with --quiet too."""
+    print(json.dumps(value, default=str), flush=True)
 
 
 def print_line(text: object) -> None:
@@ -74,7 +115,7 @@ def print_line(text: object) -> None:
 
 def print_warning(text: str) -> None:
     """Print one yellow line."""
-    console.print(escape(text), style="yellow", soft_wrap=True, highlight=False)
+    (errors if console.quiet else console).print(escape(text), style="yellow", soft_wrap=True, highlight=False)
 
 
 @contextlib.contextmanager

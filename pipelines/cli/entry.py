@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import io
 import logging
 import os
 import signal
 import sys
+import threading
+import warnings
 from collections.abc import Callable
 from importlib import metadata
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from pipelines.cli import (
     benchmark,
@@ -31,12 +35,32 @@ from pipelines.cli import (
     stability,
     stream,
 )
-from pipelines.cli.console import console, log_to_stderr, print_error
+from pipelines.cli.console import console, errors, log_to_stderr, print_error
+from pipelines.cli.interruption import INTERRUPTED
 from pipelines.cli.train import train
 from pipelines.server.processes import configure_malloc
 
+_interrupts: list[int] = []  # signals of Ctrl-C that came
+OPTIONS = ("-v", "--verbose", "-q", "--quiet")  # that may also follow the command
+
+
+class Commands(TyperGroup):
+    """The commands; Ctrl-C ends one with one line, after its half-written files were removed."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        moved = [text for text in args if text in OPTIONS]
+        return super().parse_args(ctx, moved + [text for text in args if text not in OPTIONS])
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            sys.exit(INTERRUPTED)  # Typer's own end of it depends on its version
+
+
 app = typer.Typer(
     name="genrecon",
+    cls=Commands,
     help="Generative MR reconstruction: raw ISMRMRD data in, DICOM out, with Gadgetron or without.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -74,6 +98,7 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def _options(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what every gadget does.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings and errors only.")] = False,
     version: Annotated[
         bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
     ] = False,
@@ -84,6 +109,7 @@ def _options(
         log_to_stderr()
     else:
         logger.addHandler(logging.NullHandler())  # each command prints the warnings itself
+    console.quiet = quiet
 
 
 def main() -> None:
@@ -96,16 +122,38 @@ def main() -> None:
     # Tracebacks that libraries print from destructors (HDF5 on a full disk) go to the log.
     logger = logging.getLogger("genrecon")
     sys.excepthook = lambda _kind, error, _trace: logger.info("traceback", exc_info=error)
-    sys.unraisablehook = lambda about: logger.info("traceback", exc_info=about.exc_value)
+    sys.unraisablehook = _unraisable
+    signal.signal(signal.SIGINT, _interrupt)
     try:
         typer.main.get_command(app)()  # app() would set an excepthook of its own
     except SystemExit as end:
         if not end.code:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done; the interpreter would print a traceback
             raise
-        _exit_now(end.code if isinstance(end.code, int) else 1)
+        code = end.code if isinstance(end.code, int) else 1
+    except KeyboardInterrupt:
+        code = INTERRUPTED
     except Exception as error:
-        print_error(error)
-        _exit_now(1)
+        # Compiled modules make another error of one that comes while they are imported.
+        code = INTERRUPTED if _interrupts and isinstance(error, (ImportError, SystemError)) else 1
+        if code == 1:
+            print_error(error)
+    if code == INTERRUPTED:
+        errors.print("interrupted")
+    _exit_now(code)
+
+
+def _interrupt(number: int, _frame: Any) -> NoReturn:
+    _interrupts.append(number)
+    warnings.simplefilter("ignore")  # of files that stay open where an import is interrupted
+    raise KeyboardInterrupt
+
+
+def _unraisable(about: Any) -> None:
+    if isinstance(about.exc_value, KeyboardInterrupt):  # Ctrl-C came in a destructor
+        threading.Timer(0.01, _thread.interrupt_main).start()  # again, when this one is over
+    else:
+        logging.getLogger("genrecon").info("traceback", exc_info=about.exc_value)
 
 
 def _exit_now(code: int) -> NoReturn:

@@ -20,6 +20,7 @@ Group = Annotated[
     str,
     typer.Option(help="Of a file with several measurements, the one to take; `genrecon info` lists them."),
 ]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 # Of benchmark and stability.
 Data = Annotated[

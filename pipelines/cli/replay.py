@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,8 +12,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from gadgets.errors import ReconError
-from pipelines.cli.console import console, print_error, print_line, print_warning, progress_bar
-from pipelines.cli.options import DEFAULT_CHAIN, Group
+from pipelines.cli.console import console, print_error, print_json, print_line, print_warning, progress_bar
+from pipelines.cli.options import DEFAULT_CHAIN, Group, Json
 
 
 def replay(
@@ -70,6 +71,7 @@ def replay(
     dask: Annotated[
         str, typer.Option(help="Dask scheduler (tcp://HOST:PORT) whose workers reconstruct the slices of all files.")
     ] = "",
+    json: Json = False,
 ) -> None:
     """Reconstruct raw ISMRMRD files: DICOM, PNG montages and images as ISMRMRD HDF5.
 
@@ -95,6 +97,7 @@ def replay(
             [standard_input.enter_context(raw_file(path)) for path in raw],
             folders,
             dask,
+            json,
             config=config,
             group=group,
             settings=settings,
@@ -108,7 +111,7 @@ def replay(
         )
 
 
-def _replay_all(raw: list[Path], folders: list[Path], dask: str, **options: Any) -> None:
+def _replay_all(raw: list[Path], folders: list[Path], dask: str, json: bool, **options: Any) -> None:
     """Replay files one by one and print their results. Raises ReconError at the end when one of several failed."""
     from pipelines.raw import RawScan
     from pipelines.replay import replay as run
@@ -136,7 +139,10 @@ def _replay_all(raw: list[Path], folders: list[Path], dask: str, **options: Any)
             failed += 1
             print_error(error)
             continue
-        print_result(result)
+        if json:
+            print_json(dataclasses.asdict(result) | {"images": result.images})
+        else:
+            print_result(result)
     if failed:
         raise ReconError(f"replay: {failed} of {len(raw)} files failed; see the lines above")
 

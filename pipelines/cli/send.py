@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 
 from gadgets.errors import ReconError
-from pipelines.cli.console import errors, print_line, print_warning, printed_warnings
-from pipelines.cli.options import DEFAULT_CHAIN, Group
+from pipelines.cli.console import errors, print_json, print_line, print_warning, printed_warnings, progress_bar
+from pipelines.cli.options import DEFAULT_CHAIN, Group, Json
 
 if TYPE_CHECKING:
     from pipelines.kept.scan import About, KeptScan
@@ -59,13 +60,16 @@ def send(
     kept: Annotated[
         Path, typer.Option(help="Folder of the kept scans, for --again and --list.", envvar="GENRECON_KEEP_RAW")
     ] = Path("kept-raw"),
+    json: Json = False,
 ) -> None:
     """Send a scan to a server, Gadgetron's or `genrecon serve`, and count its images.
 
     The exit code is 1 when the server reports an error, stays silent, or sends no image of a scan.
     """
     from pipelines.raw.standard_input import raw_file
+    from pipelines.send import retrieve as fetch
     from pipelines.send import send as run
+    from pipelines.send import send_again
 
     if listed:
         return _print_kept(kept)
@@ -73,45 +77,42 @@ def send(
     if not all(name and name.strip(".") == name and equals for name, equals, _ in pairs):
         raise ReconError("--set: give NAME=VALUE, for instance generative_recon.method=cg_sense or samples=4")
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    if retrieve is not None:
-        if not retrieve.strip():
-            raise ReconError("send: --retrieve: the id is empty; give the one that the server's answer had")
-        if again or raw is not None:
-            raise ReconError("send: --retrieve sends no scan; leave out the raw file and --again")
-        from pipelines.send import retrieve as fetch
-
-        return _print_result(fetch(retrieve, address, wait_s=wait, out=out, timeout=timeout))
-    if again:
-        if pairs:
-            raise ReconError("send: --again sends the parameters that were kept; leave out --set")
-        return _print_result(_send_again(raw, kept, address, out, timeout))
-    if raw is None:
+    if retrieve is not None and not retrieve.strip():
+        raise ReconError("send: --retrieve: the id is empty; give the one that the server's answer had")
+    if retrieve and (again or raw is not None):
+        raise ReconError("send: --retrieve sends no scan; leave out the raw file and --again")
+    if again and pairs:
+        raise ReconError("send: --again sends the parameters that were kept; leave out --set")
+    if raw is None and not again and not retrieve:
         raise ReconError("send: name a raw file, or give --again for a scan that a server kept")
-    with raw_file(raw) as path:
-        result = run(
-            path,
-            config,
-            address,
-            group=group,
-            out=out,
-            parameters={name: value for name, _, value in pairs},
-            timeout=timeout,
-        )
-    _print_result(result)
+    with progress_bar(None, "images") as update:
+        common: dict[str, Any] = {
+            "out": out,
+            "timeout": timeout,
+            "progress": lambda images: update(images, f"from {address}"),
+        }
+        if retrieve:
+            result = fetch(retrieve, address, wait_s=wait, **common)
+        elif again:
+            scan = _kept_scan(raw, kept)
+            if not json:
+                print_line(f"scan {_described(scan, scan.about)}")
+            result = send_again(scan, address, **common)
+        else:
+            parameters = {name: value for name, _, value in pairs}
+            with raw_file(raw or Path("-")) as path:
+                result = run(path, config, address, group=group, parameters=parameters, **common)
+    _print_result(result, json)
 
 
-def _send_again(wanted: Path | None, folder: Path, address: str, out: Path | None, timeout: float) -> SendResult:
+def _kept_scan(wanted: Path | None, folder: Path) -> KeptScan:
     from pipelines.kept.scan import kept_scan_of
     from pipelines.kept.store import KeptScans
-    from pipelines.send import send_again
 
     if wanted is not None and wanted.exists():
-        kept = kept_scan_of(wanted)
-    else:
-        with printed_warnings():
-            kept = KeptScans(folder, math.inf, math.inf).find(str(wanted or ""))
-    print_line(f"scan {_described(kept, kept.about)}")
-    return send_again(kept, address, out=out, timeout=timeout)
+        return kept_scan_of(wanted)
+    with printed_warnings():
+        return KeptScans(folder, math.inf, math.inf).find(str(wanted or ""))
 
 
 def _print_kept(folder: Path) -> None:
@@ -131,7 +132,9 @@ def _described(kept: KeptScan, about: About) -> str:
     return f"{text}, {kept.size() / 2**20:.0f} MiB{failed}"
 
 
-def _print_result(result: SendResult) -> None:
+def _print_result(result: SendResult, json: bool) -> None:
+    if json:
+        return print_json(dataclasses.asdict(result))
     for text in result.warnings:
         print_warning(f"warning: {text}")
     for text in result.texts:
