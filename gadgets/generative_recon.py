@@ -68,7 +68,7 @@ class GenerativeRecon(Gadget):
         prior: str = parameter(
             "",
             "weights of the generative prior or of unrolled (.safetensors), or for method custom code: FILE.py:NAME or "
-            "MODULE:NAME; empty: the shipped weights",
+            "MODULE:NAME; several priors: 2*a.safetensors + wkgm + wavelet + low_rank; empty: the shipped weights",
             local=True,
         )
         training: str = parameter(

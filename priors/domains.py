@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -58,6 +59,10 @@ class Domain(ABC):
     def spectrum(self, m: Tensor) -> Tensor | None:
         """K-space of the arrays (..., y, x), orthonormal, where noise in m is white in it; None where it is not one."""
         return None
+
+    def noise(self, draw: Callable[[Tensor], Tensor], m: Tensor) -> Tensor:
+        """Noise of unit level that a rule adds to arrays m, of a source of white noise like an array."""
+        return draw(m)
 
     def symmetric(self, m: Tensor, kind: int, back: bool = False) -> Tensor:
         """Arrays of images turned by quarters and mirrored, or turned back.

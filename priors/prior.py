@@ -129,6 +129,8 @@ class Prior:
     phase_width : int
         Width of the k-space window whose low-resolution phase is taken from images before the prior sees them;
         0: none.
+    sees_phase : bool
+        Whether images of another phase are others to it; False: it takes `phase_width` of any other prior of a list.
     typical_gain : tuple of float, optional
         Range of `denoising_gain` (see `priors.typicality`) of images like those of the training.
 
@@ -142,6 +144,7 @@ class Prior:
     domain: Domain = ImageDomain()
     sigma_levels: SigmaLevels = SigmaLevels()
     phase_width: int = 0
+    sees_phase: bool = True
     typical_gain: tuple[float, float] | None = None
 
     def denoise(self, m: Tensor, sigma: float | Tensor) -> Tensor:
@@ -199,6 +202,10 @@ class Prior:
             K-space, mask, maps and noise of these slices. The prior that is asked stays as it is.
         """
         return self
+
+    def each(self) -> tuple[Prior, ...]:
+        """The priors that it is made of: itself, or the members of a list."""
+        return (self,)
 
     def to(self, device: torch.device) -> Prior:
         """The prior on a device; a prior with tensors or networks moves them."""

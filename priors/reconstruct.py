@@ -152,9 +152,11 @@ def reconstruct(
         raise FloatingPointError("the prior gave values that are not finite")
     finished = evaluations / (expected * settings.samples)
     warnings: list[list[str]] = [[] for _ in kspace]
-    if prior.typical_gain is not None and (stop is None or not stop()):
-        evaluations += 2
-        warnings = unlike_training(prior, *last_images)
+    for one in prior.each():
+        if one.typical_gain is not None and (stop is None or not stop()):
+            evaluations += 2
+            for known, found in zip(warnings, unlike_training(one, *last_images), strict=True):
+                known += [text for text in found if text not in known]
     return Reconstruction(result, name, reason, levels / SIGNAL_LEVEL, evaluations, finished, warnings)
 
 
@@ -226,7 +228,8 @@ class Loop:
         """
         if several and rule == "few_step":
             options = {"injected": INJECTED, **options}
-        run = partial(_RUN[rule], _Counted(self._prior, self), initial, sigmas, self.data_step, noise, stop=stop)
+        of_domain = partial(self._prior.domain.noise, noise)
+        run = partial(_RUN[rule], _Counted(self._prior, self), initial, sigmas, self.data_step, of_domain, stop=stop)
         return self.decode(run(**options))
 
     def encode(self, images: Tensor) -> Tensor:

@@ -194,13 +194,18 @@ def load_prior(path: Path, method: str = "") -> tuple[Prior, ModelCard]:
             )
         load = generative_method(card.kind).load
         if method:
-            entry = generative_method(method)
-            if card.kind != entry.takes and load is not entry.load:
+            if not takes_kind(method, card.kind):
                 raise ValueError(f"weights of kind '{card.kind}' are not for method {method}; take method {card.kind}")
-            load = entry.load
+            load = generative_method(method).load
         return load(card, weights), card
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
+
+
+def takes_kind(method: str, kind: str) -> bool:
+    """Whether weights of a kind are for a method. Raises ValueError for an unknown method or kind."""
+    entry = generative_method(method)
+    return kind == entry.takes or generative_method(kind).load is entry.load
 
 
 def is_code(text: str) -> bool:

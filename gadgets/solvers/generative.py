@@ -75,7 +75,7 @@ class GenerativeSolver:
             raise ReconError(f"gadget {gadget}: property 'device': {one_line(ReconError(str(error)))}") from None
         try:
             name = with_variant(parameters.method, parameters.variant)
-            self._prior, card, prior_text = load(name, parameters.prior, self._device)
+            loaded = load(name, parameters.prior, self._device)
         except OSError as error:
             raise ReconError(
                 f"gadget {gadget}: property 'prior': {error.filename} cannot be read ({error.strerror}); give a "
@@ -83,12 +83,14 @@ class GenerativeSolver:
             ) from None
         except (ValueError, RuntimeError) as error:  # also a GPU without room for it
             raise ReconError(f"gadget {gadget}: property 'prior': {one_line(ReconError(str(error)))}") from None
+        self._prior = loaded.prior
         method = generative_method(name)
         try:
             default = type(parameters)()
             given = {name: getattr(parameters, name) for name in SETTINGS}
             own = {name: value for name, value in given.items() if value != getattr(default, name)}
-            self._settings = ReconstructionSettings(**{**given, **method.settings, **own})
+            listed = {"low_rank": True} if loaded.low_rank else {}
+            self._settings = ReconstructionSettings(**{**given, **method.settings, **own, **listed})
             sampler = self._settings.sampler
             self._rule = default_rule(self._prior) if sampler == "auto" else sampler
             check_schedule(self._rule, self._settings, self._prior)
@@ -96,16 +98,16 @@ class GenerativeSolver:
             raise ReconError(f"gadget {gadget}: {error}") from None
         shown = ("data_consistency", "samples", "seed", "keep_measured")
         self.settings_text = " ".join(f"{name}={getattr(parameters, name)}" for name in shown)
-        self.settings_text += f" sampler={self._rule} steps={self._settings.steps or 'auto'} prior={prior_text}"
+        self.settings_text += f" sampler={self._rule} steps={self._settings.steps or 'auto'} prior={loaded.text}"
         for name in ("data_weight", "sigma_max", "sigma_min", "window", "rank", "noise_level", "denoising"):
             if getattr(parameters, name) != getattr(default, name):
                 self.settings_text += f" {name}={getattr(parameters, name)}"
         self._self_training: SelfTraining | None = None
         if parameters.training == "self":
-            if not method.self_training or card is None:
+            if not method.self_training or loaded.card is None:
                 raise ReconError(f"gadget {gadget}: method {parameters.method} does not learn from the scan")
             self.settings_text += " training=self"
-            self._self_training = SelfTraining(parameters, header, self._prior, card, images)
+            self._self_training = SelfTraining(parameters, header, self._prior, loaded.card, images)
         self._noise_level = float(parameters.noise_level)
         self._keeps_parts = parameters.partial_fourier in ("pocs", "homodyne")
         self._step_s: float | None = None  # seconds of a step of a problem, as last measured

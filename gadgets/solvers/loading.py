@@ -3,46 +3,106 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from priors.joint import HaarSparsity, JointPrior
 from priors.learning.cards import ModelCard
 from priors.prior import Prior
-from priors.registry import CUSTOM, code_text, generative_method, is_code, load_prior, prior_from_code, weights_of
+from priors.prior_list import LOW_RANK, WAVELET, is_file_name, is_prior_list, read_prior_list
+from priors.registry import (
+    CUSTOM,
+    VARIANT,
+    code_text,
+    generative_method,
+    is_code,
+    load_prior,
+    prior_from_code,
+    takes_kind,
+    weights_of,
+)
+from priors.registry import (
+    METHODS as NAMED,
+)
 
 
-def load(method: str, given: str, device: torch.device) -> tuple[Prior, ModelCard | None, str]:
+@dataclass(frozen=True)
+class LoadedPrior:
+    """A method's prior.
+
+    Parameters
+    ----------
+    prior : the prior, or several as one
+    card : its card, if it is one of weights
+    text : by which images name it
+    low_rank : whether a list of priors asks for Hankel low rank
+    """
+
+    prior: Prior
+    card: ModelCard | None
+    text: str
+    low_rank: bool = False
+
+
+def load(method: str, given: str, device: torch.device) -> LoadedPrior:
     """Prior of a method.
 
     Parameters
     ----------
     method : name of a generative method
-    given : property `prior`: weights, code (FILE.py:NAME or MODULE:NAME, of method custom), or empty for what comes
-        with the method
+    given : property `prior`: weights, code (FILE.py:NAME or MODULE:NAME, of method custom), a list of these with
+        weights (see `priors.prior_list`), or empty for what comes with the method
     device : where it is to be
-
-    Returns
-    -------
-    Prior, its card if it has one, and a text by which images name it
 
     Raises
     ------
     OSError
         When the weights cannot be read.
     ValueError, RuntimeError
-        When they are no weights of the method, or do not fit on the device.
+        When they are no weights of the method, do not fit on the device, or a list is none.
     """
+    if not is_prior_list(given):
+        return _load_one(method, given, device)
+    listed = read_prior_list(given)
+    found = [_load_term(method, term.name, device) for term in listed.terms]
+    text = "+".join(f"{term.weight:g}*{one.text}" for term, one in zip(listed.terms, found, strict=True))
+    text += f"+{LOW_RANK}" if listed.low_rank else ""
+    if len(found) == 1:
+        return LoadedPrior(found[0].prior, found[0].card, text, listed.low_rank)
+    members = [(term.weight, one.prior) for term, one in zip(listed.terms, found, strict=True)]
+    return LoadedPrior(JointPrior(members), None, text, listed.low_rank)
+
+
+def _load_term(method: str, name: str, device: torch.device) -> LoadedPrior:
+    """One prior of a list: as the method takes it where it can, else as its own kind is used."""
+    if name == WAVELET:
+        return LoadedPrior(HaarSparsity(), None, WAVELET)
+    if name.partition(VARIANT)[0] in NAMED:
+        return _load_one(name, "", device)
+    if is_code(name) or method == CUSTOM:
+        return _load_one(method, name, device)
+    if not is_file_name(name):
+        raise ValueError(
+            f"'{name}' in a list of priors is neither a file of weights (.safetensors) nor {', '.join(NAMED)}, "
+            f"{WAVELET} or {LOW_RANK}"
+        )
+    kind = load_prior(Path(name).expanduser())[1].kind
+    return _load_one(method if takes_kind(method, kind) else kind, name, device)
+
+
+def _load_one(method: str, given: str, device: torch.device) -> LoadedPrior:
     if is_code(given):
         if method != CUSTOM:
             raise ValueError(f"{given} names code, which method {CUSTOM} takes and {method} does not")
-        return prior_from_code(given).to(device), None, code_text(given)
+        return LoadedPrior(prior_from_code(given).to(device), None, code_text(given))
     entry = generative_method(method)
     if not given and not entry.weights and method != CUSTOM:
-        return entry.without_weights().to(device), None, code_text(method)
+        return LoadedPrior(entry.without_weights().to(device), None, code_text(method))
     path = weights_of(method, given)
     prior, card = _loaded(path, stamp_of(path), device, "" if method == CUSTOM else method)
-    return prior, card, f"{card.name}:{card.training_data_sha256[:8]}:{card.steps}"
+    return LoadedPrior(prior, card, f"{card.name}:{card.training_data_sha256[:8]}:{card.steps}")
 
 
 def stamp_of(path: Path) -> tuple[int, ...]:

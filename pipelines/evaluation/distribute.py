@@ -22,6 +22,7 @@ from pipelines.chain import Chain
 from pipelines.noise.sources import choose_noise
 from pipelines.raw import RawScan
 from pipelines.scan_scale import set_pixel_scale
+from priors.prior_list import with_absolute_files
 
 CONNECT_TIMEOUT_S = 10.0  # for the scheduler's answer
 
@@ -86,7 +87,7 @@ class DaskReplay:
     Raises
     ------
     ReconError
-        The file cannot be read, or the chain trains a prior on the scan.
+        The file cannot be read, the chain trains a prior on the scan, or its list of priors is none.
     """
 
     def __init__(
@@ -98,7 +99,10 @@ class DaskReplay:
                 raise ReconError("--dask: training=self trains on the whole scan; replay it without --dask")
             for name in ("prior", "generative_recon.prior"):
                 if node.properties.get(name):
-                    node.properties[name] = str(Path(node.properties[name]).expanduser().absolute())
+                    try:
+                        node.properties[name] = with_absolute_files(node.properties[name])
+                    except ValueError as error:
+                        raise ReconError(f"property '{name}': {error}") from None
         with RawScan(raw, group) as scan:
             chosen_noise = choose_noise(scan, noise, noise_named) if chain.prewhitens else None
             chain.noise = chosen_noise

@@ -9,7 +9,9 @@ from pathlib import Path
 from gadgets.solvers.methods import METHODS
 from gadgets.stream import ReconError
 from pipelines.evaluation.arrays import ArrayReconstruction
-from priors.registry import has_weights, is_code, is_generative, method_names, weights_of, with_variant
+from priors.prior_list import WAVELET, is_file_name, is_prior_list, read_prior_list, with_absolute_files
+from priors.registry import METHODS as METHOD_NAMES
+from priors.registry import VARIANT, has_weights, is_code, is_generative, method_names, weights_of, with_variant
 from priors.unrolled import KIND as UNROLLED
 
 SET_BY_THE_BENCHMARK = {"method", "intensity", "pixel_scale", "image_series"}
@@ -35,15 +37,25 @@ class Entry:
     def identity(self) -> str:
         """What its images depend on besides the data: label and weights."""
         text = self.label
+        given = dict(self.properties).get("prior", "")
         if self.method == UNROLLED:
-            return text + hashlib.sha256(Path(dict(self.properties)["prior"]).read_bytes()).hexdigest()
+            return text + _digest(Path(given))
         if is_generative(self.method):
-            given = dict(self.properties).get("prior", "")
             name = with_variant(self.method, dict(self.properties).get("variant", ""))
-            source = Path(given.rpartition(":")[0]) if is_code(given) else weights_of(name, given)
-            if source.is_file() or not is_code(given):  # code may be a module
-                text += hashlib.sha256(source.read_bytes()).hexdigest()
+            terms = [term.name for term in read_prior_list(given).terms] if is_prior_list(given) else [given]
+            for term in terms:
+                if is_file_name(term):
+                    text += _digest(Path(term))
+                elif is_code(term) and term.partition(VARIANT)[0] not in METHOD_NAMES:
+                    source = Path(term.rpartition(":")[0])
+                    text += _digest(source) if source.is_file() else ""  # code may be a module
+                elif term != WAVELET:
+                    text += _digest(weights_of(term or name, ""))
         return text
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def default_entries() -> list[Entry]:
@@ -65,7 +77,10 @@ def read_entry(text: str) -> Entry:
     for name in SET_BY_THE_BENCHMARK & properties.keys():
         raise ReconError(f"benchmark: --method is '{text}'; the benchmark sets {name} itself, leave it out")
     if "prior" in properties:  # workers may run in another folder
-        properties["prior"] = str(Path(properties["prior"]).expanduser().absolute())
+        try:
+            properties["prior"] = with_absolute_files(properties["prior"])
+        except ValueError as error:
+            raise ReconError(f"benchmark: --method is '{text}': {error}") from None
     entry = Entry(method.strip(), tuple(properties.items()))
     ArrayReconstruction(entry.all_properties)  # checks them
     return entry

@@ -84,7 +84,8 @@ def test_an_installed_package_brings_a_method(monkeypatch: pytest.MonkeyPatch) -
     point = metadata.EntryPoint("smoothing", "tests.priors.gaussian:WHITE", registry.ENTRY_POINTS)
     monkeypatch.setattr(registry, "_installed", lambda: {"smoothing": point})
     assert "smoothing" in method_names() and registry.is_generative("smoothing")
-    prior, card, text = load("smoothing", "", CPU)
+    loaded = load("smoothing", "", CPU)
+    prior, card, text = loaded.prior, loaded.card, loaded.text
     assert card is None and text == "smoothing" and prior.sigma_levels.continuous
 
 
@@ -101,5 +102,5 @@ def test_other_code_has_another_name(tmp_path: Path) -> None:
     for change in ("", "# changed"):
         path = tmp_path / "mine.py"
         path.write_text(EXAMPLE.read_text() + change)
-        texts.add(load("custom", f"{path}:SmoothingPrior", CPU)[2])
+        texts.add(load("custom", f"{path}:SmoothingPrior", CPU).text)
     assert len(texts) == 2 and all(text.startswith("mine.py:SmoothingPrior:") for text in texts)
