@@ -44,6 +44,7 @@ class PixelScale:
 
     @property
     def known(self) -> bool:
+        """Whether the scan has its scale."""
         return self._scale is not None
 
     def take(self, images: Tensor) -> None:

@@ -40,14 +40,19 @@ class Chain:
 
     Parameters
     ----------
-    text : the XML
-    name : for messages
+    text : bytes or str
+        The XML.
+    name : str
+        Name of the chain in messages.
 
     Attributes
     ----------
-    noise : that the scan is prewhitened with; None: not known, or none
-    reference : reference scan whose calibration is used where the scan has none; None: there is none
-    keep_reference : called with the calibration of the scan, for later scans; None: it is not kept
+    noise : ChosenNoise, optional
+        Noise that the scan is prewhitened with; None: not known, or none.
+    reference : ChosenReference, optional
+        Reference scan whose calibration is used where the scan has none; None: there is none.
+    keep_reference : callable, optional
+        Called with the calibration of the scan, for later scans; None: it is not kept.
 
     Raises
     ------
@@ -238,10 +243,15 @@ class Chain:
         Parameters
         ----------
         header : ismrmrd.xsd.ismrmrdHeader
-        items : acquisitions and waveforms, in the order they were measured
-        processes : run each `<external>` in a process of its own, as a Gadgetron server does
-        timings : filled with one entry a gadget
-        survey : of the acquisitions, where they are known beforehand; external processes do without
+            Header of the scan.
+        items : iterable
+            Acquisitions and waveforms, in the order they were measured.
+        processes : bool
+            Run each `<external>` in a process of its own, as a Gadgetron server does.
+        timings : list of StageTiming, optional
+            Filled with one entry a gadget.
+        survey : Survey, optional
+            Of the acquisitions, where they are known beforehand; external processes do without.
 
         Raises
         ------
@@ -311,9 +321,22 @@ def shipped_chain(name: str) -> Chain:
 
 
 def read_chain(config: str) -> Chain:
-    """Read a chain: the name of a shipped one, or the path of an XML file.
+    """Read a chain.
 
-    Raises ReconError when there is neither, or it is not a chain.
+    Parameters
+    ----------
+    config : str
+        Name of a shipped chain, or path of an XML file.
+
+    Returns
+    -------
+    Chain
+        Its properties can be set.
+
+    Raises
+    ------
+    ReconError
+        If there is neither, or the file is no chain.
     """
     shipped = config.removesuffix(".xml")
     if Path(config).is_file():

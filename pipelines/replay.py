@@ -64,7 +64,27 @@ class Series:
 
 @dataclass
 class ReplayResult:
-    """Files and times of a replay."""
+    """Files and times of a replay.
+
+    Attributes
+    ----------
+    raw, folder : Path
+        Raw file, and the folder of the results.
+    series : dict of int to Series
+        Number of images, matrix (z, y, x), method and montage of each series, by its number.
+    dicom_files, nifti_files : int
+        How many were written.
+    seconds, first_image_seconds : float
+        From the start to the end, and to the first image.
+    timings : list of StageTiming
+        Seconds in which each gadget was busy.
+    warnings : list of str
+        Each once, one line.
+    noise : str
+        Noise that the data were prewhitened with; empty for none.
+    images : int
+        Number of images of all series.
+    """
 
     raw: Path
     folder: Path
@@ -79,6 +99,7 @@ class ReplayResult:
 
     @property
     def images(self) -> int:
+        """Number of images of all series."""
         return sum(series.images for series in self.series.values())
 
 
@@ -115,21 +136,40 @@ def replay(
 
     Parameters
     ----------
-    raw : ISMRMRD file
-    config : name of a shipped chain, an XML file, or a chain, which is left as it is
-    folder : where the results go; it holds them only when the whole scan was reconstructed
-    group : of a file with several measurements, the name of the one to reconstruct (see `RawScan`)
-    settings : `gadget.property=value` texts that override the chain's
-    gadgetron : HOST:PORT of a server that runs the chain; None runs it in process
-    processes : in process, run each external gadget as a process of its own, as Gadgetron does
-    timeout : seconds without data from the server after which the replay fails
-    dask : the same file and chain, already submitted to the workers of a cluster
-    progress : called with (acquisitions read, images back)
-    noise : file of a noise scan, or address of a storage server, instead of the noise lines of the raw file
-    nifti : leave NIfTI files as well
-    reference : raw file of a reference scan, whose calibration is used where the scan has none of its own
-    as_served : of a scan that a server kept (`pipelines.kept`): reconstruct it as the server did, with the chain and
-        noise that were kept, not those given, line by line without knowledge of later lines
+    raw : str or Path
+        Raw file: ISMRMRD, fastMRI, or an MRD stream.
+    config : str, Path or Chain
+        Name of a shipped chain, an XML file, or a chain, which is left as it is.
+    folder : str or Path
+        Where the results go; it holds them only when the whole scan was reconstructed.
+    group : str
+        Of a file with several measurements, the name of the one to reconstruct.
+    settings : list of str, optional
+        `gadget.property=value` texts that override the chain's.
+    gadgetron : str, optional
+        HOST:PORT of a server that runs the chain; by default this process does.
+    processes : bool
+        Run each external gadget as a process of its own, as Gadgetron does.
+    timeout : float
+        Seconds without data from the server after which the replay fails.
+    dask : DaskReplay, optional
+        The same file and chain, already submitted to the workers of a cluster.
+    progress : callable, optional
+        Called with (acquisitions read, images back).
+    noise : str
+        File of a noise scan, or address of a storage server, instead of the noise lines of the raw file.
+    nifti : bool
+        Leave NIfTI files as well.
+    reference : str
+        Raw file of a reference scan, whose calibration is used where the scan has none of its own.
+    as_served : bool
+        Of a scan that a server kept: reconstruct it as the server did, with the chain and noise that were kept, not
+        those given, line by line without knowledge of later lines.
+
+    Returns
+    -------
+    ReplayResult
+        What was written, times and warnings.
 
     Raises
     ------
@@ -332,7 +372,22 @@ def _store(
 
 
 def read_images(folder: str | Path, series: int, indices: list[int] | None = None) -> Iterator[ismrmrd.Image]:
-    """Yield the images a replay left in `folder`, all of a series or those at `indices`, in the order they came."""
+    """Yield the images that a replay left, in the order they came.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Folder of the results.
+    series : int
+        Number of the series: 1 for the magnitude, others in docs/outputs.md.
+    indices : list of int, optional
+        Which images, counted from 0; by default all.
+
+    Yields
+    ------
+    ismrmrd.Image
+        Pixels (coil, z, y, x), header and meta attributes.
+    """
     with ismrmrd.Dataset(str(Path(folder) / IMAGES_FILE), IMAGES_GROUP, mode="r") as dataset:
         name = f"image_{series}"
         for index in range(dataset.number_of_images(name)) if indices is None else indices:

@@ -47,6 +47,7 @@ class MrdSocket:
         self._peer = peer
 
     def read(self, count: int) -> bytearray:
+        """So many bytes. Raises ReconError if the peer is silent or gone."""
         try:
             return read_exactly(self._socket, count)
         except TimeoutError:
@@ -57,6 +58,7 @@ class MrdSocket:
             raise ReconError(f"{self._peer}: connection lost ({error.strerror}); see its log") from None
 
     def write(self, data: Any) -> None:
+        """Send all of some bytes. Raises ReconError if the peer is silent."""
         try:
             self._socket.sendall(data)
         except TimeoutError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import runpy
@@ -44,3 +45,10 @@ def test_the_python_example_of_the_readme_runs(tmp_path: Path) -> None:
 
 def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 150
+
+
+@pytest.mark.parametrize("package", ["priors", "gadgets", "pipelines"])
+def test_the_api_pages_have_every_public_name_once(package: str) -> None:
+    pages = "".join(page.read_text() for page in (ROOT / "docs" / "api").glob("*.md"))
+    shown = re.findall(r"^::: [\w.]+\.(\w+)$", pages, re.MULTILINE)
+    assert [name for name in importlib.import_module(package).__all__ if shown.count(name) != 1] == []

@@ -47,7 +47,11 @@ PUBLIC = {
         "read_truth": "raw",
         "ReconError": None,
     },
-    "gadgets": {},
+    "gadgets": {
+        "Gadget": "",
+        "parameter": "default description minimum maximum choices local same_image",
+        "ReconError": None,
+    },
 }
 
 

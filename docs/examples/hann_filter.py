@@ -7,7 +7,7 @@ from typing import Any
 import ismrmrd
 import numpy as np
 
-from gadgets.stream import Gadget, parameter
+from gadgets import Gadget, parameter
 
 
 class HannFilter(Gadget):

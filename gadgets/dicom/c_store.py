@@ -103,6 +103,7 @@ class CStore:
             raise PacsError("it does not answer an association request")
 
     def store(self, path: Path) -> Answer:
+        """Send a file; see `PacsConnection`."""
         dataset = dcmread(path)
         try:
             response = self._association.send_c_store(dataset)
@@ -117,5 +118,6 @@ class CStore:
         return answer_of(response.Status)
 
     def close(self) -> None:
+        """Release the association."""
         if self._association.is_established:
             self._association.release()

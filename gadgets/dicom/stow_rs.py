@@ -49,6 +49,7 @@ class StowRs:
         self._client.set_http_retry_params(retry=False)  # the spool does that
 
     def store(self, path: Path) -> Answer:
+        """Send a file; see `PacsConnection`."""
         import requests
 
         dataset = dcmread(path)
@@ -77,6 +78,7 @@ class StowRs:
         raise PacsError(f"it answers HTTP {code}" if code >= 400 else "its answer does not name the instance")
 
     def close(self) -> None:
+        """Close the HTTP connections."""
         self._session.close()
 
 

@@ -30,11 +30,18 @@ def parameter(
 
     Parameters
     ----------
-    default, description : its value where a chain does not set it; what it means
-    minimum, maximum : smallest and largest value, inclusive
-    choices : the values allowed
-    local : it touches files, hosts or later scans of the machine: chains that come over the network may not set it
-    same_image : images do not depend on it (folders, devices, time); `image_parameters` leaves it out
+    default : bool, int, float or str
+        Value where a chain does not set the property; its type is that of the property.
+    description : str
+        What it means, for the documentation.
+    minimum, maximum : float, optional
+        Smallest and largest value, inclusive.
+    choices : sequence of str, optional
+        The values allowed.
+    local : bool
+        Whether it touches files, hosts or later scans of the machine: chains that come over the network may not set it.
+    same_image : bool
+        Whether images do not depend on it (folders, devices, time); all others are part of the series' UID.
     """
     return dataclasses.field(
         default=default,

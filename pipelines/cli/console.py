@@ -28,6 +28,7 @@ class JsonLines(logging.Formatter):
     """One JSON object a line."""
 
     def format(self, record: logging.LogRecord) -> str:
+        """The record as JSON: time (UTC), level, message, and what is known of exception and scan."""
         when = datetime.datetime.fromtimestamp(record.created, datetime.timezone.utc).isoformat(timespec="milliseconds")
         table: dict[str, Any] = {
             "time": when,

@@ -48,10 +48,12 @@ class Commands(TyperGroup):
     """The commands; Ctrl-C ends one with one line, after its half-written files were removed."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """See click."""
         moved = [text for text in args if text in OPTIONS]
         return super().parse_args(ctx, moved + [text for text in args if text not in OPTIONS])
 
     def invoke(self, ctx: Any) -> Any:
+        """See click."""
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:

@@ -46,6 +46,7 @@ class PeakMemory:
 
     @property
     def megabytes(self) -> float:
+        """How much more the process had at its peak than before, in MiB."""
         return (self._most - self._before) / 2**20
 
 

@@ -81,6 +81,7 @@ class KeptScan:
 
     @property
     def stream(self) -> Path:
+        """The stream that it is while it arrives."""
         return self.folder / STREAM_FILE
 
     @property

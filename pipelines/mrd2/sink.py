@@ -19,6 +19,7 @@ class Sink:
         self._parts: list[Any] = []
 
     def bytes(self, data: bytes) -> None:
+        """Bytes as they are."""
         self._parts.append(data)
 
     def varint(self, value: int) -> None:

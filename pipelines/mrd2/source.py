@@ -68,6 +68,7 @@ class Source:
         return self._data[self._at : self._at + count]
 
     def byte(self) -> int:
+        """The next byte."""
         if self._at == len(self._data) and not self._fill():
             raise self._ends()
         self._at += 1
@@ -199,6 +200,7 @@ class FileSource(Source):
             self.go(self.place + count)
 
     def close(self) -> None:
+        """Close the file."""
         self._file.close()
 
 

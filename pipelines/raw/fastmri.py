@@ -270,6 +270,7 @@ class FastMriScan:
         return rows + [("note", text) for text in self.notes]
 
     def close(self) -> None:
+        """Close the file."""
         self._file.close()
 
 

@@ -203,6 +203,7 @@ class Hdf5Scan:
             return self._table.heads() if self._table else np.zeros(0, acquisition_header_dtype)
 
     def close(self) -> None:
+        """Close the file."""
         self._file.close()
 
 

@@ -97,4 +97,5 @@ class Mrd2Scan:
         return np.frombuffer(self._heads, acquisition_header_dtype).copy()
 
     def close(self) -> None:
+        """Close the file."""
         self._file.close()

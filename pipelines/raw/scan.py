@@ -140,6 +140,7 @@ class RawScan:
         return Survey(heads[np.isin(heads["encoding_space_ref"], spaces)])
 
     def close(self) -> None:
+        """Close the file."""
         self._source.close()
 
     def __enter__(self) -> RawScan:

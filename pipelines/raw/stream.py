@@ -140,6 +140,7 @@ class StreamScan:
         return np.concatenate([*self._heads(self._part)] or [np.zeros(0, acquisition_header_dtype)])
 
     def close(self) -> None:
+        """Close the file."""
         self._file.close()
 
 

@@ -35,6 +35,7 @@ def slice_position_mm(settings: SimulationSettings, number: int) -> NDArray[np.f
 
 
 def coordinates(points: int, points_per_field_of_view: float) -> NDArray[np.float64]:
+    """Positions of pixels in half fields of view, 0 at index points // 2."""
     return (np.arange(points) - points // 2) / (points_per_field_of_view / 2)
 
 
