@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from pipelines.replay import ReplayResult as ReplayResult
     from pipelines.replay import read_images as read_images
     from pipelines.replay import replay as replay
+    from pipelines.simulation.arrays import scan_arrays as scan_arrays
+    from pipelines.simulation.brain import BRAIN_SCAN as BRAIN_SCAN
+    from pipelines.simulation.brain import brain_scan as brain_scan
     from pipelines.simulation.scan import simulate as simulate
     from pipelines.simulation.settings import SimulationSettings as SimulationSettings
     from pipelines.simulation.writer import read_truth as read_truth
@@ -28,6 +31,8 @@ __all__ = export(
         **dict.fromkeys(("Chain", "read_chain"), "pipelines.chain"),
         "SimulationSettings": "pipelines.simulation.settings",
         "simulate": "pipelines.simulation.scan",
+        **dict.fromkeys(("brain_scan", "BRAIN_SCAN"), "pipelines.simulation.brain"),
+        "scan_arrays": "pipelines.simulation.arrays",
         **dict.fromkeys(("write_raw", "read_truth"), "pipelines.simulation.writer"),
         "ReconError": "gadgets.errors",
     },

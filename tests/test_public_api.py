@@ -43,6 +43,9 @@ PUBLIC = {
         "read_chain": "config",
         "SimulationSettings": None,
         "simulate": "settings images",
+        "brain_scan": "settings",
+        "BRAIN_SCAN": None,
+        "scan_arrays": "scan",
         "write_raw": "path simulation progress",
         "read_truth": "raw",
         "ReconError": None,
@@ -61,7 +64,7 @@ def test_public_names_and_their_arguments(package: str) -> None:
     assert list(getattr(module, "__all__", [])) == list(PUBLIC[package])
     for name, arguments in PUBLIC[package].items():
         found = getattr(module, name)
-        assert callable(found) and (found.__doc__ or "").strip(), name
+        assert (found.__doc__ or "").strip(), name
         if arguments is not None:
             assert " ".join(inspect.signature(found).parameters) == arguments, name
 

@@ -1,15 +1,17 @@
-"""`genrecon demo`: simulate, reconstruct, compare with the truth."""
+"""`genrecon demo`: simulate a scan of a brain, reconstruct it with several chains, compare them with the truth."""
 
 from __future__ import annotations
 
+import statistics
+import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
-from pipelines.cli.console import console, print_line, progress_bar
-from pipelines.cli.replay import print_result
+from pipelines.cli.console import console, print_line, print_warning, progress_bar
 from pipelines.cli.simulate import write_with_progress
 
 
@@ -17,28 +19,55 @@ def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the raw file and the results.")] = Path(
         "genrecon-demo"
     ),
-    config: Annotated[str, typer.Option("--config", "-c", help="Chain to run.")] = "svd_wkgm",
+    config: Annotated[
+        list[str] | None,
+        typer.Option("--config", "-c", help="Chain to run; repeatable.  [default: cg_sense, l1_wavelet, svd_wkgm]"),
+    ] = None,
 ) -> None:
-    """Simulate a scan of four slices, reconstruct it with a shipped chain, and compare it with the truth."""
-    from pipelines.chain import read_chain
-    from pipelines.demo import DEMO_SCAN, quality
-    from pipelines.replay import replay
-    from pipelines.simulation import simulate
+    """Simulate a scan of three slices of a brain, reconstruct it with three chains, and compare them with the truth.
 
-    read_chain(config)  # a wrong name fails before the simulation
-    raw = out / "raw.h5"
-    scan = simulate(DEMO_SCAN)
-    write_with_progress(raw, scan)
-    with progress_bar(scan.number_of_acquisitions, "acquisitions") as update:
-        result = replay(
-            raw, config, out, progress=lambda lines, images: update(lines, f"{images} images") if lines else None
-        )
-    print_result(result)
-    table = Table(title="compared with the truth", title_justify="left")
-    for column in ("slice", "PSNR (dB)", "SSIM"):
+    The folder gets the raw file, the images and DICOM of each chain, and report.html.
+    """
+    from pipelines.chain import read_chain
+    from pipelines.demo import CHAINS, compare
+    from pipelines.evaluation.report import report
+    from pipelines.replay import replay
+    from pipelines.simulation.brain import brain_scan
+
+    begin = time.perf_counter()
+    chains = {Path(name).stem: name for name in config or CHAINS}
+    for name in chains.values():
+        read_chain(name)  # a wrong name fails before the simulation
+    scan = brain_scan()
+    write_with_progress(out / "raw.h5", scan)
+    replays = {}
+    for label, name in chains.items():
+        with progress_bar(scan.number_of_acquisitions, "acquisitions") as update:
+            replays[label] = replay(
+                out / "raw.h5",
+                name,
+                out / label,
+                progress=lambda lines, images, update=update, label=label: (  # type: ignore[misc]
+                    update(lines, f"{label}: {images} images") if lines else None
+                ),
+            )
+    results = compare(scan, replays, out)
+    s = scan.settings
+    title = f"mean of {s.slices} slices, R = {s.acceleration:g}, {s.coils} coils"
+    table = Table(title=title, title_justify="left")
+    table.add_column("chain")
+    for column in ("PSNR (dB)", "SSIM", "seconds"):
         table.add_column(column, justify="right")
-    for label, (psnr, ssim) in quality(raw, out):
-        table.add_row(label, f"{psnr:.2f}", f"{ssim:.4f}")
+    for label, result in replays.items():
+        rows = [row for row in results["rows"] if row["method"] == label]
+        psnr, ssim = (statistics.mean(row[key] for row in rows) for key in ("psnr", "ssim"))
+        table.add_row(escape(label), f"{psnr:.2f}", f"{ssim:.4f}", f"{result.seconds:.1f}")
     console.print(table)
-    for name in ("dicom", "images.h5", *(s.montage.name for s in result.series.values() if s.montage)):
-        print_line(result.folder / name)
+    for label, result in replays.items():
+        for text in result.warnings:
+            print_warning(f"{label}: {text}")
+    page = report(out)
+    print_line(f"{time.perf_counter() - begin:.0f} s; raw data: {out / 'raw.h5'}")
+    for label in replays:
+        print_line(f"{label}: {out / label / 'series_001.png'}, DICOM in {out / label / 'dicom'}")
+    print_line(f"images, errors, details: {page}")

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import json
 import os
 from collections.abc import Callable, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,16 @@ import torch
 from gadgets.files import replace_file
 from pipelines.evaluation.cases import Case
 from pipelines.evaluation.entries import Entry
-from pipelines.evaluation.results import case_row, npz_bytes, read_row, results_csv, save_case, task_key, writing
+from pipelines.evaluation.results import (
+    case_row,
+    npz_bytes,
+    read_row,
+    results_csv,
+    results_of,
+    save_case,
+    task_key,
+    writing,
+)
 from pipelines.evaluation.task import processor
 from pipelines.evaluation.workers import Task, on_dask, on_this_machine
 
@@ -82,13 +89,8 @@ def benchmark(
             rows[task.key] = row
             if progress:
                 progress(len(rows), len(tasks), f"{task.case.name}: {task.entry.label}")
-    results = {
-        "version": metadata.version("gadgetron-genrecon"),
-        "created": datetime.datetime.now(tz=datetime.timezone.utc).isoformat(timespec="seconds"),
-        "machine": {"processor": processor(), "threads": threads, "torch": torch.__version__},
-        "cases": [case_row(case) for case in cases],
-        "rows": [rows[task.key] for task in tasks],
-    }
+    machine = {"processor": processor(), "threads": threads, "torch": torch.__version__}
+    results = results_of([case_row(case) for case in cases], [rows[task.key] for task in tasks], machine)
     with writing(folder):
         replace_file(folder / "results.csv", results_csv(results).encode())
         replace_file(folder / RESULTS, json.dumps(results, indent=1).encode())

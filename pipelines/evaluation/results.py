@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import datetime
 import hashlib
 import io
 import json
@@ -77,6 +78,20 @@ def read_row(folder: Path, key: str) -> dict[str, Any] | None:
         return None
     done = isinstance(row, dict) and not row.get("error") and (folder / str(row.get("file"))).is_file()
     return row if done else None
+
+
+def results_of(
+    cases: list[dict[str, Any]], rows: list[dict[str, Any]], machine: dict[str, Any], title: str = ""
+) -> dict[str, Any]:
+    """The content of results.json, which `genrecon report` shows."""
+    return {
+        "title": title,
+        "version": metadata.version("gadgetron-genrecon"),
+        "created": datetime.datetime.now(tz=datetime.timezone.utc).isoformat(timespec="seconds"),
+        "machine": machine,
+        "cases": cases,
+        "rows": rows,
+    }
 
 
 def results_csv(results: Mapping[str, Any]) -> str:

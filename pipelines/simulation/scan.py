@@ -44,6 +44,7 @@ class Simulation:
     sampling_mask : (repetition, E1, E2) bool, the imaging lines on the encoded grid (k = 0 at n // 2)
     calibration_mask : (E1, E2) bool, the calibration block on the same grid
     noise_covariance : (coil, coil) complex128, E[n n^H] of the imaging samples
+    prewhitener : (coil, coil) complex128, what a chain multiplies the coils by; the identity without a noise scan
 
     Raises
     ------
@@ -60,7 +61,7 @@ class Simulation:
         maximum = 1.0 if self._images is None else float(np.abs(self._images).max())
         self.noise_covariance = noise_covariance(settings) * 2 * (settings.noise_level * maximum) ** 2
         whitens = settings.noise_scan and settings.noise_level > 0
-        self._prewhitener = (
+        self.prewhitener = (
             math.sqrt(2) * np.linalg.inv(np.linalg.cholesky(self.noise_covariance))
             if whitens
             else np.eye(settings.coils, dtype=np.complex128)
@@ -247,7 +248,7 @@ class Simulation:
             kspace = centred_fft(image, (0, 1, 2))
             samples[:, coil] = kspace.transpose(1, 0, 2)[positions][:, skipped:]
         if not external and self._truth[number] is None:
-            rows = (np.tensordot(row, images, 1) for row in self._prewhitener.astype(np.complex64))
+            rows = (np.tensordot(row, images, 1) for row in self.prewhitener.astype(np.complex64))
             self._truth[number] = np.sqrt(sum(np.abs(to_recon_grid(s, image)) ** 2 for image in rows))
         if samples.nbytes + sum(kept.nbytes for kept in self._cache.values()) > CACHE_BYTES:
             self._cache.clear()

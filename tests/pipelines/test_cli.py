@@ -137,11 +137,16 @@ def test_simulate_takes_given_images(tmp_path):
 
 @pytest.mark.slow
 def test_demo_prints_how_good(tmp_path):
-    output = run("demo", "-o", tmp_path / "demo", "-c", "l1_wavelet")
-    rows = re.findall(r"│\s+\d+ │\s+(\d+\.\d+) │\s+(0\.\d+) │", output)
-    assert len(rows) == 4
-    assert all(float(psnr) > 42 and float(ssim) > 0.96 for psnr, ssim in rows)
+    output = run("demo", "-o", tmp_path / "demo", "-c", "cg_sense", "-c", "l1_wavelet")
+    rows = re.findall(r"│ (\w+)\s+│\s+(\d+\.\d+) │\s+(0\.\d+) │\s+\d+\.\d │", output)
+    assert [name for name, _, _ in rows] == ["cg_sense", "l1_wavelet"]
+    (_, classical, _), (_, sparse, ssim) = rows
+    assert float(sparse) > float(classical) + 2 > 40 and float(ssim) > 0.97
+    assert "unlike" not in output
     assert (tmp_path / "demo" / "raw.h5").is_file()
+    assert (tmp_path / "demo" / "l1_wavelet" / "series_001.png").is_file()
+    page = (tmp_path / "demo" / "report.html").read_text()
+    assert "<title>Demo: three slices of a brain" in page and page.count("data:image/png") > 20
 
 
 @pytest.mark.parametrize(

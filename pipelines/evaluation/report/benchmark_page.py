@@ -51,7 +51,7 @@ def content(path: Path, record: Any, pictures: Pictures) -> dict[str, Any]:
     methods = list(dict.fromkeys(row["method"] for row in rows))
     means = {method: _mean(method, rows) for method in methods}
     return {
-        "title": "Benchmark of reconstructions",
+        "title": results["title"] or "Benchmark of reconstructions",
         "lead": f"Cases: {len(cases)}; methods: {len(methods)}; genrecon {results['version']}, {results['created']}",
         "notes": [
             f"{count} of {len(rows)} reconstructions {what}: see their cases"

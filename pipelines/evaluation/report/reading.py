@@ -27,7 +27,7 @@ NUMBERS = {  # heading, format, which is best, whether a bar is drawn
     "evaluations": ("evaluations", ".0f", None, False),
 }
 # Fields of JSON objects by kind; one that is missing or null is empty, or None where it is a number.
-RESULTS = {str: "version created", dict: "machine", list: "cases rows"}
+RESULTS = {str: "title version created", dict: "machine", list: "cases rows"}
 CASE = {str: "case data mask file", float: "slice acceleration noise coils", list: "matrix"}
 ROW = {str: "case method consistency error file", float: " ".join(NUMBERS), list: "warnings"}
 REPLAY = {str: "raw chain", float: "seconds first_image_seconds", list: "timings warnings", dict: "header"}
