@@ -8,8 +8,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
+from PIL import Image
 
 from pipelines import brain_scan, scan_arrays
 from priors import reconstruct
@@ -19,6 +21,7 @@ ROWS, COLUMNS = slice(6, 154), slice(16, 144)  # about the head
 
 
 def main() -> None:
+    matplotlib.use("Agg")
     folder = Path(sys.argv[1])
     kspace, mask, truth = scan_arrays(brain_scan())
     with np.load(folder / "cases" / f"{SLICE}.npz") as case:
@@ -28,7 +31,7 @@ def main() -> None:
         with np.load(folder / "images" / f"{SLICE}_{name}.npz") as found:
             images[name] = found["image"]
     white = float(np.percentile(reference, 99.8))
-    figure, axes = plt.subplots(2, 1 + len(images), figsize=(10, 4.85), facecolor="black")
+    figure, axes = plt.subplots(2, 1 + len(images), figsize=(10, 4.85), dpi=100, facecolor="black")
     axes[0, 0].set_title("truth", color="white", fontsize=10)
     axes[0, 0].imshow(reference[ROWS, COLUMNS], cmap="gray", vmin=0, vmax=white)
     for (name, image), (top, bottom) in zip(images.items(), axes.T[1:], strict=True):
@@ -40,7 +43,9 @@ def main() -> None:
     for one in axes.flat:
         one.set_axis_off()
     figure.subplots_adjust(0, 0, 1, 0.94, 0.01, 0.01)
-    figure.savefig(Path(__file__).with_name("demo.png"), dpi=100, facecolor="black")
+    figure.canvas.draw()
+    pixels = np.asarray(figure.canvas.buffer_rgba())[..., 0]  # it is grey
+    Image.fromarray(pixels).save(Path(__file__).with_name("demo.png"), optimize=True)
 
 
 if __name__ == "__main__":
