@@ -29,6 +29,7 @@ BRAIN_SCAN = SimulationSettings(
     series_description="Simulated T1 brain",
     patient_name="Brain^Simulated",
 )
+"""The scan of the demo: three slices, 160 x 160, 8 coils, R = 4 with 24 calibration lines, noise of 0.5 %."""
 
 
 def brain_images() -> NDArray[np.float32]:
