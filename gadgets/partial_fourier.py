@@ -27,6 +27,8 @@ log = logging.getLogger("genrecon")
 CHOICES = ("off", "auto", "pocs", "homodyne")
 OUTER_LINES = 32  # one of so many lines may be missing at one side of a scan that is not partial
 EMPTY = 0.01  # of the energy of the other side: samples of a readout that were not measured
+CLIFF = 4  # samples of a readout within which its energy falls to EMPTY where zeros follow,
+NEAREST = 8  # no nearer to the centre than this part of the matrix
 LEAST_TRUST = 0.18  # mean trust in conjugate symmetry below which an image stays zero-filled
 
 _NAMES = {"FREQUENCY": "readout", "PHASE": "phase encoding", "SLICE_SELECT": "partition encoding"}
@@ -81,25 +83,43 @@ def _lines(came: Array) -> Acquired | None:
 def _readout(energy: Array) -> Acquired:
     """Acquired part of a readout, by the energy of its samples."""
     size, centre = len(energy), len(energy) // 2
-    whole = Acquired(size, 0, size)
-    mirror = 2 * centre - np.arange(size)
-    for side in (np.arange(size), np.arange(size)[::-1]):
-        missing = 0
-        for place in side.tolist():
-            other = int(mirror[place])
-            if not 0 <= other < size:
-                continue
-            if place == centre or energy[place] > EMPTY * energy[other] or not energy[other]:
-                break
-            missing = abs(place - centre)
-        if not missing:
-            continue
-        # `missing` is the distance of the last empty sample to the centre; the next one is the first that came.
-        outer = size - 1 - centre
-        if outer - missing + 1 > size // OUTER_LINES + 1:
-            near = missing - 1
-            return Acquired(size, centre - near, size) if side[0] == 0 else Acquired(size, 0, centre + near + 1)
-    return whole
+    last, most = size - 1 - centre, size // OUTER_LINES + 1  # samples on the shorter side; those that may be missing
+    low, high = _extent(energy[centre::-1]), _extent(energy[centre:])
+    if max(low, high) >= last:  # else zeros are on both sides
+        mirror = 2 * centre - np.arange(size)
+        for side in (np.arange(size), np.arange(size)[::-1]):
+            missing = 0
+            for place in side.tolist():
+                other = int(mirror[place])
+                if not 0 <= other < size:
+                    continue
+                if place == centre or energy[place] > EMPTY * energy[other] or not energy[other]:
+                    break
+                missing = abs(place - centre)
+            # `missing` is the distance of the last empty sample to the centre; the next one is the first that came.
+            if missing and last - missing + 1 > most:
+                near = missing - 1
+                return Acquired(size, centre - near, size) if side[0] == 0 else Acquired(size, 0, centre + near + 1)
+    first, stop = max(centre - max(low, high), 0), min(centre + max(low, high) + 1, size)
+    if min(high, last) - low > most + 1:
+        return Acquired(size, centre - low, stop)
+    if min(low, last) - high > most + 1:
+        return Acquired(size, first, centre + high + 1)
+    return Acquired(size, 0, size)
+
+
+def _extent(energy: Array) -> int:
+    """Distance of the last sample that came, of one side of a readout from its centre on.
+
+    Behind it all are empty, except the outermost ones: where oversampling was removed, they hold what wraps round.
+    """
+    inner = energy[: -CLIFF // 2]
+    behind = np.maximum.accumulate(inner[::-1])[::-1]  # the highest from each sample on
+    falls = behind[CLIFF:] <= EMPTY * inner[:-CLIFF]
+    falls[: 2 * len(energy) // NEAREST] = False
+    if not falls.any() or not energy[0]:
+        return len(energy) - 1
+    return int(np.flatnonzero(inner > inner[falls.argmax()] / 4)[-1])
 
 
 def _directions(acquired: tuple[Acquired, ...]) -> list[str]:

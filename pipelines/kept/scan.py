@@ -16,7 +16,7 @@ from gadgets.files import replace_file
 from gadgets.noise.coils import Coil
 from gadgets.noise.scan import ChosenNoise, NoiseScan
 from gadgets.reference_scan import ChosenReference, reference_from_bytes
-from gadgets.stream import ReconError
+from gadgets.stream import ReconError, reason_of
 
 ARRIVES, WHOLE, INCOMPLETE = "arrives", "whole", "incomplete"
 RAW_FILE = "scan.h5"
@@ -139,9 +139,12 @@ class KeptScan:
         path = self.folder / REFERENCE_FILE
         if not path.exists():
             return None
-        return ChosenReference(
-            reference_from_bytes(path.read_bytes(), str(path)), self.about.reference, self.about.reference_name
-        )
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise ReconError(f"{path}: this is no kept reference scan ({reason_of(error)})") from None
+        about = self.about
+        return ChosenReference(reference_from_bytes(content, str(path)), about.reference, about.reference_name)
 
     def size(self) -> int:
         """Bytes of its files."""

@@ -19,6 +19,11 @@ _BEGINNINGS = {
 }
 
 
+def images_only(count: int) -> str:
+    """What is said of a file that holds so many images and no raw data."""
+    return f"it holds {count} images and no raw data; give the raw data that they were made of"
+
+
 def first_bytes(path: Path, count: int = 256) -> bytes:
     """The beginning of a file; nothing when it cannot be read."""
     try:

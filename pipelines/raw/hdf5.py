@@ -16,7 +16,7 @@ from ismrmrd.hdf5 import acquisition_header_dtype
 
 from gadgets.acquisition_flags import COMPRESSED, is_compressed, kind_left_out
 from gadgets.stream import ReconError
-from pipelines.raw.file_kinds import format_of
+from pipelines.raw.file_kinds import format_of, images_only
 from pipelines.raw.header import protocol_name
 from pipelines.raw.measurements import Measurement, choose, kind_of
 from pipelines.raw.table import AcquisitionTable
@@ -110,6 +110,10 @@ class Hdf5Scan:
         if "xml" in self._file or _is_table(self._file.get("data")):
             found.insert(0, self._file["/"])
         if not found:
+            images: list[int] = []
+            self._file.visititems(lambda _, group: images.append(_image_count(group)))
+            if sum(images):
+                raise ReconError(f"{self.path}: {images_only(sum(images))}")
             raise ReconError(f"{self.path}: no ISMRMRD header in it; give an ISMRMRD raw file")
         return found
 
@@ -205,6 +209,12 @@ class Hdf5Scan:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def _image_count(group: Any) -> int:
+    """Number of images in a group of ISMRMRD's images; 0 for all else."""
+    is_images = isinstance(group, h5py.Group) and {"header", "attributes", "data"} <= set(group)
+    return len(group["header"]) if is_images and isinstance(group["header"], h5py.Dataset) else 0
 
 
 def _name(group: h5py.Group) -> str:

@@ -17,7 +17,7 @@ from pipelines.mrd2.header import header_xml
 from pipelines.mrd2.items import refuse_buckets, unused
 from pipelines.mrd2.source import FileSource, StreamEnds
 from pipelines.mrd2.streams import MAGIC, Mrd2Reader
-from pipelines.raw.file_kinds import first_bytes
+from pipelines.raw.file_kinds import first_bytes, images_only
 from pipelines.raw.measurements import Measurement
 
 
@@ -72,6 +72,9 @@ class Mrd2Scan:
             self._places.append(place)
             refuse_buckets(passed)
         refuse_buckets(passed)
+        images = sum(count for name, count in passed.items() if name.startswith("image"))
+        if images and not self._places:
+            raise ReconError(images_only(images))
         self._file.skip_arrays = False
         self._file.allow("what follows its end")
         if self._file.begin(1):

@@ -16,7 +16,7 @@ from gadgetron.external import constants
 from ismrmrd.hdf5 import acquisition_header_dtype
 
 from gadgets.stream import ReconError
-from pipelines.raw.file_kinds import first_bytes
+from pipelines.raw.file_kinds import first_bytes, images_only
 from pipelines.raw.header import protocol_name
 from pipelines.raw.measurements import Measurement, choose, kind_of
 
@@ -161,7 +161,7 @@ class _Index:
     def __init__(self, path: Path, file: Any, warnings: list[str]) -> None:
         self._path, self._file = path, file
         self._size = path.stat().st_size
-        self._place = self._message = 0
+        self._place = self._message = self._images = 0
         self.parts: list[_Part] = []
         closed = False
         while self._place < self._size:
@@ -183,6 +183,8 @@ class _Index:
                 self.parts[-1].offsets.append(self._place)
             self._skip(kind)
             self._message += 1
+        if self._images and not any(part.offsets for part in self.parts):
+            raise ReconError(f"{path}: {images_only(self._images)}")
         if not self.parts:
             raise ReconError(f"{path}: its stream has no ISMRMRD header; convert it again")
 
@@ -203,6 +205,7 @@ class _Index:
             wave = ismrmrd.WaveformHeader.from_buffer_copy(self._bytes(ctypes.sizeof(ismrmrd.WaveformHeader)))
             self._go(4 * wave.number_of_samples * wave.channels)
         elif kind == IMAGE:
+            self._images += 1
             image = ismrmrd.ImageHeader.from_buffer_copy(self._bytes(ctypes.sizeof(ismrmrd.ImageHeader)))
             self._go(self._number("<Q"))
             values = image.channels * image.matrix_size[0] * image.matrix_size[1] * image.matrix_size[2]

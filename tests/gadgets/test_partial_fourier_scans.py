@@ -6,10 +6,12 @@ import re
 
 import numpy as np
 import pytest
+from gadgetron.types import ReconData
 
 from gadgets.images import PARTIAL_FOURIER, PARTIAL_FOURIER_DIRECTION, SCALE_RATIO, meta_of, meta_values
 from gadgets.partial_fourier import acquired_part
 from gadgets.reconstruction import Reconstruction
+from pipelines.chain import read_chain
 from pipelines.simulation import SimulationSettings, simulate
 from pipelines.simulation.sampling import poisson, random_lines
 from tests.gadgets.scans import BASE, buffered, run
@@ -125,6 +127,30 @@ def test_an_asymmetric_echo_is_found_behind_the_removal_of_oversampling(size, ec
         errors.append(np.linalg.norm(image.reshape(truth.shape) - truth) / np.linalg.norm(truth))
         assert meta[PARTIAL_FOURIER].startswith("readout 7") and meta[PARTIAL_FOURIER_DIRECTION] == "FREQUENCY"
     assert errors[1] < 0.75 * errors[0]
+
+
+@pytest.mark.parametrize("oversampling", [1.0, 2.0])
+@pytest.mark.parametrize("noise", [0.005, 0.05])
+@pytest.mark.parametrize(("low", "high", "partial"), [(0.3, 0.15, True), (0.2, 0.2, False), (0.0, 0.3, True)])
+def test_readouts_padded_with_zeros(oversampling, noise, low, high, partial):
+    """Zeros on both sides are less resolution; an echo that is asymmetric before is so behind them, too."""
+    settings = {**BASE, "matrix": (64, 32, 1), "sampling": "full", "acceleration": 1, "noise_level": noise}
+    simulation = simulate(SimulationSettings(**settings, readout_oversampling=oversampling))
+
+    def padded():
+        for line in simulation.acquisitions():
+            count = line.data.shape[1]
+            line.data[:, : round(low * count)] = line.data[:, count - round(high * count) :] = 0
+            yield line
+
+    chain = read_chain("cg_sense").up_to_buffers()
+    (item,) = (item for item in chain.run(simulation.header, padded()) if isinstance(item, ReconData))
+    found = acquired_part(item.bits[0].data.data[..., 0, 0, 0])
+    assert (found is not None) == partial
+    if found:
+        lines, readout = found
+        assert not lines.partial and readout.partial
+        assert readout.first == pytest.approx(64 * low, abs=1) and readout.stop == pytest.approx(64 - 64 * high, abs=1)
 
 
 @pytest.mark.slow

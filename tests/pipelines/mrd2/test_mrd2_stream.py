@@ -21,6 +21,7 @@ from pipelines.chain import Chain
 from pipelines.mrd2.sink import Sink
 from pipelines.mrd2.source import source_of
 from pipelines.mrd2.streams import Mrd2Reader, Mrd2Writer
+from pipelines.raw import RawScan
 from pipelines.replay import configured_chain, read_images
 from pipelines.stream import StreamResult, reconstruct_stream, reconstruct_whole
 from tests.paths import ROOT
@@ -315,6 +316,13 @@ def test_noise_of_a_file(tmp_path: Path) -> None:
     found = images(streamed(stream(*bare), tmp_path, noise=str(own)))
     assert same(found, [image.data for image in read_images(tmp_path / "out", 1)])
     assert not same(found, [one["data"] for one in images(streamed(stream(*bare), tmp_path))])
+
+
+def test_images_are_no_raw_data(tmp_path: Path) -> None:
+    path = tmp_path / "images.mrd"
+    path.write_bytes(streamed(stream(*THREE), tmp_path))
+    with pytest.raises(ReconError, match="it holds 3 images and no raw data; give the raw data that they were made of"):
+        RawScan(path)
 
 
 @pytest.mark.parametrize("whole", [False, True])

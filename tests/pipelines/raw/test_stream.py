@@ -123,6 +123,18 @@ def test_damaged_streams(tmp_path: Path, content: bytes, message: str) -> None:
     assert any(part in refused(path) for part in message.split("|"))
 
 
+@pytest.mark.parametrize("start", [START, b""])
+def test_images_alone(start: bytes, tmp_path: Path) -> None:
+    path = write_items(tmp_path / "images.mrd", start, [image(), image()])
+    said = "it holds 2 images and no raw data; give the raw data that they were made of"
+    assert refused(path) == f"{path}: {said}"
+    hdf5 = tmp_path / "images.h5"
+    with ismrmrd.Dataset(str(hdf5), "images") as dataset:
+        for _ in range(2):
+            dataset.append_image("image_1", image())
+    assert refused(hdf5) == f"{hdf5}: {said}"
+
+
 def test_acquisitions_before_a_header(tmp_path: Path) -> None:
     path = write_items(tmp_path / "scan.mrd", b"", lines(kspace())[:3])
     assert "acquisitions before the ISMRMRD header" in refused(path)

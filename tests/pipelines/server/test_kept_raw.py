@@ -377,6 +377,14 @@ def test_records_that_are_damaged_are_left_out(tmp_path: Path) -> None:
     assert KeptScans(tmp_path, 1, 1).find("1").about.number == 1
 
 
+def test_a_kept_reference_that_cannot_be_read(tmp_path: Path) -> None:
+    kept = arrived(tmp_path)
+    assert kept.reference() is None
+    (kept.folder / "reference.npz").mkdir()
+    with pytest.raises(ReconError, match=r"reference\.npz: this is no kept reference scan \(Is a directory\)"):
+        kept.reference()
+
+
 def test_scans_that_are_too_old_go(tmp_path: Path) -> None:
     old, new = kept_scan(tmp_path, "20240101T000000", 100), kept_scan(tmp_path, "29990101T000000", 100)
     KeptScans(tmp_path, 1, 1).make_room()
