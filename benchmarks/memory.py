@@ -32,13 +32,31 @@ def measure(command: list[str]) -> tuple[float, float]:
     return time.perf_counter() - start, usage.ru_maxrss / 1024
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--slices", type=int, nargs="+", default=[10, 20, 40])
-    parser.add_argument("--coils", type=int, default=32)
-    parser.add_argument("--matrix", type=int, default=256)
+def arguments(about: str | None, slices: list[int], coils: int, matrix: int) -> argparse.Namespace:
+    """The command line: numbers of slices, coils, matrix and chain, with these defaults."""
+    parser = argparse.ArgumentParser(description=(about or "").splitlines()[0])
+    parser.add_argument("--slices", type=int, nargs="+", default=slices)
+    parser.add_argument("--coils", type=int, default=coils)
+    parser.add_argument("--matrix", type=int, default=matrix)
     parser.add_argument("--config", default="cg_sense")
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def scan_of(options: argparse.Namespace, slices: int) -> SimulationSettings:
+    """A scan of so many slices, with the coils and the matrix of the command line."""
+    return SimulationSettings(
+        matrix=(options.matrix, options.matrix, 1),
+        slices=slices,
+        coils=options.coils,
+        sampling="uniform",
+        acceleration=2,
+        noise_level=0.005,
+        noise_scan=True,
+    )
+
+
+def main() -> None:
+    options = arguments(__doc__, [10, 20, 40], coils=32, matrix=256)
     table = Table(
         title=f"replay -c {options.config}, {options.coils} coils, {options.matrix} x {options.matrix}, R = 2"
     )
@@ -47,16 +65,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder) / "scan.h5"
         for slices in options.slices:
-            settings = SimulationSettings(
-                matrix=(options.matrix, options.matrix, 1),
-                slices=slices,
-                coils=options.coils,
-                sampling="uniform",
-                acceleration=2,
-                noise_level=0.005,
-                noise_scan=True,
-            )
-            write_raw(raw, simulate(settings))
+            write_raw(raw, simulate(scan_of(options, slices)))
             seconds, peak = measure([*REPLAY, str(raw), "-c", options.config, "-o", f"{folder}/out"])
             size = raw.stat().st_size / 2**20
             table.add_row(str(slices), f"{size:.0f}", f"{peak:.0f}", f"{seconds:.1f}", f"{seconds / slices:.2f}")

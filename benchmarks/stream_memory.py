@@ -8,7 +8,6 @@ python -m benchmarks.stream_memory [--slices 10 100 300] [--coils 16] [--matrix 
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import subprocess
 import sys
@@ -16,6 +15,7 @@ import threading
 import time
 from pathlib import Path
 
+from benchmarks.memory import arguments, scan_of
 from pipelines.mrd2.writing import installed_schema, write_scan
 from pipelines.simulation import SimulationSettings, simulate
 
@@ -55,23 +55,9 @@ def measure(settings: SimulationSettings, config: str) -> tuple[float, list[floa
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--slices", type=int, nargs="+", default=[10, 100, 300])
-    parser.add_argument("--coils", type=int, default=16)
-    parser.add_argument("--matrix", type=int, default=128)
-    parser.add_argument("--config", default="cg_sense")
-    options = parser.parse_args()
+    options = arguments(__doc__, [10, 100, 300], coils=16, matrix=128)
     for slices in options.slices:
-        settings = SimulationSettings(
-            matrix=(options.matrix, options.matrix, 1),
-            slices=slices,
-            coils=options.coils,
-            sampling="uniform",
-            acceleration=2,
-            noise_level=0.005,
-            noise_scan=True,
-        )
-        size, tenths = measure(settings, options.config)
+        size, tenths = measure(scan_of(options, slices), options.config)
         print(f"{slices} slices, {size:.0f} MiB: most memory in MiB up to each tenth", *map(round, tenths), flush=True)
 
 
