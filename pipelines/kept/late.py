@@ -137,20 +137,20 @@ class LateImages:
         self._file.flush()
         self._change(images=self.state.images + 1)
 
-    def finish(self, error: str, warnings: list[str], paid: bool) -> None:
+    def finish(self, error: str, warnings: list[str], in_files: bool) -> None:
         """No more images come.
 
         Parameters
         ----------
         error : why the reconstruction failed; empty: it did not
         warnings : of the gadgets
-        paid : whether the images went to files and so need not be fetched
+        in_files : whether the images went to files and so need not be fetched
         """
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
         self._change(state=FAILED if error else DONE, error=error, warnings=tuple(warnings))
-        if paid or error:
+        if in_files or error:
             clear_due(self._kept)
 
     def _change(self, **changes: Any) -> None:

@@ -153,7 +153,7 @@ class LateAnswer:
             return result
         error = result.client_error or result.error
         try:
-            self._images.finish(error, warnings, paid=goes_to_files)
+            self._images.finish(error, warnings, in_files=goes_to_files)
         except OSError as failure:
             error = error or f"late images cannot be kept ({reason_of(failure)})"
         return ScanResult(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -82,7 +83,8 @@ class Retrieval:
         """After the CLOSE: the images that were sent are no longer due, if the client takes them all."""
         if self._sent and self._writer.is_taken():
             for kept in self._sent:
-                clear_due(kept)
+                with contextlib.suppress(OSError):  # they stay due
+                    clear_due(kept)
 
     def _by_id(self, identifier: str) -> KeptScan:
         kept = self._store.scan(identifier)
