@@ -14,6 +14,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import math
 import zipfile
 from collections.abc import Sequence
 from typing import Any
@@ -281,13 +282,16 @@ def _image_shape(shape: Array, flat: bool) -> list[int]:
 
 def _image(kspace: Array, flat: bool) -> Array:
     """Image [x, y, z, CHA] on a finer grid; index n // 2 is the centre."""
+    import torch  # not needed in the server's own process
+
+    from priors.signal.fourier import ifft2c
+
     shape = _image_shape(np.array(kspace.shape), flat)
     padded = np.zeros((*shape, kspace.shape[3]), np.complex128)
     begin = [n // 2 - m // 2 for n, m in zip(shape, kspace.shape, strict=False)]
     padded[tuple(slice(b, b + m) for b, m in zip(begin, kspace.shape, strict=False))] = kspace
     axes = (0, 1) if flat else (0, 1, 2)
-    image = np.fft.fftshift(np.fft.ifftn(np.fft.ifftshift(padded, axes=axes), axes=axes), axes=axes)
-    return np.asarray(image, np.complex128)
+    return np.asarray(ifft2c(torch.from_numpy(padded), axes).numpy() / np.sqrt(math.prod(shape)))
 
 
 def _at(image: Array, places: Array) -> Array:
