@@ -39,40 +39,42 @@ def no_noise(like: Tensor) -> Tensor:
 
 
 class Problem:
-    """A linear problem, and its data step."""
+    """A linear problem of size x size pixels, and its data step; data of another scale."""
 
-    def __init__(self, kind: str, domain: Domain) -> None:
-        mask = torch.rand(1, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(0)) < 0.6
+    def __init__(self, kind: str, domain: Domain, size: int = SIZE, scale: float = 1.0) -> None:
+        self.size = size
+        mask = torch.rand(1, 1, size, size, generator=torch.Generator().manual_seed(0)) < 0.6
         noise = torch.tensor([NOISE])
         self.arrays = 1
         if kind == "sense":
-            maps = white(1, 1, COILS, SIZE, SIZE, seed=1)
+            maps = white(1, 1, COILS, size, size, seed=1)
             maps = maps / maps.abs().square().sum(2, keepdim=True).sqrt()
             self.forward = lambda x: mask * fft2c((maps * x.unsqueeze(2)).sum(1))
-            data = mask * white(1, COILS, SIZE, SIZE, seed=2)
+            data = scale * mask * white(1, COILS, size, size, seed=2)
             self.step: Any = SenseStep(Measurement(data, mask, maps, noise), domain, SETTINGS)
         elif kind == "coils":
             self.arrays = 2
             self.forward = lambda x: mask * fft2c(x)
-            data = mask * white(1, 2, SIZE, SIZE, seed=2)
+            data = scale * mask * white(1, 2, size, size, seed=2)
             self.step = CoilStep(Measurement(data, mask, None, noise), domain, SETTINGS)
         else:
-            matrix = white(40, SIZE * SIZE, seed=3) / SIZE
+            matrix = white(40, size * size, seed=3) / size
             self.forward = lambda x: x.flatten(1) @ matrix.T
-            data = white(1, 40, seed=2)
-            adjoint = lambda y: (y @ matrix.conj()).reshape(1, 1, SIZE, SIZE)  # noqa: E731
+            data = scale * white(1, 40, seed=2)
+            adjoint = lambda y: (y @ matrix.conj()).reshape(1, 1, size, size)  # noqa: E731
             self.step = LinearStep(self.forward, adjoint, data, noise, domain)
         self.data = data
 
     def wiener(self, precision: Tensor) -> Tensor:
         """Minimum of |A x - y|^2 / sigma^2 + x^H C^-1 x, by the dense normal equations."""
-        count = self.arrays * SIZE * SIZE
-        basis = torch.eye(count, dtype=torch.complex64).reshape(count, 1, self.arrays, SIZE, SIZE)
+        size = self.size
+        count = self.arrays * size * size
+        basis = torch.eye(count, dtype=torch.complex64).reshape(count, 1, self.arrays, size, size)
         a = torch.stack([self.forward(one).flatten() for one in basis], 1).to(torch.complex128)
         inverse = torch.stack([ifft2c(precision * fft2c(one)).flatten() for one in basis], 1).to(torch.complex128)
         normal = a.mH @ a / NOISE**2 + inverse
         right = a.mH @ self.data.flatten().to(torch.complex128) / NOISE**2
-        return torch.linalg.solve(normal, right).reshape(1, self.arrays, SIZE, SIZE).to(torch.complex64)
+        return torch.linalg.solve(normal, right).reshape(1, self.arrays, size, size).to(torch.complex64)
 
 
 def levels(rule: str) -> Tensor:
@@ -91,7 +93,7 @@ OPTIONS: dict[str, dict[str, float]] = {
 }
 
 
-def coloured() -> Tensor:
+def coloured(size: int = SIZE) -> Tensor:
     """Variance of each part of an image's k-space, (y, x), the same at k and -k."""
-    variance = 0.5 + torch.rand(SIZE, SIZE, generator=torch.Generator().manual_seed(5))
+    variance = 0.5 + torch.rand(size, size, generator=torch.Generator().manual_seed(5))
     return (variance + variance.flip(0, 1).roll((1, 1), (0, 1))) / 2
