@@ -132,7 +132,7 @@ class Keeper:
                 if self.run_late(kept):
                     return
             except (ReconError, OSError) as error:
-                log.error("late images: %s", error if isinstance(error, ReconError) else reason_of(error))
+                _log_failure(error, "late images")
                 with contextlib.suppress(OSError):
                     fail(kept, "its raw data cannot be read")
                 return self._ended.put(Conversion(self.store, kept.id))
@@ -178,6 +178,6 @@ class Keeper:
         self.store.make_room()
 
 
-def _log_failure(error: Exception) -> None:
-    text = str(error) if isinstance(error, ReconError) else f"--keep-raw: {reason_of(error)}"
-    log.error("%s", text)
+def _log_failure(error: Exception, what: str = "--keep-raw") -> None:
+    """Log an error, without the second half of an id, which nobody else may know."""
+    log.error("%s: %s", what, ID.sub(lambda found: f"{found[0][:16]}...", reason_of(error)))

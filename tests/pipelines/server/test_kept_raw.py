@@ -353,6 +353,17 @@ def test_a_scan_whose_end_cannot_be_written_ends_later(tmp_path: Path, monkeypat
     assert len(tries) == 3 and tries[-1].error == keeper.LEFT_BY_SERVER
 
 
+def test_the_log_has_no_whole_id(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Who knows it gets late images."""
+    damaged = kept_scan(tmp_path, "29990101T000000", 10)
+    damaged.write("about.json", b"{")
+    with pytest.raises(ReconError) as caught:
+        damaged.change(images=1)
+    keeper._log_failure(caught.value)
+    assert "29990101T000000-.../about.json: this is no record" in caplog.text
+    assert damaged.id in str(caught.value) and damaged.id not in caplog.text
+
+
 class EndedProcess:
     """A process that ended before it could do anything."""
 
