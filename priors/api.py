@@ -281,7 +281,7 @@ def posterior_samples(
 
 def _batch(kspace: ArrayLike, mask: ArrayLike | None) -> tuple[Tensor, Tensor, bool]:
     """K-space (slice, coil, y, x), zero where not measured, mask (slice, 1, y, x), whether it was one slice alone."""
-    data = _tensor(kspace)
+    data = _tensor(kspace, "k-space")
     if data.ndim not in (3, 4) or not data.is_complex():
         raise ValueError(f"k-space: {_described(data)} is not complex (coil, y, x) or (slice, coil, y, x)")
     data = data.to(torch.complex64)
@@ -290,7 +290,7 @@ def _batch(kspace: ArrayLike, mask: ArrayLike | None) -> tuple[Tensor, Tensor, b
     if mask is None:
         sampled = (data != 0).any(1)
     else:
-        sampled = _tensor(mask).to(torch.bool)
+        sampled = _tensor(mask, "mask").to(torch.bool)
         if tuple(sampled.shape) not in (tuple(data.shape[-2:]), (len(data), *data.shape[-2:])):
             raise ValueError(f"mask: shape {tuple(sampled.shape)} does not fit k-space of {tuple(data.shape)}")
         sampled = sampled.expand(len(data), *data.shape[-2:])
@@ -303,8 +303,13 @@ def _batch(kspace: ArrayLike, mask: ArrayLike | None) -> tuple[Tensor, Tensor, b
     return data, sampled[:, None], alone
 
 
-def _tensor(array: ArrayLike) -> Tensor:
-    return array.detach().cpu() if isinstance(array, Tensor) else torch.from_numpy(np.array(array))
+def _tensor(array: ArrayLike, name: str) -> Tensor:
+    if isinstance(array, Tensor):
+        return array.detach().cpu()
+    found = np.array(array)
+    if found.dtype.kind not in "biufc" or found.dtype.itemsize > 16:
+        raise ValueError(f"{name}: {found.dtype} is no array of numbers of single or double precision")
+    return torch.from_numpy(found.astype(found.dtype.newbyteorder("="), copy=False))
 
 
 def _described(array: Tensor) -> str:
@@ -346,7 +351,7 @@ def _given_maps(maps: ArrayLike | None, kspace: Tensor, mask: Tensor, alone: boo
     """Maps (slice, set, coil, y, x), estimated where none are given."""
     if maps is None:
         return _maps(kspace, mask)
-    given = _tensor(maps)
+    given = _tensor(maps, "maps")
     shaped = given[None] if alone else given
     if shaped.ndim != 5 or (len(shaped), *shaped.shape[2:]) != tuple(kspace.shape) or not given.is_complex():
         axes = "(set, coil, y, x)" if alone else "(slice, set, coil, y, x)"

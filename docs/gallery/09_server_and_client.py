@@ -8,10 +8,10 @@
 # %%
 import json
 import re
-import signal
 import subprocess
 import sys
 import tempfile
+import time
 import urllib.request
 from dataclasses import replace
 from pathlib import Path
@@ -39,7 +39,7 @@ with log.open("w") as written:
 while not (ready := re.search(r"listening on \S+?:(\d+)", log.read_text())):
     if server.poll() is not None:
         raise RuntimeError(log.read_text())
-    signal.sigtimedwait([], 0.2)
+    time.sleep(0.2)
 port = ready[1]
 status = re.search(r"http://\S+:\d+/", log.read_text())[0]
 print(f"the server listens on port {port}")

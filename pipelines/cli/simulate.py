@@ -45,11 +45,18 @@ def simulate(
     images: Annotated[
         Path | None, typer.Option(help="Object instead of the phantom: .npy, (slice, y, x), real or complex.")
     ] = None,
+    brain: Annotated[
+        bool,
+        typer.Option("--brain", help="Object instead of the phantom: the brain of `genrecon demo`, 2D, 1 to 5 slices."),
+    ] = False,
     seed: Annotated[int, typer.Option(help="Seed of noise and sampling.")] = 0,
 ) -> None:
     """Write a simulated raw scan; the true image is stored in it as dataset/truth, but not in an MRD 2 stream."""
     from pipelines.simulation import Simulation, SimulationSettings
+    from pipelines.simulation.brain import brain_scan
 
+    if brain and images is not None:
+        raise ReconError("simulate: --brain and --images each name an object; give one of them")
     given = None
     if images is not None:
         import numpy as np
@@ -63,32 +70,30 @@ def simulate(
     scan_matrix = _sizes(matrix, "--matrix", int)
     extent = _sizes(fov, "--fov", float)
     try:
-        scan = Simulation(
-            SimulationSettings(
-                matrix=scan_matrix,
-                field_of_view_mm=extent,
-                slices=slices,
-                slice_order=slice_order,
-                coils=coils,
-                repetitions=repetitions,
-                averages=averages,
-                contrasts=contrasts,
-                sampling=sampling,
-                acceleration=acceleration,
-                acceleration_e2=acceleration_e2,
-                calibration=calibration,
-                calibration_lines=calibration_lines,
-                partial_fourier=partial_fourier,
-                asymmetric_echo=asymmetric_echo,
-                readout_oversampling=oversampling,
-                noise_level=noise,
-                noise_scan=noise_scan,
-                object_scale=object_scale,
-                vendor=vendor,
-                seed=seed,
-            ),
-            given,
+        settings = SimulationSettings(
+            matrix=scan_matrix,
+            field_of_view_mm=extent,
+            slices=slices,
+            slice_order=slice_order,
+            coils=coils,
+            repetitions=repetitions,
+            averages=averages,
+            contrasts=contrasts,
+            sampling=sampling,
+            acceleration=acceleration,
+            acceleration_e2=acceleration_e2,
+            calibration=calibration,
+            calibration_lines=calibration_lines,
+            partial_fourier=partial_fourier,
+            asymmetric_echo=asymmetric_echo,
+            readout_oversampling=oversampling,
+            noise_level=noise,
+            noise_scan=noise_scan,
+            object_scale=object_scale,
+            vendor=vendor,
+            seed=seed,
         )
+        scan = brain_scan(settings) if brain else Simulation(settings, given)
     except ValueError as error:
         raise ReconError(f"simulate: {one_line(ReconError(str(error)))}") from None
     write_with_progress(out, scan)

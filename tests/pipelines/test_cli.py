@@ -14,6 +14,7 @@ import sigpy
 from PIL import Image
 from typer.testing import CliRunner
 
+from gadgets.errors import ReconError
 from pipelines.chain import shipped_chains
 from pipelines.cli import app
 
@@ -198,3 +199,17 @@ def test_report_of_a_replay(raw, tmp_path):
     text = (tmp_path / "page.html").read_text()
     assert "cg_sense" in text and "espirit" in text and "acquisitions" in text
     assert "Simulated" not in text or "patient" not in text.lower()
+
+
+def test_simulate_scans_the_brain(tmp_path):
+    run("simulate", tmp_path / "brain.h5", "--brain", *SMALL, "--slices", "2")
+    run("simulate", tmp_path / "phantom.h5", *SMALL, "--slices", "2")
+    truths = []
+    for name in ("brain.h5", "phantom.h5"):
+        with h5py.File(tmp_path / name) as file:
+            truths.append(file["dataset/truth"][0])
+    assert truths[0].shape == (2, 48, 48) and not np.allclose(*truths, rtol=0.1)
+    with pytest.raises(ReconError, match="1 to 5 slices"):
+        run("simulate", tmp_path / "six.h5", "--brain", *SMALL, "--slices", "6")
+    with pytest.raises(ReconError, match="give one of them"):
+        run("simulate", tmp_path / "both.h5", "--brain", "--images", "object.npy", *SMALL)

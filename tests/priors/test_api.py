@@ -69,6 +69,7 @@ def test_slices_units_and_given_maps_change_nothing() -> None:
         alone = reconstruct(1e-4 * one, mask, "cg_sense", maps=maps[number])
         np.testing.assert_allclose(1e4 * alone, together[number], atol=1e-4)
     np.testing.assert_array_equal(reconstruct(torch.from_numpy(kspace), masks, "cg_sense"), together)
+    np.testing.assert_array_equal(reconstruct(kspace.astype(">c8"), masks, "cg_sense"), together)
 
 
 def test_samples_differ_and_their_seed_repeats_them() -> None:
@@ -115,6 +116,7 @@ def test_data_unlike_the_training_data_are_warned_of() -> None:
 
 FAULTS: dict[str, tuple[Callable[[np.ndarray, np.ndarray], object], str]] = {
     "real k-space": (lambda k, m: reconstruct(abs(k), m), "float32 of shape .* is not complex"),
+    "no numbers": (lambda k, m: reconstruct(np.array(["a"]), m), "k-space: <U1 is no array of numbers"),
     "two axes": (lambda k, m: reconstruct(k[0], m), "is not complex .coil, y, x."),
     "another mask": (lambda k, m: reconstruct(k, m[1:]), "mask: shape .39, 40. does not fit"),
     "not finite": (lambda k, m: reconstruct(k * np.nan, m), "NaN or infinite"),
