@@ -204,8 +204,10 @@ def load_prior(path: Path, method: str = "") -> tuple[Prior, ModelCard]:
 
 def takes_kind(method: str, kind: str) -> bool:
     """Whether weights of a kind are for a method. Raises ValueError for an unknown method or kind."""
-    entry = generative_method(method)
-    return kind == entry.takes or generative_method(kind).load is entry.load
+    entry, of_kind = generative_method(method), generative_method(kind)
+    if VARIANT in method or VARIANT in kind:  # a published system has networks of its own
+        return kind in (method, entry.takes)
+    return kind == entry.takes or of_kind.load is entry.load
 
 
 def is_code(text: str) -> bool:
