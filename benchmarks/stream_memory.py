@@ -1,7 +1,7 @@
 """Peak memory of `genrecon stream` against the number of slices, on simulated MRD 2 streams in a pipe.
 
-It rises until what is kept on purpose is there: 24 MiB in each queue between two gadgets, and 64 MiB of lines of slices
-that were sent, for lines that come late.
+It rises until what is kept on purpose is there: 8 MiB in each queue before the slowest gadget, and 64 MiB of lines of
+slices that were sent, for lines that come late. From there on it stays.
 
 python -m benchmarks.stream_memory [--slices 10 100 300] [--coils 16] [--matrix 128] [--config cg_sense]
 """

@@ -21,6 +21,7 @@ from gadgets.reference_scan import ChosenReference, ReferenceScan
 from gadgets.scan_digest import ScanDigest
 from gadgets.stream import Gadget, ReconError, Stage, StageTiming, one_line, run_stages
 from gadgets.stream.digest import settings_digest
+from gadgets.stream.queues import QUEUE_MIB
 from gadgets.survey import Survey
 from gadgets.twins import BucketToBufferGadget, NoiseAdjustGadget
 from pipelines.chain_nodes import Node, node_of
@@ -234,6 +235,7 @@ class Chain:
         processes: bool = False,
         timings: list[StageTiming] | None = None,
         survey: Survey | None = None,
+        queue_mib: float = QUEUE_MIB,
     ) -> Iterator[Any]:
         """Run the chain over a stream of acquisitions; yield what its last gadget yields.
 
@@ -252,6 +254,8 @@ class Chain:
             Filled with one entry a gadget.
         survey : Survey, optional
             Of the acquisitions, where they are known beforehand; external processes do without.
+        queue_mib : float
+            Most that waits between two gadgets.
 
         Raises
         ------
@@ -297,7 +301,7 @@ class Chain:
             image_lines = ImageLines()
             image_lines.configure(header, {})
             lines = image_lines.process(lines)
-        return digest.mark(run_stages(WholeReadouts(header)(lines), stages, timings))
+        return digest.mark(run_stages(WholeReadouts(header)(lines), stages, timings, queue_mib))
 
 
 def shipped_chains() -> dict[str, str]:

@@ -49,6 +49,7 @@ log = logging.getLogger("genrecon")
 
 QUEUED_ITEMS = 512  # lines that are read before the chain takes them
 QUEUED_IMAGES = 64
+STREAM_QUEUE_MIB = 8.0  # in each queue: a scan of any length needs the same memory, a small one
 CHECK_S = 0.2  # how often the other ends of the pipes are looked at
 NO_REFERENCE = "stream takes none; use replay --reference, or serve"
 HDF5_BEGIN = b"\x89HDF"
@@ -109,7 +110,7 @@ def reconstruct_stream(
                 chain.noise, data = _given_noise(noise, header.fields, lines)
             else:
                 chain.noise, data = scan_noise.choose(header.fields, lines)
-            return iter(()) if scan_noise.coils else chain.run(header.fields, data)
+            return iter(()) if scan_noise.coils else chain.run(header.fields, data, queue_mib=STREAM_QUEUE_MIB)
 
         _write_images(images, incoming, writer, sink, result)
         result.noise_coils = scan_noise.coils
@@ -183,7 +184,7 @@ class _Incoming:
         assert record is not None
         self._reader, self._descriptor = reader, descriptor
         self._converter = LineConverter(record)
-        self._queue = BoundedQueue(items=QUEUED_ITEMS)
+        self._queue = BoundedQueue(items=QUEUED_ITEMS, megabytes=STREAM_QUEUE_MIB)
         self._passed: dict[str, int] = {}
         self.error: Exception | None = None
         self.on_error: Callable[[Exception], None] = lambda _: None
@@ -251,7 +252,7 @@ def _write_images(
     result: StreamResult,
 ) -> None:
     """Write images as they come. Raises what the chain, the input or the output raised, whichever is first."""
-    results = BoundedQueue(items=QUEUED_IMAGES)
+    results = BoundedQueue(items=QUEUED_IMAGES, megabytes=STREAM_QUEUE_MIB)
     ended = threading.Event()
 
     def run_chain() -> None:

@@ -30,13 +30,16 @@ def item_bytes(item: Any) -> int:
     return 0
 
 
+QUEUE_MIB = 24.0
+
+
 class BoundedQueue:
     """A queue between two threads, bounded in items and in bytes so that a scan of any length fits in memory.
 
     An empty queue takes one item of any size. `put` and iteration raise Aborted once `abort` was called.
     """
 
-    def __init__(self, items: int = 256, megabytes: float = 24.0) -> None:
+    def __init__(self, items: int = 256, megabytes: float = QUEUE_MIB) -> None:
         self._limit = items
         self._byte_limit = int(megabytes * 2**20)
         self._queue: deque[tuple[Any, int]] = deque()

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from gadgets.errors import Aborted
-from gadgets.stream.queues import BoundedQueue
+from gadgets.stream.queues import QUEUE_MIB, BoundedQueue
 
 STOP_TIMEOUT_S = 1.0  # time that the threads of a chain have to end when it ends early
 
@@ -56,15 +56,17 @@ def run_stages(
     source: Iterable[Any],
     stages: Sequence[tuple[str, Stage]],
     timings: list[StageTiming] | None = None,
+    queue_mib: float = QUEUE_MIB,
 ) -> Iterator[Any]:
     """Run stages one after another, one thread each, joined by bounded queues; yield what the last one yields.
 
     Slices overlap: a stage works on one item while the next works on the item before. The first error in any
     stage ends all of them and is raised here, its `stage` attribute naming the stage (of stages within stages the
     innermost); what a stage yielded that fails after the end of its input still comes before that. Closing the
-    generator early ends all threads; one that computes ends when it next reads or yields.
+    generator early ends all threads; one that computes ends when it next reads or yields. All queues before the slowest
+    stage fill up, each to `queue_mib` or one item.
     """
-    queues = [BoundedQueue() for _ in range(len(stages) + 1)]
+    queues = [BoundedQueue(megabytes=queue_mib) for _ in range(len(stages) + 1)]
     meters = [StageTiming(name) for name, _ in stages]
     if timings is not None:
         timings.extend(meters)

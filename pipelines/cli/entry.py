@@ -99,12 +99,15 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
+    context: typer.Context,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what every gadget does.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings and errors only.")] = False,
     version: Annotated[
         bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None:
+    if context.invoked_subcommand != "stream":  # whose memory must not depend on the length of a scan
+        configure_malloc()
     logger = logging.getLogger("genrecon")
     logger.setLevel(logging.WARNING)
     if verbose:
@@ -119,7 +122,6 @@ def main() -> None:
     for printed in (sys.stdout, sys.stderr):
         if isinstance(printed, io.TextIOWrapper):
             printed.reconfigure(errors="replace")  # a terminal that cannot show a character is no error
-    configure_malloc()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # runs the clean-up of half-written files
     # Tracebacks that libraries print from destructors (HDF5 on a full disk) go to the log.
     logger = logging.getLogger("genrecon")

@@ -19,8 +19,10 @@ import ismrmrd
 import numpy as np
 import pytest
 
+from gadgets.images import meta_of, meta_values
 from gadgets.outputs import OUTPUTS
 from pipelines.chain import shipped_chain
+from pipelines.flat_parameter_table import TABLE
 from pipelines.replay import DICOM_MODULE, read_images, replay
 from pipelines.server.listener import Server
 from pipelines.server.settings import Limits
@@ -141,6 +143,18 @@ def test_fire_flat_parameters_of_open_recon(fire: Client, scan_with_noise: Path,
     assert not found and "ERROR    parameter 'timelimit' is 'soon'; it must be" in log
 
 
+def test_fire_partial_fourier_shading_and_snr_by_flat_names(
+    fire: Client, scan_with_noise: Path, tmp_path: Path
+) -> None:
+    """What a console sends: every parameter, as text, most of them untouched."""
+    untouched = {parameter.id: str(parameter.default) for parameter in TABLE}
+    chosen = {"series": "magnitude,snr,gfactor", "partialfourier": "pocs", "shading": "fit"}
+    found, log = fire(scan_with_noise, "cg_sense", **{**untouched, **chosen})
+    properties = {"output": chosen["series"], "partial_fourier": "pocs", "shading": "fit"}
+    assert_as_replayed(found, scan_with_noise, "cg_sense", tmp_path / "own", **properties)
+    assert "unknown parameter" not in log and "does nothing" not in log
+
+
 def test_fire_all_outputs(fire: Client, scan_with_noise: Path, tmp_path: Path) -> None:
     found, _ = fire(scan_with_noise, "cg_sense", **{"generative_recon.output": OUTPUT_NAMES})
     assert {number - 1 for number in found} == {OUTPUTS[name].series for name in OUTPUT_NAMES.split(",")}
@@ -190,3 +204,17 @@ def test_late_images(name: str, request: pytest.FixtureRequest, scan_with_noise:
         until(lambda: server.queue.scans[-1].state == "done", 90)
         found, _ = client(scan_with_noise, retrieved_id(log), on=server)
     assert_as_replayed(found, scan_with_noise, "l1_wavelet", tmp_path / "own")
+
+
+def test_fire_late_images_with_the_next_scan(fire: Client, scan_with_noise: Path, tmp_path: Path) -> None:
+    limits = Limits(idle_s=60.0, scan_s=600.0)
+    with serving(keep_raw=tmp_path / "kept", limits=limits) as server:
+        found, log = fire(scan_with_noise, "l1_wavelet", on=server, answer_within="0.01")
+        assert not found and "0 of 1 images are ready" in log
+        until(lambda: server.queue.scans[-1].state == "done", 90)
+        found, _ = fire(scan_with_noise, "cg_sense", on=server, answer_within="0", late_images="all")
+    (late, own), (replayed,) = found[1], replay(scan_with_noise, "l1_wavelet", tmp_path / "l1", timeout=90.0).series
+    by_method = {meta_values(meta_of(image.attribute_string), "GenreconMethod")[0]: image for image in (late, own)}
+    (wanted,) = read_images(tmp_path / "l1", replayed)
+    np.testing.assert_array_equal(by_method["l1_wavelet"].data, wanted.data)
+    assert "cg_sense" in by_method

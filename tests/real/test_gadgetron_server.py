@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from gadgets.image_values import output_of
+from gadgets.images import PARTIAL_FOURIER, SHADING, meta_of, meta_values
 from gadgets.outputs import PHASE
 from gadgets.stream import ReconError
 from pipelines.chain import read_chain, shipped_chains
@@ -63,6 +64,7 @@ def compare(raw, chain, folder, server, **options):
         elif output_of(image).signed:
             allowed = 8
         assert difference.max() <= allowed
+    return remote
 
 
 @pytest.mark.parametrize("name", SCANS)
@@ -99,6 +101,23 @@ def test_outputs(server, tmp_path):
     # The C++ NoiseAdjustGadget does not mark what it prewhitened: the level must be given.
     settings = [f"generative_recon.output={names}", "generative_recon.noise_level=1"]
     compare(tmp_path / "scan.h5", "cg_sense", tmp_path, server, settings=settings)
+
+
+def test_partial_fourier_shading_and_snr(server, tmp_path):
+    """What is made of images and their headers beside the method."""
+    simulated = SimulationSettings(
+        matrix=(64, 64, 1), coils=6, sampling="uniform", acceleration=2, calibration_lines=20, noise_level=0.003,
+        noise_scan=True, partial_fourier=0.7,
+    )  # fmt: skip
+    write_raw(tmp_path / "scan.h5", simulate(simulated))
+    values = {"output": "magnitude,phase,snr", "noise_level": "1", "partial_fourier": "pocs", "shading": "fit"}
+    settings = [f"generative_recon.{name}={value}" for name, value in values.items()]
+    found = compare(tmp_path / "scan.h5", "cg_sense", tmp_path, server, settings=settings)
+    assert {output_of(image).name for image in found.values()} == {"magnitude", "phase", "snr"}
+    for image in found.values():
+        meta = meta_of(image.attribute_string)
+        assert "pocs" in meta_values(meta, PARTIAL_FOURIER)[0]
+        assert bool(meta_values(meta, SHADING)) == (output_of(image).name == "magnitude")
 
 
 def connections():
