@@ -12,6 +12,7 @@ from gadgets.dicom.attributes import (
     ECHO_TIME_KEYS,
     ENCODED_MATRIX_KEYS,
     INVERSION_TIME_KEYS,
+    METHOD_KEYS,
     attribute,
     attribute_number,
 )
@@ -68,8 +69,12 @@ def add_mr_image(ds: Dataset, image: ismrmrd.Image, header: ismrmrdHeader, warn:
     ds.ScanningSequence = scanning
     ds.SequenceVariant = user_codes(header, "sequenceVariant", SEQUENCE_VARIANTS) or variant
     options = user_codes(header, "scanOptions", SCAN_OPTIONS)
-    found = [PARTIAL[name] for name in attribute(image, (PARTIAL_FOURIER_DIRECTION,)) if name in PARTIAL]
-    ds.ScanOptions = list(dict.fromkeys([*options, *found])) or ""
+    missing = [name for name in attribute(image, (PARTIAL_FOURIER_DIRECTION,)) if name in PARTIAL]
+    ds.ScanOptions = list(dict.fromkeys([*options, *(PARTIAL[name] for name in missing)])) or ""
+    if missing or attribute(image, METHOD_KEYS):  # of other images it is not known
+        ds.PartialFourier = "YES" if missing else "NO"
+    if missing:
+        ds.PartialFourierDirection = missing[0] if len(missing) == 1 else "COMBINATION"
     partitions = attribute(image, ENCODED_MATRIX_KEYS)[2:] or [
         str(encoding.encodedSpace.matrixSize.z) if encoding else "1"
     ]

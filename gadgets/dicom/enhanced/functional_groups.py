@@ -49,6 +49,7 @@ def groups_of(frame: Frame, spacing: float | None) -> dict[str, Dataset]:
         "PixelValueTransformationSequence": Dataset(),
         "FrameVOILUTSequence": _taken(ds, {name: name for name in ("WindowCenter", "WindowWidth", "VOILUTFunction")}),
         "MRImageFrameTypeSequence": Dataset(),
+        "MRModifierSequence": _taken(ds, {name: name for name in ("PartialFourier", "PartialFourierDirection")}),
         "MREchoSequence": _taken(ds, {"EchoTime": "EffectiveEchoTime"}),
         "CardiacSynchronizationSequence": _taken(ds, {"TriggerTime": "NominalCardiacTriggerDelayTime"}),
     }

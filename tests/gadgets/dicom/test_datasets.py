@@ -124,13 +124,28 @@ def test_long_and_unicode_text_is_cut_to_its_representation(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("directions", "options"),
-    [([], ""), (["PHASE"], "PFP"), (["FREQUENCY"], "PFF"), (["FREQUENCY", "PHASE", "SLICE_SELECT"], ["PFF", "PFP"])],
+    ("directions", "options", "direction"),
+    [
+        ([], "", None),
+        (["PHASE"], "PFP", "PHASE"),
+        (["FREQUENCY"], "PFF", "FREQUENCY"),
+        (["FREQUENCY", "PHASE", "SLICE_SELECT"], ["PFF", "PFP"], "COMBINATION"),
+    ],
 )
-def test_the_missing_side_of_k_space_is_a_scan_option(directions: list[str], options: Any) -> None:
-    image = make_image(meta={PARTIAL_FOURIER_DIRECTION: directions} if directions else {})
-    (dataset,) = dicom_datasets(image, make_header())
-    assert dataset.ScanOptions == options
+def test_the_missing_side_of_k_space(
+    directions: list[str], options: Any, direction: str | None, tmp_path: Path
+) -> None:
+    meta = {"GenreconMethod": "cg_sense"} | ({PARTIAL_FOURIER_DIRECTION: directions} if directions else {})
+    (path,) = save(make_image(meta=meta), make_header(), tmp_path)
+    dataset = pydicom.dcmread(path)
+    assert (dataset.ScanOptions or "") == options
+    assert dataset.PartialFourier == ("YES" if directions else "NO")
+    assert dataset.get("PartialFourierDirection") == direction
+    assert_valid([path])
+
+
+def test_partial_fourier_of_other_images_is_not_known() -> None:
+    assert "PartialFourier" not in dicom_datasets(make_image(meta={"GenreconMethod": ""}), make_header())[0]
 
 
 def test_corrected_intensities_are_said(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from gadgets.dicom.frames import Frames
 from gadgets.dicom.parameters import DicomParameters
 from gadgets.dicom.writer import encoded
 from gadgets.dicom_output import DicomOutput
+from gadgets.images import PARTIAL_FOURIER_DIRECTION
 from gadgets.outputs import OUTPUT
 from gadgets.stream import ReconError
 from tests.gadgets.dicom.dicom_images import VOLUME, make_header, make_image, quiet
@@ -49,6 +50,12 @@ def ramp(image_type: int, name: str) -> Any:
     return make_image(values, {OUTPUT: name}, image_type=image_type)
 
 
+def partial_fourier() -> list[Any]:
+    """One image of a scan whose other one is complete."""
+    metas = [{PARTIAL_FOURIER_DIRECTION: ["PHASE", "FREQUENCY"]}, {}]
+    return [at(6.0 * n, meta={"GenreconMethod": "cg_sense"} | meta, slice=n) for n, meta in enumerate(metas)]
+
+
 CASES: dict[str, Callable[[Path], list[Any]]] = {
     "single slice": lambda f: write(f, [make_image()]),
     "nothing known": lambda f: write(f, [make_image(acquisition_time_stamp=0)], make_header(False)),
@@ -64,6 +71,7 @@ CASES: dict[str, Callable[[Path], list[Any]]] = {
     "real": lambda f: write(f, [ramp(3, "real")]),
     "imaginary": lambda f: write(f, [ramp(4, "imaginary")]),
     "deviations": lambda f: write(f, [make_image(meta={OUTPUT: "standard_deviation"})]),
+    "partial Fourier": lambda f: write(f, partial_fourier()),
     "warnings": lambda f: write(f, [at(6.0 * n, None, meta={"GenreconWarning": f"w{n}"}, slice=n) for n in range(2)]),
 }
 
@@ -166,6 +174,13 @@ def test_kinds_of_images(name: str, component: str, contrast: str, tmp_path: Pat
     if name == "phase":
         mapping = ds.SharedFunctionalGroupsSequence[0].RealWorldValueMappingSequence[0]
         assert mapping.MeasurementUnitsCodeSequence[0].CodeValue == "rad"
+
+
+def test_partial_fourier_is_said_of_each_frame(tmp_path: Path) -> None:
+    (ds,) = write(tmp_path, partial_fourier())
+    modifiers = [frame.MRModifierSequence[0] for frame in ds.PerFrameFunctionalGroupsSequence]
+    found = [(item.PartialFourier, item.get("PartialFourierDirection")) for item in modifiers]
+    assert sorted(found, key=str) == [("NO", None), ("YES", "COMBINATION")]
 
 
 def test_a_replay_gives_the_same_bytes_and_uids_are_not_those_of_single_frames() -> None:
