@@ -8,6 +8,7 @@ import itertools
 import logging
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,6 +44,7 @@ from pipelines.raw.stream import begins_as_stream
 from pipelines.replay import DICOM_MODULE
 from pipelines.scan_scale import set_pixel_scale
 from pipelines.server.memory_estimate import MemoryEstimate
+from pipelines.server.processes import trim_heap
 from pipelines.server.scan_run import checked_header, checked_items
 
 log = logging.getLogger("genrecon")
@@ -50,6 +52,7 @@ log = logging.getLogger("genrecon")
 QUEUED_ITEMS = 512  # lines that are read before the chain takes them
 QUEUED_IMAGES = 64
 STREAM_QUEUE_MIB = 8.0  # in each queue: a scan of any length needs the same memory, a small one
+TRIM_S = 1.0  # between two returns of freed memory: lines that are kept lie between those that are not
 CHECK_S = 0.2  # how often the other ends of the pipes are looked at
 NO_REFERENCE = "stream takes none; use replay --reference, or serve"
 HDF5_BEGIN = b"\x89HDF"
@@ -281,10 +284,14 @@ def _write_images(
         incoming.start()
     threading.Thread(target=run_chain, name="chain", daemon=True).start()
     threading.Thread(target=watch, name="output", daemon=True).start()
+    trimmed = time.monotonic()
     try:
         for item in results:
             if isinstance(item, BaseException):
                 raise item
+            if time.monotonic() - trimmed > TRIM_S:
+                trim_heap()
+                trimmed = time.monotonic()
             if isinstance(item, ismrmrd.Image):
                 writer.write(*mrd2_image(single_precision(item), writer.schema))
                 result.images += 1

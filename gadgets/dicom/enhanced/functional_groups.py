@@ -33,8 +33,9 @@ def description(item: Dataset, frame: Frame) -> None:
 def groups_of(frame: Frame, spacing: float | None) -> dict[str, Dataset]:
     """What a frame's dataset says of it, as the item of each functional group by its keyword.
 
-    Timing, field of view and coil stay outside (see `modules`): their groups have required attributes that no raw data
-    tell, such as the specific absorption rate, and are not required of derived images.
+    Timing, field of view, coil and partial Fourier stay outside (see `modules`): their groups have required attributes
+    that no raw data tell, such as the specific absorption rate or flow compensation, and are not required of derived
+    images.
 
     Parameters
     ----------
@@ -49,7 +50,6 @@ def groups_of(frame: Frame, spacing: float | None) -> dict[str, Dataset]:
         "PixelValueTransformationSequence": Dataset(),
         "FrameVOILUTSequence": _taken(ds, {name: name for name in ("WindowCenter", "WindowWidth", "VOILUTFunction")}),
         "MRImageFrameTypeSequence": Dataset(),
-        "MRModifierSequence": _taken(ds, {name: name for name in ("PartialFourier", "PartialFourierDirection")}),
         "MREchoSequence": _taken(ds, {"EchoTime": "EffectiveEchoTime"}),
         "CardiacSynchronizationSequence": _taken(ds, {"TriggerTime": "NominalCardiacTriggerDelayTime"}),
     }

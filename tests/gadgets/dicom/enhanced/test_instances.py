@@ -50,9 +50,9 @@ def ramp(image_type: int, name: str) -> Any:
     return make_image(values, {OUTPUT: name}, image_type=image_type)
 
 
-def partial_fourier() -> list[Any]:
-    """One image of a scan whose other one is complete."""
-    metas = [{PARTIAL_FOURIER_DIRECTION: ["PHASE", "FREQUENCY"]}, {}]
+def partial_fourier(*directions: list[str]) -> list[Any]:
+    """Slices of which some sides of k-space did not come."""
+    metas = [{PARTIAL_FOURIER_DIRECTION: names} if names else {} for names in directions]
     return [at(6.0 * n, meta={"GenreconMethod": "cg_sense"} | meta, slice=n) for n, meta in enumerate(metas)]
 
 
@@ -71,7 +71,7 @@ CASES: dict[str, Callable[[Path], list[Any]]] = {
     "real": lambda f: write(f, [ramp(3, "real")]),
     "imaginary": lambda f: write(f, [ramp(4, "imaginary")]),
     "deviations": lambda f: write(f, [make_image(meta={OUTPUT: "standard_deviation"})]),
-    "partial Fourier": lambda f: write(f, partial_fourier()),
+    "partial Fourier": lambda f: write(f, partial_fourier(["PHASE"], ["PHASE"])),
     "warnings": lambda f: write(f, [at(6.0 * n, None, meta={"GenreconWarning": f"w{n}"}, slice=n) for n in range(2)]),
 }
 
@@ -176,11 +176,18 @@ def test_kinds_of_images(name: str, component: str, contrast: str, tmp_path: Pat
         assert mapping.MeasurementUnitsCodeSequence[0].CodeValue == "rad"
 
 
-def test_partial_fourier_is_said_of_each_frame(tmp_path: Path) -> None:
-    (ds,) = write(tmp_path, partial_fourier())
-    modifiers = [frame.MRModifierSequence[0] for frame in ds.PerFrameFunctionalGroupsSequence]
-    found = [(item.PartialFourier, item.get("PartialFourierDirection")) for item in modifiers]
-    assert sorted(found, key=str) == [("NO", None), ("YES", "COMBINATION")]
+@pytest.mark.parametrize(
+    ("directions", "said"),
+    [
+        ([[], []], ("NO", None)),
+        ([["PHASE"], ["PHASE"]], ("YES", "PHASE")),
+        ([["PHASE", "FREQUENCY"]], ("YES", "COMBINATION")),
+        ([["PHASE"], []], (None, None)),  # it does not hold for all frames
+    ],
+)
+def test_partial_fourier_of_all_frames(directions: list[list[str]], said: tuple[Any, Any], tmp_path: Path) -> None:
+    (ds,) = write(tmp_path, partial_fourier(*directions))
+    assert (ds.get("PartialFourier"), ds.get("PartialFourierDirection")) == said
 
 
 def test_a_replay_gives_the_same_bytes_and_uids_are_not_those_of_single_frames() -> None:
