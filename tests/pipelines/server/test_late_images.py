@@ -13,12 +13,14 @@ import pytest
 from typer.testing import CliRunner
 
 from gadgets.images import meta_of, meta_values
+from gadgets.noise.scan import context_of
 from gadgets.stream import ReconError
 from pipelines.cli import app
 from pipelines.kept import late
 from pipelines.kept.late import DONE, FAILED, RUNS, LateState, late_state, owes_images, write_late_state
 from pipelines.kept.scan import ARRIVES, WHOLE, About, KeptScan
 from pipelines.kept.store import OWES_FILE, KeptScans
+from pipelines.raw import RawScan
 from pipelines.replay import read_images
 from pipelines.send import retrieve, send
 from pipelines.server.listener import Server
@@ -37,6 +39,7 @@ from tests.pipelines.server.serving import (
     answer,
     connected,
     ended_well,
+    exchanged,
     named,
     serving,
     start_scan,
@@ -217,16 +220,42 @@ def test_preliminary_images(raw: Path, tmp_path: Path) -> None:
         assert meta_values(meta, "Keep_image_geometry") == ["1"]
 
 
+def finished(folder: Path, content: bytes, **state: Any) -> KeptScan:
+    """A scan whose late image is ready."""
+    kept = KeptScan(folder / "29990101T000000-0123456789abcdef")
+    kept.folder.mkdir()
+    kept.write_about(About(state=WHOLE))
+    write_late_state(kept, LateState(state=DONE, images=1, **state))
+    kept.write(late.IMAGES_FILE, content)
+    kept.write(OWES_FILE, b"")
+    return kept
+
+
+@pytest.mark.slow
+def test_the_next_scan_whose_client_leaves_takes_none(raw: Path, tmp_path: Path) -> None:
+    with RawScan(raw) as scan:
+        context = context_of(scan.header)
+    content = bytes(range(256)) * 400
+    kept = finished(tmp_path, content, peer="127.0.0.1", context=context)
+    whole = stream(raw, parameters=json.dumps({"parameters": {"config": "cg_sense", "late_images": "all"}}).encode())
+    with serving(keep_raw=tmp_path) as server:
+        with connected(server) as sock:
+            sock.sendall(whole)
+            assert sock.recv(100)
+            until(lambda: server.queue.scans[-1].images == SCAN.slices)
+            time.sleep(0.2)  # the late image is on its way
+        until(lambda: not server.queue.running())
+        assert owes_images(kept)
+        found = exchanged(server, whole)
+        assert content in found and ended_well(found)
+        until(lambda: not owes_images(kept))
+
+
 @pytest.mark.parametrize("size", [10, 100_000, 20_000_000])
 def test_images_that_a_client_did_not_take_stay_due(tmp_path: Path, size: int) -> None:
     """A connection that breaks before the CLOSE is read, whatever of it is in buffers, loses no image."""
-    kept = KeptScan(tmp_path / "29990101T000000-0123456789abcdef")
-    kept.folder.mkdir()
-    kept.write_about(About(state=WHOLE))
-    write_late_state(kept, LateState(state=DONE, images=1))
     content = bytes(size)
-    kept.write(late.IMAGES_FILE, content)
-    kept.write(OWES_FILE, b"")
+    kept = finished(tmp_path, content)
     with serving(keep_raw=tmp_path) as server:
         with connected(server) as sock:
             sock.sendall(named(f"retrieve_{kept.id}") + CLOSE)
