@@ -1,4 +1,4 @@
-"""The steps of docs/Containerfile in a virtual environment, for machines without a container engine.
+"""The steps of docs/Containerfile in this virtual environment, for machines without a container engine.
 
 python container_steps.py SCRATCH
 
@@ -19,7 +19,6 @@ import socket
 import subprocess
 import sys
 import time
-import venv
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,13 +34,12 @@ def free_port() -> int:
 
 
 class Steps:
-    """An environment in a folder, which instructions change as they would an image."""
+    """What instructions do to an image, done to this environment and a folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.source = folder, folder / "src"
         self.source.mkdir(parents=True)
-        venv.create(folder / "venv", with_pip=True)
-        self.environment = {**os.environ, "PATH": f"{folder / 'venv' / 'bin'}:{os.environ['PATH']}"}
+        self.environment = {**os.environ, "PATH": f"{Path(sys.prefix) / 'bin'}:{os.environ['PATH']}"}
         self.health = ""
 
     def copy(self, arguments: str) -> None:

@@ -36,6 +36,7 @@ def test_a_script_is_a_notebook(script: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
 def test_a_script_runs_and_shows_figures(script: Path, tmp_path: Path) -> None:
     runner = ROOT / "docs" / "rendering" / "gallery.py"
+    pages = Path(os.environ.get("GENRECON_GALLERY", tmp_path / "pages"))  # .ci/run makes the site of them
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "MPLCONFIGDIR": str(tmp_path)}
     command = [
         sys.executable,
@@ -43,12 +44,12 @@ def test_a_script_runs_and_shows_figures(script: Path, tmp_path: Path) -> None:
         "error::DeprecationWarning:__main__",
         str(runner),
         str(script),
-        str(tmp_path / "page"),
+        str(pages),
     ]
     ran = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr[-2000:]
-    page = (tmp_path / "page" / f"{script.stem}.md").read_text()
-    figures = sorted((tmp_path / "page").glob("*.png"))
+    page = (pages / f"{script.stem}.md").read_text()
+    figures = sorted(pages.glob(f"{script.stem}_*.png"))
     assert figures and all(f"({figure.name})" in page for figure in figures)
     for figure in figures:
         extrema = Image.open(figure).convert("L").getextrema()

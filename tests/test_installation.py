@@ -13,6 +13,7 @@ from gadgets.stream import one_line
 from priors.extras import EXTRAS, not_installed, require
 from tests.paths import ROOT
 
+CONDA_NAMES = {"torch": "pytorch", "ismrmrd": "ismrmrd-python", "gadgetron": "gadgetron-python"}
 SLOW_OR_OPTIONAL = ("sigpy", "numba", "matplotlib", "skimage", "pydicom", "typer", "requests")
 
 
@@ -52,6 +53,17 @@ def test_the_base_installation_needs_no_extra() -> None:
 def test_the_modules_of_an_extra_are_those_of_setup_cfg(extra: str) -> None:
     packages = {name.replace("_", "-") for module in EXTRAS[extra] for name in packages_distributions()[module]}
     assert packages == _requirements("options.extras_require", extra)
+
+
+def test_the_conda_recipe_asks_for_what_setup_cfg_asks_for() -> None:
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    wanted = {line.replace(">", " >", 1) for line in setup["options"]["install_requires"].split("\n") if line}
+    recipe = (ROOT / "packaging" / "conda" / "meta.yaml").read_text()
+    run = recipe.partition("  run:\n")[2].partition("\n\n")[0]
+    asked = {line.strip().removeprefix("- ") for line in run.splitlines()} - {"python >=3.10"}
+    assert {CONDA_NAMES.get(name := line.split()[0], name.lower()) + line[len(name) :] for line in wanted} == asked
+    assert f'version = "{setup["metadata"]["version"]}"' in recipe
 
 
 def test_a_missing_module_is_one_line_with_the_command_that_installs_it() -> None:
