@@ -66,6 +66,11 @@ class ReferenceScan(EarlierScan):
     blocks: tuple[ReferenceBlock, ...]
 
     @property
+    def is_volume(self) -> bool:
+        """Whether it has 3D blocks."""
+        return any(block.kspace.shape[2] > 1 for block in self.blocks)
+
+    @property
     def nbytes(self) -> int:
         return sum(int(block.kspace.nbytes) for block in self.blocks)
 

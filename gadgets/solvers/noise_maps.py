@@ -19,6 +19,7 @@ from gadgets.solvers.outcome import Problems, Solve
 from gadgets.solvers.work import ImageWork, NoiseMaps
 from gadgets.stream import one_line
 from priors.classical.cg_sense import cg_sense
+from priors.classical.grappa import needs_maps
 from priors.classical.grappa_noise import grappa_deviation
 from priors.classical.sense_noise import combined_deviation, sense_covariance
 from priors.rules.noise import SliceNoise
@@ -37,6 +38,10 @@ NO_NOISE = (
     "no SNR map: the noise of the data is not known; measure it with the scan (docs/noise.md), or give noise_level"
 )
 NOT_WHITE = "g-factor of coils whose noise is taken for equal and uncorrelated: the data were not prewhitened"
+FROM_MAPS = (
+    "noise maps (snr, gfactor) take coil maps for free of noise, and GRAPPA kernels are made from them here: with few "
+    "calibration lines there may be 1.5 times the noise (docs/snr.md); take more lines, or cg_sense"
+)
 NO_TIME = "no noise maps (snr, gfactor): time_budget_s leaves no time for them"
 
 
@@ -100,7 +105,11 @@ class NoiseMapper:
         notes = {"GenreconNoiseMaps": how, "GenreconAcceleration": f"{fully.acceleration:.4g}"}
         level = self._level(image)
         assert image.outcome is not None
-        return NoiseMaps(image.outcome.images, deviation, level, fully.deviation, notes, [] if level else [NOT_WHITE])
+        doubts = ([] if level else [NOT_WHITE]) + ([FROM_MAPS] if self._kernels_from_maps(image) else [])
+        return NoiseMaps(image.outcome.images, deviation, level, fully.deviation, notes, doubts)
+
+    def _kernels_from_maps(self, image: ImageWork) -> bool:
+        return self._parameters.method == "grappa" and needs_maps(image.mask[0], **self._options("kernel"))
 
     def _analytic(self, images: list[ImageWork], deadline: float) -> bool:
         """Noise maps by a formula; False where there is none for the method or the sampling."""

@@ -6,7 +6,7 @@ import dataclasses
 import threading
 import time
 from collections import deque
-from typing import Generic
+from typing import Any, Generic
 
 from gadgets.noise.scan import AnyScan, EarlierScan, NoiseScan
 from gadgets.reference_scan import ReferenceScan
@@ -37,10 +37,15 @@ class _Entries(Generic[AnyScan]):
 
     def newest_first(self) -> tuple[AnyScan, ...]:
         """All of them that are not too old."""
+        return tuple(entry for _, entry in self.with_ages())
+
+    def with_ages(self) -> list[tuple[float, AnyScan]]:
+        """The same, each with the seconds since it was kept."""
+        now = time.monotonic()
         with self._lock:
-            while self._entries and time.monotonic() - self._entries[0][0] > LONGEST_S:
+            while self._entries and now - self._entries[0][0] > LONGEST_S:
                 self._entries.popleft()
-            return tuple(entry for _, entry in reversed(self._entries))
+            return [(now - since, entry) for since, entry in reversed(self._entries)]
 
 
 class NoiseStore:
@@ -61,6 +66,16 @@ class NoiseStore:
         else:
             self._noise.keep(scan)
 
+    def kept(self) -> dict[str, list[dict[str, Any]]]:
+        """What is kept, newest first, as the status page shows it: nothing in it identifies anyone."""
+        return {
+            "noise": [_shown(*entry) for entry in self._noise.with_ages()],
+            "references": [
+                _shown(*entry) | {"blocks": len(entry[1].blocks), "volume": entry[1].is_volume}
+                for entry in self._references.with_ages()
+            ],
+        }
+
     def with_noise(self, request: Request) -> Request:
         """The request; with what is kept, newest first, where its header names another measurement.
 
@@ -78,3 +93,9 @@ class NoiseStore:
 
 def _identity(scan: EarlierScan) -> tuple[object, ...]:
     return scan.measurement, scan.context, scan.coils, scan.channels
+
+
+def _shown(age_s: float, scan: EarlierScan) -> dict[str, Any]:
+    """Number of a measurement, coils and age. Of Siemens' device_patient_study_measurement only the last is told."""
+    number = scan.measurement.rpartition("_")[2]
+    return {"measurement": number if number.isdecimal() else "", "coils": scan.channels, "age_s": round(age_s)}

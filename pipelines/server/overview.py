@@ -28,7 +28,7 @@ def overview(server: Server, spool: Path | None) -> dict[str, Any]:
     dict
         `state` ("ok", "stopping", "not ready"), `time` (seconds since 1970), `uptime_s`, `totals`; `running`, `late`
         (that go on in the background after an answer), `waiting` and `ended`, lists of scans (see `scan_facts`), the
-        newest of those that ended first; `pacs`, a list of queues.
+        newest of those that ended first; `pacs`, a list of queues; `kept`, noise and reference scans for later scans.
     """
     queue = server.queue
     scans = list(queue.scans)
@@ -49,6 +49,7 @@ def overview(server: Server, spool: Path | None) -> dict[str, Any]:
         "pacs": [
             {"pacs": one.pacs, "waiting": one.waiting, "failed": one.failed, "text": one.text()} for one in queues
         ],
+        "kept": queue.noise.kept(),
     }
 
 

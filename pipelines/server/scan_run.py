@@ -250,7 +250,7 @@ class ScanRun:
             if chain.reference and self._recorder:
                 self._recorder.add_reference(chain.reference)
         if chain.reference:
-            log.info("reference scan: %s", chain.reference.text)
+            log_fact("reference scan", chain.reference.text)
         if measurement_id(header) and not self._request.again:
             chain.keep_reference = self._keep
         return data

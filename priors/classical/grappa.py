@@ -77,6 +77,12 @@ def grappa(kspace: Tensor, maps: Tensor, mask: Tensor, kernel: int = 5, regulari
     return result
 
 
+def needs_maps(mask: Tensor, kernel: int = 5) -> bool:
+    """Whether the kernels of a sampling mask (y, x) are made from coil maps, for want of a calibration region in it."""
+    pattern = mask.to(torch.bool)
+    return bool(pattern.any()) and not bool(pattern.all()) and plan_of(pattern, kernel).region is None
+
+
 def gram_of(kspace: Tensor, maps: Tensor, plan: Plan) -> Tensor:
     """Gram matrix of all windows of the calibration region of k-space (coil, y, x), complex128.
 

@@ -113,6 +113,17 @@ def test_without_known_noise_there_is_no_snr_map():
     assert len(known[SNR]) == 1 and "GenreconWarning" not in metas[MAGNITUDE][0]
 
 
+@pytest.mark.parametrize(
+    ("calibration", "method", "doubted"),
+    [("separate", "grappa", True), ("separate", "cg_sense", False), ("embedded", "grappa", False)],
+)
+def test_kernels_from_noisy_maps_are_told(calibration, method, doubted):
+    _, metas = maps(*buffered(acceleration=2, calibration=calibration, **SCAN), method=method)
+    for output in (SNR, GFACTOR):
+        assert (noise_maps.FROM_MAPS in meta_values(metas[output][0], "GenreconWarning")) == doubted
+    assert "GenreconWarning" not in metas[MAGNITUDE][0]
+
+
 def test_maps_that_fail_cost_no_image(monkeypatch):
     header, items = buffered(**SCAN)
 

@@ -15,6 +15,7 @@ from gadgetron.external import constants, writers
 from benchmarks.fuzz import Recorded
 from gadgets.images import NOISE, NOISE_NAME, meta_of, meta_values
 from gadgets.noise.scan import NoiseScan
+from gadgets.reference_scan import ReferenceBlock, ReferenceScan
 from pipelines.cli import entry as cli
 from pipelines.noise.streamed import ScanNoise
 from pipelines.replay import read_images, replay
@@ -229,3 +230,20 @@ def test_old_noise_is_forgotten(noise: Callable[..., NoiseScan], monkeypatch: py
     store.keep(noise(1))
     monkeypatch.setattr(noise_store, "LONGEST_S", -1.0)
     assert kept_by(store) == []
+
+
+def test_what_the_status_page_shows_of_kept_scans() -> None:
+    store = NoiseStore()
+    store.keep(NoiseScan(np.eye(4), measurement="45387_MUSTERMANN_7_349"))
+    store.keep(NoiseScan(np.eye(8), measurement="Eva Mustermann"))
+    block = ReferenceBlock(np.ones((24, 24, 12, 6), np.complex64), np.ones(3), np.zeros(3), np.eye(3))
+    store.keep(ReferenceScan((block,), measurement="45387_1_7_350"))
+    store.keep(ReferenceScan(2 * (dataclasses.replace(block, kspace=block.kspace[:, :, :1]),), measurement="351"))
+    found = store.kept()
+    assert [(one["measurement"], one["coils"]) for one in found["noise"]] == [("", 8), ("349", 4)]
+    assert [(one["measurement"], one["blocks"], one["volume"]) for one in found["references"]] == [
+        ("351", 2, False),
+        ("350", 1, True),
+    ]
+    assert all(0 <= one["age_s"] < 60 for scans in found.values() for one in scans)
+    assert "MUSTERMANN" not in str(found).upper()

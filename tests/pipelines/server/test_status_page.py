@@ -68,6 +68,7 @@ def scan(number: int, state: str, **changes: Any) -> dict[str, Any]:
 def page(**changes: Any) -> str:
     totals = {"scans": 3, "failed": 1, "refused": 0, "images": 9, "replaced": 0}
     empty: dict[str, Any] = {"state": "ok", "time": 0.0, "uptime_s": 7200.0, "scans_at_a_time": 1, "totals": totals}
+    empty["kept"] = {"noise": [], "references": []}
     return " ".join(
         status_page({**empty, "running": [], "late": [], "waiting": [], "ended": [], "pacs": [], **changes}).split()
     )
@@ -97,6 +98,17 @@ def test_waiting_scans_failed_ones_and_the_pacs() -> None:
         assert text in found
     assert "raw data kept" not in found and "raw data kept" in page(ended=[scan(6, "done", raw_kept=True)])
     assert 'class="bad">failed</strong>: no lines came' in found and "dicom://A@b:104</strong>: 2 files wait" in found
+
+
+def test_kept_noise_and_reference_scans() -> None:
+    assert "Kept for later scans" not in page()
+    noise = [{"measurement": str(number), "coils": 8, "age_s": 60 * number} for number in range(1, 6)]
+    volume = {"measurement": "", "coils": 16, "age_s": 7200, "blocks": 1, "volume": True}
+    slices = {"measurement": "12", "coils": 16, "age_s": 30, "blocks": 20, "volume": False}
+    found = page(kept={"noise": noise, "references": [slices, volume]})
+    assert "<dt>5 noise scans</dt><dd>measurement 1, 8 coils, 1 min old; measurement 2, 8 coils, 2 min old;" in found
+    assert "; 2 more" in found and "<dt>2 reference scans</dt>" in found
+    assert "measurement 12, 20 slices, 16 coils, 30 s old; a measurement, a volume, 16 coils, 2 h old" in found
 
 
 @pytest.mark.parametrize(("state", "text"), [("stopping", "is stopping"), ("not ready", "is not ready")])
