@@ -31,11 +31,15 @@ from gadgets.outputs import OUTPUTS
 # below this with room for `image_series`.
 SERIES_OF_A_SCAN = 1000
 
-# Forms of GenreconMethod and of the entries of GenreconSettings; nothing else of them goes into an anonymized file.
+# Forms of meta attributes of this package; nothing else of them goes into an anonymized file.
 METHOD_FORM = re.compile(
     rf"[a-z0-9_-]{{1,24}}( ({'|'.join(output.words for output in OUTPUTS.values() if output.words)}))?"
 )
 SHADING_FORM = re.compile(r"[a-z]{1,16}, gain [0-9.]{1,8} to [0-9.]{1,8}")  # of GenreconShading, of any file
+OTHER_SCAN_FORM = re.compile(  # of GenreconNoise and GenreconReference: what it is, and its age
+    r"(own (scan|calibration lines)|another (file|measurement( of the file|, from the storage server)?))"
+    r"(, \d{1,9} (s|min|h|days?) (older|newer))?"
+)
 SETTING_FORM = re.compile(r"(?<!\S)[a-z_]+=[\w.:+-]+(?=[\s,]|$)")
 
 
@@ -62,8 +66,10 @@ def _other_scans(image: ismrmrd.Image, parameters: DicomParameters) -> list[str]
         ("noise", NOISE_KEYS, NOISE_NAME_KEYS),
         ("calibration", REFERENCE_KEYS, REFERENCE_NAME_KEYS),
     ):
-        names = [] if parameters.anonymize else attribute(image, name_keys)
-        found += [f"{what}: {', '.join([text, *names])}" for text in attribute(image, keys)]
+        texts, names = attribute(image, keys), attribute(image, name_keys)
+        if parameters.anonymize:
+            texts, names = [text for text in texts if OTHER_SCAN_FORM.fullmatch(text)], []
+        found += [f"{what}: {', '.join([text, *names])}" for text in texts]
     return found
 
 

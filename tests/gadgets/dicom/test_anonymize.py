@@ -13,6 +13,7 @@ from ismrmrd.xsd import ToXML
 from gadgets.dicom import attributes
 from gadgets.dicom.parameters import DicomParameters
 from gadgets.dicom_output import DicomOutput, dicom_datasets
+from gadgets.images import NOISE, NOISE_NAME, REFERENCE, REFERENCE_NAME
 from tests import raw_files
 from tests.gadgets.dicom.dicom_images import make_header, make_image, quiet
 from tests.gadgets.dicom.filled_headers import MARKS, NUMBER, TEXT, UID, filled
@@ -20,7 +21,7 @@ from tests.gadgets.dicom.filled_headers import MARKS, NUMBER, TEXT, UID, filled
 META = {
     key: [f"{TEXT} meta", f"{TEXT}={TEXT}"]
     for name, keys in vars(attributes).items()
-    if name.endswith("_KEYS") and name not in ("WARNING_KEYS", "NOISE_KEYS")  # texts of this package's own
+    if name.endswith("_KEYS") and name != "WARNING_KEYS"  # texts of this package's own
     for key in keys
 } | {"GADGETRON_SeriesDescription": TEXT, "PatientName": TEXT, TEXT: "1"}
 
@@ -63,6 +64,24 @@ def test_no_byte_of_a_file_its_name_or_a_message(
     unknown = ("", None) if frames == "single" else ("UNKNOWN", "UNKNOWN")  # Enhanced MR requires both
     assert (ds.Manufacturer, ds.get("ManufacturerModelName")) == unknown and "ReceiveCoilName" not in ds
     assert ds.SeriesDescription == "MR" and ds.RepetitionTime == pytest.approx(219.64)
+
+
+@pytest.mark.parametrize(
+    ("text", "stays"),
+    [
+        ("own scan", True),
+        ("own calibration lines", True),
+        ("another file, 5 min older", True),
+        ("another measurement of the file", True),
+        ("another measurement, from the storage server, 1 day newer", True),
+        ("another file, 5 min older, scan of a person", False),
+    ],
+)
+def test_which_noise_and_calibration_stays(text: str, stays: bool) -> None:
+    image = make_image(meta={NOISE: text, REFERENCE: text, NOISE_NAME: "a name", REFERENCE_NAME: "a name"})
+    (ds,) = dicom_datasets(image, make_header(), DicomParameters(anonymize=True), quiet)
+    assert ds.DerivationDescription.endswith(f"; noise: {text}; calibration: {text}") == stays
+    assert ("noise" in ds.DerivationDescription) == stays and "a name" not in ds.DerivationDescription
 
 
 def test_the_maker_of_the_scanner_is_told() -> None:
