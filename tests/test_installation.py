@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import re
 import subprocess
 import sys
 from importlib.metadata import packages_distributions
@@ -64,6 +65,19 @@ def test_the_conda_recipe_asks_for_what_setup_cfg_asks_for() -> None:
     asked = {line.strip().removeprefix("- ") for line in run.splitlines()} - {"python >=3.10"}
     assert {CONDA_NAMES.get(name := line.split()[0], name.lower()) + line[len(name) :] for line in wanted} == asked
     assert f'version = "{setup["metadata"]["version"]}"' in recipe
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/first_image.md", "docs/install.md", "docs/Containerfile"])
+def test_commands_that_install_torch_first_have_its_upper_bound(page: str) -> None:
+    """A newer torch would be replaced a command later, by the CUDA build."""
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    bound = re.search(r"^torch>=.*(<[\d.]+)$", setup["options"]["install_requires"], re.MULTILINE)
+    commands = re.findall(r"pip install [^#\n]*torch.*", (ROOT / page).read_text())
+    assert bound and commands
+    assert [
+        command for command in commands if "torch" in command and not re.search(rf"torch[^']*{bound[1]}'", command)
+    ] == []
 
 
 def test_a_missing_module_is_one_line_with_the_command_that_installs_it() -> None:
