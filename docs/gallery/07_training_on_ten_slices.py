@@ -49,26 +49,15 @@ plt.show()
 # In a terminal:
 #
 # ```bash
-# genrecon train wkgm --data images.npy --no-denoise --base-channels 8 --multipliers 1,2 --steps 250 --batch 4 --crop 64
+# genrecon train wkgm --data images.npy --no-denoise --base-channels 8 --multipliers 1,2 \
+#     --steps 150 --warm-up 20 --learning-rate 0.002 --crop 64 --no-bf16
 # ```
 #
 # `genrecon train wkgm --list` names all settings. The same command goes on where it was interrupted.
 
 # %%
 weights = folder / "tiny.safetensors"
-options = [
-    "--no-denoise",
-    "--base-channels",
-    "8",
-    "--multipliers",
-    "1,2",
-    "--steps",
-    "250",
-    "--batch",
-    "4",
-    "--crop",
-    "64",
-]
+options = "--no-denoise --base-channels 8 --multipliers 1,2 --steps 150 --warm-up 20 --learning-rate 0.002 --crop 64"
 command = [
     sys.executable,
     "-m",
@@ -76,12 +65,11 @@ command = [
     "train",
     "wkgm",
     "--data",
-    folder / "images.npy",
+    str(folder / "images.npy"),
     "-o",
-    weights,
-    *options,
+    str(weights),
 ]
-subprocess.run([str(word) for word in command], check=True, capture_output=True)
+subprocess.run([*command, *options.split(), "--no-bf16"], check=True, capture_output=True)
 card = json.loads(weights.with_suffix(".json").read_text())
 print(
     f"{weights.name}: {weights.stat().st_size / 1e6:.2f} MB, {card['steps']} steps; learnt from {card['training_data']}"

@@ -6,6 +6,7 @@
 # this machine.
 
 # %%
+import atexit
 import json
 import re
 import subprocess
@@ -36,7 +37,8 @@ write_raw(raw, brain_scan(replace(BRAIN_SCAN, matrix=(96, 96, 1), acceleration=2
 log = folder / "serve.log"
 with log.open("w") as written:
     server = subprocess.Popen([*genrecon, "serve", "--port", "0", "--status-port", "0"], stderr=written, cwd=folder)
-while not (ready := re.search(r"listening on \S+?:(\d+)", log.read_text())):
+atexit.register(server.kill)  # whatever happens below
+while not (ready := re.search(r"serving on \S+ port (\d+)", log.read_text())):
     if server.poll() is not None:
         raise RuntimeError(log.read_text())
     time.sleep(0.2)

@@ -56,8 +56,9 @@ print(ran.stdout.replace(str(folder), "..."))
 # ## Look
 #
 # `report.html` has images, errors and the most detailed region enlarged; it is one file that can be sent on. The
-# numbers are in `results.csv` and `results.json`. PSNR and SSIM do not see what a radiologist sees: look at the
-# errors too.
+# numbers are in `results.csv` and `results.json`. Two cautions. The reference is the noisy scan itself, so a
+# method that keeps the measured noise (grappa) gains, and one that takes it out (l1_wavelet) loses. And PSNR and
+# SSIM do not see what a radiologist sees: look at the errors too.
 
 # %%
 results = json.loads((folder / "benchmark" / "results.json").read_text())
