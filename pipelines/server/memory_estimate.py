@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +16,8 @@ import ismrmrd
 from gadgets.acquisition_flags import is_for_images, is_noise
 from gadgets.acquisitions import calibration_mode
 from gadgets.buffers import slices_come_again
+from gadgets.dicom.enhanced.instances import MOST_PIXEL_BYTES
+from gadgets.dicom.frames import IN_MEMORY
 from gadgets.stream import ReconError, read_parameters
 from gadgets.stream.queues import item_bytes
 from gadgets.twins import BucketToBufferGadget
@@ -28,6 +31,11 @@ ARRAY_COPIES = 8  # most copies of a slice or volume in a chain: buffers, calibr
 NETWORK_BYTES_PER_PIXEL = 1280  # of a plane, for a network's intermediate results
 CONSTANT_BYTES = 300 * 2**20  # queues between the gadgets, buffers of libraries
 NOISE_COPIES = 4  # of the noise lines, for their covariance
+DICOM_MODULE, NIFTI_MODULE = "gadgets.dicom_output", "gadgets.nifti_output"
+FILE_COPIES = 3  # of the pixels of a file that holds a whole series, while it is made
+ENHANCED_PIXEL_BYTES = 2
+NIFTI_PIXEL_BYTES = {True: 8, False: 4}  # by whether there are complex images; one rescale for all slices takes half
+FRAME_BYTES = 40_000  # of an image that is kept for such a file, besides its pixels
 ITEM_BYTES = 2048  # of a line or waveform besides its samples: its header and Python objects
 
 
@@ -54,6 +62,8 @@ class _Space:
     ----------
     pixels : of a k-space or image array
     uncropped_pixels : of an image before its field of view is cropped
+    image_pixels : of an image as it is handed out
+    partitions : of such an image
     plane_pixels : of the largest plane
     separate : whether its calibration lines are an array of their own
     calibration : readout, E1 and E2 extent of that array
@@ -61,6 +71,8 @@ class _Space:
 
     pixels: int
     uncropped_pixels: int
+    image_pixels: int
+    partitions: int
     plane_pixels: int
     separate: bool
     calibration: tuple[_Range, _Range, _Range] = field(default_factory=lambda: (_Range(), _Range(), _Range()))
@@ -72,7 +84,8 @@ class MemoryEstimate:
     It is the sum of: `ARRAY_COPIES` times the largest slice or volume, with all that share its buffer or are
     reconstructed with it; the matrices of coils and kernels; a network's intermediate results on a plane; the maps that
     are kept where slices come again; and what came since the last image was sent: lines, and a buffer for each
-    combination of their counters.
+    combination of their counters. Where files hold whole series (NIfTI, enhanced DICOM), the largest of them while it
+    is made, and the attributes of all images.
 
     Parameters
     ----------
@@ -104,6 +117,7 @@ class MemoryEstimate:
         self._samples = _largest_property(chain, ("samples",), 1)
         self._kernel = _largest_property(chain, ("kernel", "kernel_3d", "window"), 6)
         self._kept_maps = _largest_property(chain, ("map_sets",), 1) if slices_come_again(header) else 0
+        self._collects = _Collects(chain)
         self._spaces = [_space_of(header, number) for number in range(len(header.encoding))]
         self._counters = {name: _Range() for name in _counters_together(chain)}
         for name, counter in self._counters.items():
@@ -125,6 +139,7 @@ class MemoryEstimate:
         if images != self._images:
             self._images, self._waiting = images, 0
             self._buffers.clear()
+            self._largest = self._estimate()
         self._waiting += item_bytes(item) + ITEM_BYTES
         before = self._extent()
         if isinstance(item, ismrmrd.Acquisition):
@@ -165,7 +180,8 @@ class MemoryEstimate:
             arrays = ARRAY_COPIES * (buffer + 8 * space.uncropped_pixels * together) + 16 * self._samples * pixels
             kept = len(self._buffers) * buffer + len(self._slices) * self._kept_maps * 8 * pixels * self._coils
             largest = max(largest, self._at_once * (arrays + NETWORK_BYTES_PER_PIXEL * space.plane_pixels) + kept)
-        return CONSTANT_BYTES + matrices + largest
+        images = self._images + self._collects.outputs * together * len(self._buffers)
+        return CONSTANT_BYTES + matrices + largest + self._collects.needed(images, len(self._slices), self._spaces)
 
     def _check(self) -> None:
         self.needed = max(self.needed, self._largest + self._waiting)
@@ -176,11 +192,40 @@ class MemoryEstimate:
             )
 
 
+class _Collects:
+    """What a chain keeps of its images until the end of the scan, and the memory that it needs then.
+
+    Attributes
+    ----------
+    outputs : series of each image
+    """
+
+    def __init__(self, chain: Chain) -> None:
+        dicom = [node for node in chain.nodes if node.module == DICOM_MODULE]
+        self._enhanced = any(node.properties.get("frames") == "enhanced" for node in dicom)
+        self._nifti = any(node.module == NIFTI_MODULE for node in chain.nodes)
+        properties = (item for node in chain.nodes for item in node.properties.items())
+        asked = [text for name, text in properties if name.rpartition(".")[2] == "output"]
+        self.outputs = max([len(text.split(",")) for text in asked], default=1)
+        self._complex = any("complex" in text.lower() for text in asked)
+
+    def needed(self, images: int, slices: int, spaces: Sequence[_Space]) -> int:
+        """Bytes for so many images, of so many slices."""
+        if not (self._enhanced or self._nifti):
+            return 0
+        pixels = max(space.image_pixels for space in spaces)
+        of_series = pixels * math.ceil(images / self.outputs)
+        enhanced = min(ENHANCED_PIXEL_BYTES * of_series, max(MOST_PIXEL_BYTES, ENHANCED_PIXEL_BYTES * pixels * slices))
+        nifti = NIFTI_PIXEL_BYTES[self._complex] * of_series
+        kept = IN_MEMORY + FRAME_BYTES * images * max(space.partitions for space in spaces)
+        return (self._enhanced + self._nifti) * kept + FILE_COPIES * max(self._enhanced * enhanced, self._nifti * nifti)
+
+
 def _space_of(header: Any, number: int) -> _Space:
     """Sizes of an encoding. Raises ReconError for fields of view out of all proportion."""
     encoding = header.encoding[number]
     if trajectory_problem(header, number):  # its lines are left out
-        return _Space(pixels=1, uncropped_pixels=1, plane_pixels=1, separate=False)
+        return _Space(pixels=1, uncropped_pixels=1, image_pixels=1, partitions=1, plane_pixels=1, separate=False)
     encoded, recon = encoding.encodedSpace, encoding.reconSpace
     matrices = _xyz(encoded.matrixSize), _xyz(recon.matrixSize)
     shape = (matrices[1][0], *matrices[0][1:])  # readout oversampling is removed before
@@ -193,6 +238,8 @@ def _space_of(header: Any, number: int) -> _Space:
     return _Space(
         pixels=max(map(math.prod, matrices)),
         uncropped_pixels=max(map(math.prod, [*steps, matrices[1]])),
+        image_pixels=math.prod(matrices[1]),
+        partitions=max(matrices[1][2], 1),
         plane_pixels=max(math.prod(sorted(matrix)[1:]) for matrix in matrices),
         separate=calibration_mode(encoding) in {"separate", "external"},
     )
