@@ -15,7 +15,7 @@ import ismrmrd
 import numpy as np
 import pytest
 
-from gadgets.images import COMPLETED_CALIBRATION
+from gadgets.images import COMPLETED_CALIBRATION, meta_of, meta_values
 from gadgets.stream import ReconError
 from pipelines.chain import Chain
 from pipelines.mrd2.sink import Sink
@@ -23,9 +23,11 @@ from pipelines.mrd2.source import source_of
 from pipelines.mrd2.streams import Mrd2Reader, Mrd2Writer
 from pipelines.raw import RawScan
 from pipelines.replay import configured_chain, read_images
+from pipelines.send import send
 from pipelines.stream import StreamResult, reconstruct_stream, reconstruct_whole
 from tests.paths import ROOT
 from tests.pipelines.mrd2.streams import INSTALLED, VERSIONS, images, reader, stream
+from tests.pipelines.server.serving import address, serving
 from tests.raw_files import header, kspace, line, lines, noise, replay, write
 
 SLICES = {"slice": (0, 2, 0)}
@@ -152,6 +154,26 @@ def test_several_images_have_the_scale_of_the_first_or_the_one_that_is_set(tmp_p
     plain = images(streamed(stream(*THREE), tmp_path))
     scales = {text for one in plain for _, text in one["meta"]["GADGETRON_ScaleRatio"]}
     assert len(scales) == 1 and scales != {text for _, text in found[0]["meta"]["GADGETRON_ScaleRatio"]}
+
+
+def test_images_are_those_that_a_server_sends(tmp_path: Path) -> None:
+    """Over a socket, every kind of image: bit for bit, with the headers and the attributes."""
+    raw = write(tmp_path / "scan.h5", THREE)
+    outputs = "magnitude,phase,complex,snr,gfactor"
+    parameters = {"config": "cg_sense", "generative_recon.output": outputs}
+    with serving() as server:
+        send(raw, "cg_sense", address(server), out=tmp_path / "sent", timeout=90, parameters=parameters)
+    sent = [image for series in (1, 201, 501, 601, 701) for image in read_images(tmp_path / "sent", series)]
+    found = images(streamed(stream(*THREE), tmp_path, f"generative_recon.output={outputs}"))
+    assert len(found) == len(sent) == 15
+    by_place = {(one["imageSeriesIndex"], one["slice"]): one for one in found}
+    for image in sent:
+        other = by_place[image.image_series_index, image.slice]
+        assert other["data"].dtype == image.data.dtype and np.array_equal(other["data"], image.data)
+        assert other["position"].tolist() == list(image.position)
+        told = {name: [text for _, text in values] for name, values in other["meta"].items()}
+        meta = meta_of(image.attribute_string)
+        assert {name: meta_values(meta, name) for name in told} == told
 
 
 def test_the_header_is_passed_on_and_images_are_whole(tmp_path: Path) -> None:
