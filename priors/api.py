@@ -9,6 +9,7 @@ arrays, complex64.
 from __future__ import annotations
 
 import inspect
+import math
 import warnings
 from dataclasses import fields
 from pathlib import Path
@@ -24,7 +25,15 @@ from priors.learning.networks import compute_device
 from priors.prior import Prior
 from priors.reconstruct import measurement_of
 from priors.reconstruct import reconstruct as run_loop
-from priors.registry import generative_method, is_code, is_generative, method_names, prior_from_code, weights_of
+from priors.registry import (
+    VARIANT,
+    generative_method,
+    is_code,
+    is_generative,
+    method_names,
+    prior_from_code,
+    weights_of,
+)
 from priors.registry import load_prior as load_weights
 from priors.settings import ReconstructionSettings
 from priors.signal import espirit
@@ -70,7 +79,7 @@ def load_prior(name: str | Path = "svd_wkgm") -> Prior:
     True
     """
     text = str(name)
-    if is_code(text):
+    if is_code(text) and not _is_method(text):
         return prior_from_code(text)
     if isinstance(name, Path) or text.endswith(".safetensors"):
         return load_weights(Path(name).expanduser())[0]
@@ -381,9 +390,11 @@ def _with_prior(
     settings: dict[str, Any],
 ) -> tuple[Tensor, Tensor]:
     """Coil k-space (sample, slice, coil, y, x) of the loop, and the maps on its device."""
+    if not (math.isfinite(noise) and noise >= 0):
+        raise ValueError(f"noise {noise} is not a standard deviation; give 0 or more")
     known = [entry.name for entry in fields(ReconstructionSettings)]
     _check_known(settings, known, "a method with a prior")
-    own = generative_method(method).settings if isinstance(method, str) and is_generative(method) else {}
+    own = generative_method(method).settings if isinstance(method, str) and _is_method(method) else {}
     place = compute_device(device)
     prior = (method if isinstance(method, Prior) else _prior_of(method)).to(place)
     level = image_scale(kspace, mask).reshape(-1, 1, 1, 1)
@@ -398,8 +409,15 @@ def _with_prior(
     return result.kspace * level.to(place), coil_maps
 
 
+def _is_method(text: str) -> bool:
+    """Whether a text names a method with a prior, or a variant of one (NAME:VARIANT)."""
+    return is_generative(text.partition(VARIANT)[0])
+
+
 def _prior_of(method: str | Path) -> Prior:
-    known = isinstance(method, Path) or is_code(method) or method.endswith(".safetensors") or is_generative(method)
+    if not isinstance(method, str | Path):
+        raise ValueError(f"method: an object of type {type(method).__name__} is no name, path or Prior")
+    known = isinstance(method, Path) or _is_method(method) or is_code(method) or method.endswith(".safetensors")
     if not known:
         raise ValueError(f"there is no method '{method}'; take {', '.join((*CLASSICAL, *method_names()))}")
     return load_prior(method)

@@ -32,7 +32,7 @@ def test_a_script_is_a_notebook(script: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
 def test_a_script_runs_and_shows_figures(script: Path, tmp_path: Path) -> None:
     runner = ROOT / "docs" / "rendering" / "gallery.py"
