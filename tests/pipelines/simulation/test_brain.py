@@ -13,6 +13,7 @@ from pipelines.simulation.arrays import scan_arrays
 from pipelines.simulation.brain import BRAIN_SCAN, brain_images, brain_scan
 from pipelines.simulation.scan import simulate
 from pipelines.simulation.settings import SimulationSettings
+from priors import reconstruct
 from priors.signal.fourier import ifft2c
 from tests.paths import ROOT
 
@@ -78,6 +79,14 @@ def test_scans_that_are_no_arrays_are_refused(changes: dict) -> None:
     settings = SimulationSettings(**{"matrix": (32, 32, 1), "sampling": "uniform", "acceleration": 2, **changes})
     with pytest.raises(ValueError, match="arrays are made of 2D scans"):
         scan_arrays(simulate(settings))
+
+
+@pytest.mark.slow
+def test_the_prior_takes_it_for_a_brain() -> None:
+    """A warning that it is unlike the training data is an error here, as every warning is."""
+    kspace, mask, truth = scan_arrays(brain_scan(replace(BRAIN_SCAN, slices=1)))
+    image = np.abs(reconstruct(kspace, mask, "svd_wkgm", steps=6))
+    assert np.abs(image - truth).max() < 0.15 * truth.max()
 
 
 def test_dicom_of_the_brain_is_where_the_head_is(tmp_path: Path) -> None:
