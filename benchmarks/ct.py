@@ -195,7 +195,7 @@ def main() -> None:
     projections = [beam.forward(image.to(torch.complex64)[None, None])[0, 0].real for image in truth]
     names = [f"p = {exponent:g}" for exponent in EXPONENTS]
     table = Table(
-        "prior", *names, "s an image", title=f"{len(truth)} slices, {arguments.views} views: PSNR [dB] / SSIM"
+        "prior", *names, "s an image", title=f"{len(truth)} slices, {arguments.views} views: PSNR (dB) / SSIM"
     )
     back = score([filtered_back_projection(one, beam) for one in projections], truth)
     table.add_row("none: filtered back projection", back, *[""] * len(EXPONENTS))

@@ -168,7 +168,7 @@ def systems(data: Path, names: list[str], masks: list[str], count: int, out: Pat
     for mask_name in masks:
         mask = load_masks(data)[mask_name]
         table = Table(title=f"{len(images)} T2 heads, {mask_name}: the last iterate, mean over the images")
-        for heading in ("system", "PSNR [dB]", "SSIM", "HFEN", "standard deviation [dB]", "s an image"):
+        for heading in ("system", "PSNR (dB)", "SSIM", "HFEN", "standard deviation (dB)", "s an image"):
             table.add_column(heading)
 
         def add(
