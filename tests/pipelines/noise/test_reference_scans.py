@@ -13,6 +13,7 @@ from gadgets.images import REFERENCE, REFERENCE_NAME, meta_of, meta_values
 from gadgets.stream import ReconError
 from pipelines.replay import read_images, replay
 from pipelines.send import send
+from pipelines.server.overview import overview
 from tests import raw_files
 from tests.noise_scans import DATA, NAMES, NOISE, header
 from tests.pipelines.server.serving import address, serving
@@ -142,6 +143,10 @@ def test_a_server_keeps_it_for_the_scans_that_name_it(folder: Path, tmp_path: Pa
         after = send(folder / "scan.h5", "cg_sense", address(server), out=tmp_path / "sent", timeout=60)
         assert not any("reference" in text for text in after.texts)
         kept = latest(server)
+        shown = overview(server, None)
+    assert shown["ended"][0]["facts"]["reference scan"] == "another measurement, 2 min older"
+    (reference,) = shown["kept"]["references"]
+    assert (reference["measurement"], reference["coils"], reference["blocks"]) == ("7", 4, 1)
     meta = meta_of(image(tmp_path / "sent").attribute_string)
     assert meta_values(meta, REFERENCE) == ["another measurement, 2 min older"]
     replay(folder / "scan.h5", "cg_sense", tmp_path / "file", reference=str(folder / "reference.h5"))
