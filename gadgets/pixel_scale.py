@@ -14,6 +14,7 @@ log = logging.getLogger("genrecon")
 
 FULL_SCALE = 32000.0  # pixel values above this are kept out of, they would be cut on their way to 16 bit
 FEWEST_LEVELS = 64.0  # pixel value of the brightest pixel, below which 16 bit show little or nothing of an image
+FEW_LEVELS = "few levels"  # key of the warning of it
 MOST_WITHOUT_SIGNAL = 16  # images of noise that wait for one with signal
 QUANTITIES = "quantities are"  # of fixed scale
 CENTRE = 5  # samples of the centre of k-space along each axis
@@ -40,7 +41,7 @@ class PixelScale:
         self._name = name
         self._intensity = intensity
         self._scale: float | None = given or None if intensity else 1.0
-        self._warned: set[str] = set()
+        self._warned = {FEW_LEVELS} if given and not intensity else set[str]()  # both given: values are to stay
 
     @property
     def known(self) -> bool:
@@ -91,8 +92,8 @@ class PixelScale:
 
     def _warn_of_few_levels(self, images: Tensor) -> None:
         peak = float(images.abs().max())
-        if 0 < peak < FEWEST_LEVELS and "few levels" not in self._warned:
-            self._warned.add("few levels")
+        if 0 < peak < FEWEST_LEVELS and FEW_LEVELS not in self._warned:
+            self._warned.add(FEW_LEVELS)
             log.warning(
                 "%s: with intensity=0 the brightest pixel of an image has the value %.2g, of which whole numbers keep "
                 "little; leave property intensity out",

@@ -69,7 +69,7 @@ class ArrayReconstruction:
         self._espirit = Espirit()
         self._espirit.configure(self._header, {"map_sets": str(map_sets)})
         self._recon = GenerativeRecon()
-        self._recon.configure(self._header, {**properties, "intensity": "0"})
+        self._recon.configure(self._header, {**properties, "intensity": "0", "pixel_scale": "1"})
 
     def with_maps(self, kspace: np.ndarray) -> ReconData:
         """Measured k-space, complex64 (coil, y, x), zero where nothing was measured, with its coil maps attached."""
