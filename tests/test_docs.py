@@ -52,3 +52,14 @@ def test_the_api_pages_have_every_public_name_once(package: str) -> None:
     pages = "".join(page.read_text() for page in (ROOT / "docs" / "api").glob("*.md"))
     shown = re.findall(r"^::: [\w.]+\.(\w+)$", pages, re.MULTILINE)
     assert [name for name in importlib.import_module(package).__all__ if shown.count(name) != 1] == []
+
+
+def test_the_faq_quotes_messages_as_they_are() -> None:
+    page = (ROOT / "docs" / "faq.md").read_text()
+    quotes = re.findall(r'^### "(.+)"$', page, re.MULTILINE) + re.findall(
+        r"^warning: (?:\w+Gadget: )?(.+)$", page, re.MULTILINE
+    )
+    files = [path for folder in ("gadgets", "pipelines", "priors") for path in (ROOT / folder).rglob("*.py")]
+    code = re.sub(r'"\s*\n\s*f?"', "", "\n".join(path.read_text() for path in files))
+    parts = {part.strip() for quote in quotes for part in re.split(r"\.\.\.|%s|; the data", quote)}
+    assert len(quotes) > 5 and [part for part in sorted(parts) if part not in code] == []
