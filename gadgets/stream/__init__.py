@@ -1,6 +1,6 @@
 """The loop every gadget runs in: parameters, one thread a stage, sockets, errors that a server survives.
 
-Authors of gadgets import from here; everything else is imported from its module.
+Modules of this package import from here; gadgets of your own import from `gadgets`.
 """
 
 from gadgets.errors import PeerGone, ReconError, one_line, reason_of
