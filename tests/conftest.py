@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,14 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # a core each; also for the processes t
 # First of all: it tells torch's threads not to spin, which takes minutes on a busy machine.
 import priors  # noqa: F401
 from tests.paths import REAL_DATA
+
+
+@pytest.fixture(autouse=True)
+def same_threads() -> Iterator[None]:
+    """What a test did to torch's threads ends with it: sums over more threads are rounded in another way."""
+    yield
+    if "PYTEST_XDIST_WORKER" in os.environ and (torch := sys.modules.get("torch")) is not None:
+        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ MOST_SCANS = 100
 MOST_BYTES = 64 * 2**20  # of noise scans
 MOST_REFERENCE_BYTES = 512 * 2**20  # of reference scans
 LONGEST_S = 48 * 3600.0  # as in Gadgetron's storage server
+MOST_DIGITS = 5  # of a number that the status page shows
 
 
 class _Entries(Generic[AnyScan]):
@@ -96,6 +97,10 @@ def _identity(scan: EarlierScan) -> tuple[object, ...]:
 
 
 def _shown(age_s: float, scan: EarlierScan) -> dict[str, Any]:
-    """Number of a measurement, coils and age. Of Siemens' device_patient_study_measurement only the last is told."""
+    """Number of a measurement, coils and age. Of Siemens' device_patient_study_measurement only the last is told.
+
+    One with more than `MOST_DIGITS` digits may be a date of birth, or a number of a patient.
+    """
     number = scan.measurement.rpartition("_")[2]
-    return {"measurement": number if number.isdecimal() else "", "coils": scan.channels, "age_s": round(age_s)}
+    shown = number.isdecimal() and len(number) <= MOST_DIGITS
+    return {"measurement": number if shown else "", "coils": scan.channels, "age_s": round(age_s)}

@@ -75,7 +75,7 @@ def test_ctrl_c_ends_in_one_line(raw: Path, tmp_path: Path, seconds: float) -> N
     """Also while modules are imported."""
     code = "from pipelines.cli import main; print('begins', flush=True); main()"
     arguments = ["replay", str(raw), "-c", "l1_wavelet", "-o", str(tmp_path / "out")]
-    arguments += ["--set", "generative_recon.iterations=100000"]
+    arguments += ["--set", "generative_recon.iterations=10000"]
     process = subprocess.Popen(
         [sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

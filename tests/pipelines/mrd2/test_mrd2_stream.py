@@ -14,6 +14,7 @@ from typing import Any
 import ismrmrd
 import numpy as np
 import pytest
+import torch
 
 from gadgets.images import COMPLETED_CALIBRATION, meta_of, meta_values
 from gadgets.stream import ReconError
@@ -156,6 +157,17 @@ def test_several_images_have_the_scale_of_the_first_or_the_one_that_is_set(tmp_p
     assert len(scales) == 1 and scales != {text for _, text in found[0]["meta"]["GADGETRON_ScaleRatio"]}
 
 
+@pytest.fixture
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """One thread in this process and in those of a server: sums over several are rounded in another order."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
 def test_images_are_those_that_a_server_sends(tmp_path: Path) -> None:
     """Over a socket, every kind of image: bit for bit, with the headers and the attributes."""
     raw = write(tmp_path / "scan.h5", THREE)
