@@ -203,6 +203,7 @@ def test_the_page_refreshes_itself_without_flicker(raw: Path, window: Browser) -
     with serving() as server:
         status = StatusServer(server, 0)
         works(server, raw)
+        until(lambda: not server.queue.running())  # its card is that of an ended scan
         window.open(f"http://127.0.0.1:{status.port}/")
         window.run("window.old = document.images[0]; old.fetched = performance.getEntriesByName(old.src).length")
         works(server, raw)
