@@ -34,6 +34,7 @@ def test_the_readme_names_every_shipped_chain() -> None:
     assert [name for name in shipped_chains() if f"`{name}`" not in readme] == []
 
 
+@pytest.mark.slow
 def test_the_python_example_of_the_readme_runs(tmp_path: Path) -> None:
     code = (ROOT / "README.md").read_text().partition("<!-- python example -->\n```python\n")[2].partition("```")[0]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -83,6 +83,7 @@ def test_type_checkers_see_the_names_that_there_are(package: str) -> None:
     assert seen == module._public
 
 
+@pytest.mark.slow
 def test_a_name_is_the_function_whichever_was_imported_first() -> None:
     code = (
         "import pipelines.replay, priors.reconstruct\n"

@@ -267,6 +267,7 @@ def test_undersampled_scans_are_refused(kind, tmp_path: Path) -> None:
         training_images((kind(tmp_path),), kspace=True)
 
 
+@pytest.mark.slow
 def test_bad_input(array: Path, tmp_path: Path) -> None:
     def refused(match: str, **changes) -> None:
         with pytest.raises(ReconError, match=match) as caught:

@@ -119,6 +119,7 @@ def test_a_full_disk_costs_the_cache_only(
     assert not [path for path in (tmp_path / "cache").iterdir() if path.name != ".lock"]
 
 
+@pytest.mark.slow
 def test_a_cache_that_cannot_be_made_costs_the_cache_only(weights: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     header, items = buffered(matrix=(48, 48, 1))

@@ -149,6 +149,7 @@ def test_recovery_of_known_changes() -> None:
     assert recovery(-truth, truth) == pytest.approx((-1, -1))
 
 
+@pytest.mark.slow
 def test_full_sampling_recovers_everything(full: Case, tmp_path: Path) -> None:
     results = stability([full], [Entry("zero_filled")], tmp_path, contrasts=CONTRASTS, steps=1, threads=1)
     row = part_of(results, "zero_filled", "detail")

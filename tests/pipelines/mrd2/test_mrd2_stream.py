@@ -167,6 +167,7 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
 def test_images_are_those_that_a_server_sends(tmp_path: Path) -> None:
     """Over a socket, every kind of image: bit for bit, with the headers and the attributes."""

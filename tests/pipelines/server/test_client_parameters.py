@@ -80,6 +80,7 @@ def test_all_that_a_scanner_sends_reaches_the_gadgets(raw: Path, server: Server,
     assert len(list(read_images(tmp_path / "out", 201))) == SCAN.slices
 
 
+@pytest.mark.slow
 def test_the_time_limit_reaches_the_method(raw: Path, server: Server, tmp_path: Path) -> None:
     """There is no time for so many samples."""
     result = sent(raw, server, tmp_path / "out", config="svd_wkgm", samples=64, timelimit="1")

@@ -108,6 +108,7 @@ def test_the_service_delivers_what_comes_and_stops_in_good_order(tmp_path: Path)
     assert not list((tmp_path / "spool").glob("*/*.dcm"))
 
 
+@pytest.mark.slow
 def test_port_that_is_closed(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as sock:
         port = sock.getsockname()[1]

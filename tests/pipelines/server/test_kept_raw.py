@@ -411,6 +411,7 @@ def test_a_scan_above_the_limit_goes_on_and_is_not_kept(raw: Path, tmp_path: Pat
         assert KeptScans(tmp_path / "kept", 1, 1).scans() == []
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_gone_ends_no_scan(raw: Path, tmp_path: Path) -> None:
     folder = tmp_path / "kept"
     with serving(keep_raw=folder) as server:

@@ -60,6 +60,7 @@ def test_no_error_is_sent_in_the_middle_of_an_image(tmp_path: Path) -> None:
     assert len(found) < 2 * math.prod(matrix) and b"its process ended" not in found
 
 
+@pytest.mark.slow
 def test_slow_clients_are_not_idle() -> None:
     """Half a second without a byte is; ten seconds for an image are not."""
     ours, theirs = socket.socketpair()

@@ -99,6 +99,7 @@ def test_temporary_files_end_with_their_process(raw: Path, tmp_path: Path, monke
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_process_whose_exit_code_is_unknown_ends_its_scan(
     raw: Path, unfinished: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
