@@ -113,7 +113,7 @@ figure, axes = plt.subplots(1, 2, figsize=(8, 4))
 axes[0].imshow(np.log(np.abs(kspace[0]) + 1e-3), cmap="gray")
 axes[0].set_title("one coil's k-space (logarithm)")
 axes[1].imshow(image.data[0, 0], cmap="gray")
-axes[1].set_title("cg_sense of half of its lines")
+axes[1].set_title(f"cg_sense of {len(measured)} of {lines} lines")
 for one in axes:
     one.set_axis_off()
 plt.show()

@@ -50,8 +50,9 @@ print(f"8 virtual coils keep {kept[7]:.2%} of the energy")
 # ## Maps
 #
 # ESPIRiT finds the maps in the fully sampled centre of k-space. Each pixel gets one complex number a coil, and
-# the sum of their squares is 1. `crop=0.9` cuts the maps where nothing was seen (the chains do not crop). Look
-# for smooth magnitude and smooth phase inside the head; a map that is noisy or has holes spoils all that follows.
+# the sum of their squares is 1. `crop=0.9` cuts the maps where nothing was seen (of the chains, `cg_sense` crops, at
+# 0.5; the others do not). Look for smooth magnitude and smooth phase inside the head; a map that is noisy or has
+# holes spoils all that follows.
 
 # %%
 (maps,) = espirit_maps(virtual, mask, sets=1, crop=0.9)

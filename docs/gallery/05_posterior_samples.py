@@ -2,7 +2,8 @@
 # # Posterior samples, and how to read them
 #
 # Undersampled data do not decide the image: many images agree with them. A generative prior can draw several of
-# those. Where they agree, data and prior leave no doubt. Where they differ, the image is a guess.
+# those. Where they agree, the samples are sure, which is not the same as right: all come from one prior.
+# Where they differ, the image is a guess.
 
 # %%
 from dataclasses import replace
