@@ -92,8 +92,8 @@ def test_late_images_are_those_that_would_have_come(
     works_in_foreground(hasty, raw)  # a new scan does not wait for it
     retrieve(kept.id, address(hasty), wait_s=60, out=tmp_path / "late")
     assert_same_images(images(tmp_path / "late"), expected)
-    assert hasty.queue.scans[0].state == "done"
     until(lambda: kept.about.state == WHOLE and not hasty.queue.late_slots, 20)
+    assert hasty.queue.scans[0].state == "done"
     assert len(hasty.queue.slots) == 1
     retrieve(kept.id, address(hasty), out=tmp_path / "again")  # as often as one likes
     assert_same_images(images(tmp_path / "again"), expected)
