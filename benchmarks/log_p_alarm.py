@@ -1,4 +1,4 @@
-"""log p of a prior as an alarm for data unlike its training data, beside today's warning.
+"""log p of a prior as an alarm for data unlike its training data, compared with today's warning.
 
 python -m benchmarks.log_p_alarm --weights glow.safetensors pixelcnn.safetensors vae.safetensors ebm.safetensors
 python -m benchmarks.log_p_alarm --weights glow.safetensors --warning image.safetensors

@@ -6,7 +6,7 @@ python -m benchmarks.train_t2_heads --budget 840           # all of them in 14 m
 python -m benchmarks.train_t2_heads --list
 
 A run that was stopped goes on where it was; a log line every half minute. With --budget the steps of each follow from
-its pace on this machine; they are kept in training_plan.json beside the weights, and the same call goes on with them.
+its pace on this machine; the plan, training_plan.json, lies with the weights, and the same call goes on.
 """
 
 from __future__ import annotations

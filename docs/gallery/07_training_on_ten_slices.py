@@ -83,7 +83,7 @@ plt.show()
 # %% [markdown]
 # ## Use it
 #
-# The file is a method's prior like any other. The card beside it says what the network learnt from; keep both
+# The file is a method's prior like any other. The card next to it says what the network learnt from; keep both
 # together. We reconstruct the slice that was put aside.
 
 # %%

@@ -97,7 +97,7 @@ def _identity(scan: EarlierScan) -> tuple[object, ...]:
 
 
 def _shown(age_s: float, scan: EarlierScan) -> dict[str, Any]:
-    """Number of a measurement, coils and age. Of Siemens' device_patient_study_measurement only the last is told.
+    """Number of a measurement, coils and age. Of Siemens' device_patient_study_measurement only the last is shown.
 
     One with more than `MOST_DIGITS` digits may be a date of birth, or a number of a patient.
     """

@@ -38,7 +38,7 @@ def brain_images() -> NDArray[np.float32]:
     Returns
     -------
     float32 (5, 224, 224), rows from anterior, columns from right. They are of Colin27, the mean of 27 scans of one man;
-    `data/colin27.txt` beside this module says where they come from and their licence.
+    `data/colin27.txt` in this folder says where they come from and their licence.
     """
     with resources.files("pipelines.simulation").joinpath("data/colin27.npz").open("rb") as file:
         slices = np.load(file, allow_pickle=False)["slices"]
