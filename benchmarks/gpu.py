@@ -34,7 +34,7 @@ from torch.profiler import ProfilerActivity
 
 from benchmarks.hkgm import SLICES, STEPS, job, one_scan
 from benchmarks.wkgm import CASES, HELD_OUT, Scan, brain, ours, poisson, simulated
-from gadgets.images import meta_of, meta_values
+from gadgets.images import WARNINGS, meta_of, meta_values
 from gadgets.stream import ReconError
 from pipelines.evaluation import metrics
 from pipelines.evaluation.arrays import ArrayReconstruction, resize_header
@@ -83,7 +83,7 @@ class Together(ArrayReconstruction):
         seconds = time.perf_counter() - start
         for array in arrays:
             if meta_values(meta_of(array.meta[0]), "GenreconFallback"):
-                raise ReconError("; ".join(meta_values(meta_of(array.meta[0]), "GenreconWarning")))
+                raise ReconError("; ".join(meta_values(meta_of(array.meta[0]), WARNINGS)))
         images = [np.ascontiguousarray(array.data[:, :, 0, 0, 0, 0, 0].T) for array in arrays]
         return torch.from_numpy(np.stack(images)), seconds
 

@@ -32,6 +32,7 @@ from pipelines.chain import CHAIN_PROPERTY, Chain, read_chain
 from pipelines.evaluation.distribute import DaskReplay
 from pipelines.info import describe_scan
 from pipelines.kept.scan import CHAIN_FILE, kept_scan_of
+from pipelines.montage import square_pixels, write_montage
 from pipelines.noise.references import given_reference, tell_of_reference
 from pipelines.noise.sources import choose_noise
 from pipelines.noise.streamed import noise_in_stream
@@ -406,28 +407,5 @@ def _montages(staging: Path, result: ReplayResult) -> None:
             volume = values if output_of(image).signed else np.abs(values)
             pixel = [image.field_of_view[axis] / max(image.matrix_size[axis], 1) for axis in (1, 0)]
             for partition in chosen[chosen // partitions == index] % partitions:
-                tiles.append(_square_pixels(volume[partition], pixel))
+                tiles.append(square_pixels(volume[partition], pixel))
         write_montage(staging / f"series_{number:03d}.png", tiles, *grey_range(output_of(image), np.stack(tiles)))
-
-
-def _square_pixels(tile: Any, pixel: list[float]) -> Any:
-    """The tile with square pixels: the axis with the larger pixels is interpolated."""
-    from PIL import Image
-
-    if min(pixel) <= 0 or abs(pixel[0] / pixel[1] - 1) < 0.01:
-        return tile
-    rows, columns = (round(size * spacing / min(pixel)) for size, spacing in zip(tile.shape, pixel, strict=True))
-    return np.asarray(Image.fromarray(tile).resize((columns, rows), Image.Resampling.BICUBIC))
-
-
-def write_montage(path: Path, tiles: list[Any], black: float, white: float) -> None:
-    """Write float32 tiles (y, x) of one size as one grey PNG."""
-    from PIL import Image
-
-    columns = int(np.ceil(np.sqrt(len(tiles))))
-    height, width = tiles[0].shape
-    sheet: Any = np.zeros((-(-len(tiles) // columns) * height, columns * width), dtype=np.float32)
-    for index, tile in enumerate(tiles):
-        row, column = divmod(index, columns)
-        sheet[row * height : (row + 1) * height, column * width : (column + 1) * width] = tile
-    Image.fromarray(np.clip((sheet - black) / (white - black) * 255, 0, 255).astype(np.uint8)).save(path)

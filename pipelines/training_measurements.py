@@ -85,15 +85,10 @@ def _of_scans(paths: tuple[Path, ...], mask_text: str) -> tuple[Tensor, Encoding
             f"training: the fully sampled centre of mask {name} is {rows.stop - rows.start} x "
             f"{columns.stop - columns.start}; coil maps need {LEAST_CENTRE} x {LEAST_CENTRE}"
         )
-    centre = together[..., _middle(rows), _middle(columns)]
+    rows, columns = calibration_region(mask, MOST_CENTRE)
+    centre = together[..., rows, columns]
     maps = torch.cat([espirit_maps(one[None], shape, kernel=min(6, *one.shape[-2:])) for one in centre])
     return torch.cat(images).to(torch.complex64), Encoding(maps, mask, name, together)
-
-
-def _middle(region: slice) -> slice:
-    """The middle of a region, at most `MOST_CENTRE` samples."""
-    surplus = max(region.stop - region.start - MOST_CENTRE, 0)
-    return slice(region.start + surplus // 2, region.stop - (surplus - surplus // 2))
 
 
 def _mask(text: str, shape: tuple[int, int]) -> tuple[str, Tensor]:

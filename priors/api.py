@@ -20,6 +20,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from priors.array_arguments import batch_of, described, tensor_of
 from priors.classical.methods import CLASSICAL
 from priors.learning.networks import compute_device
 from priors.prior import Prior
@@ -37,7 +38,7 @@ from priors.registry import (
 from priors.registry import load_prior as load_weights
 from priors.settings import ReconstructionSettings
 from priors.signal import espirit
-from priors.signal.combination import combine_coils, combine_sets
+from priors.signal.combination import combine_sets, combine_with_maps
 from priors.signal.compression import svd_compression
 from priors.signal.fourier import ifft2c
 from priors.signal.scale import image_scale
@@ -47,6 +48,8 @@ Images = NDArray[np.complex64]
 MAP_SETS = 2  # as the shipped chains have
 CALIBRATION_SIZE = 24  # most samples of the calibration region along each axis, as the gadgets use
 SMALLEST_CALIBRATION = 4  # samples along each axis
+KERNEL = 6  # width of ESPIRiT's kernel in samples
+THRESHOLD = 0.02  # of ESPIRiT's singular values
 
 
 class UnlikeTrainingWarning(UserWarning):
@@ -60,7 +63,7 @@ def load_prior(name: str | Path = "svd_wkgm") -> Prior:
     ----------
     name : str or Path
         A method whose weights come with the package ("svd_wkgm", "wkgm" or "hkgm"), a file of weights
-        (`name.safetensors`, with its card `name.json` beside it), or code (FILE.py:NAME or MODULE:NAME).
+        (`name.safetensors`, with its card `name.json` next to it), or code (FILE.py:NAME or MODULE:NAME).
 
     Returns
     -------
@@ -114,7 +117,7 @@ def compress_coils(kspace: ArrayLike, coils: int, mask: ArrayLike | None = None)
     The matrix is the leading left singular vectors of the calibration region, of all k-space where there is none
     (Buehrer et al., MRM 2007).
     """
-    data, sampled, alone = _batch(kspace, mask)
+    data, sampled, alone = batch_of(kspace, mask)
     if not alone:
         raise ValueError(f"k-space of shape {tuple(data.shape)} is of several slices; compress one after the other")
     rows, columns = espirit.calibration_region(sampled[0, 0], CALIBRATION_SIZE)
@@ -130,8 +133,8 @@ def espirit_maps(
     *,
     sets: int = MAP_SETS,
     calibration: int = CALIBRATION_SIZE,
-    kernel: int = 6,
-    threshold: float = 0.02,
+    kernel: int = KERNEL,
+    threshold: float = THRESHOLD,
     crop: float = 0.0,
 ) -> Images:
     """Estimate coil maps by ESPIRiT from the fully sampled centre of k-space.
@@ -168,7 +171,7 @@ def espirit_maps(
     -----
     Uecker et al., MRM 2014.
     """
-    data, sampled, alone = _batch(kspace, mask)
+    data, sampled, alone = batch_of(kspace, mask)
     return _numpy(_maps(data, sampled, sets, calibration, kernel, threshold, crop), alone)
 
 
@@ -230,7 +233,7 @@ def reconstruct(
     """
     if "samples" in settings:
         raise ValueError("reconstruct gives one image; take posterior_samples for several samples")
-    data, sampled, alone = _batch(kspace, mask)
+    data, sampled, alone = batch_of(kspace, mask)
     coil_maps = _given_maps(maps, data, sampled, alone)
     if isinstance(method, str) and method in CLASSICAL:
         return _numpy(_classical(method, data, sampled, coil_maps, settings), alone)
@@ -280,49 +283,12 @@ def posterior_samples(
         raise ValueError(f"method {method} has no prior to sample from; take svd_wkgm, wkgm or hkgm")
     if samples < 2:
         raise ValueError(f"samples {samples} is not two or more; reconstruct gives one image")
-    data, sampled, alone = _batch(kspace, mask)
+    data, sampled, alone = batch_of(kspace, mask)
     if bool(sampled.all()) and settings.get("keep_measured") != "false":
         raise ValueError("k-space is complete: there is nothing to sample; take reconstruct")
     coil_maps = _given_maps(maps, data, sampled, alone)
     coils, coil_maps = _with_prior(method, data, sampled, coil_maps, noise, device, {**settings, "samples": samples})
     return np.stack([_numpy(_combined(one, coil_maps), alone) for one in coils])
-
-
-def _batch(kspace: ArrayLike, mask: ArrayLike | None) -> tuple[Tensor, Tensor, bool]:
-    """K-space (slice, coil, y, x), zero where not measured, mask (slice, 1, y, x), whether it was one slice alone."""
-    data = _tensor(kspace, "k-space")
-    if data.ndim not in (3, 4) or not data.is_complex():
-        raise ValueError(f"k-space: {_described(data)} is not complex (coil, y, x) or (slice, coil, y, x)")
-    data = data.to(torch.complex64)
-    alone = data.ndim == 3
-    data = data[None] if alone else data
-    if mask is None:
-        sampled = (data != 0).any(1)
-    else:
-        sampled = _tensor(mask, "mask").to(torch.bool)
-        if tuple(sampled.shape) not in (tuple(data.shape[-2:]), (len(data), *data.shape[-2:])):
-            raise ValueError(f"mask: shape {tuple(sampled.shape)} does not fit k-space of {tuple(data.shape)}")
-        sampled = sampled.expand(len(data), *data.shape[-2:])
-    data = torch.where(sampled[:, None], data, 0)
-    if not bool(torch.isfinite(torch.view_as_real(data)).all()):
-        raise ValueError("k-space: it has NaN or infinite samples; correct them, or leave them out by the mask")
-    empty = [number for number, one in enumerate(data) if not bool((one != 0).any())]
-    if empty:
-        raise ValueError(f"k-space: slice {empty[0]} has no measured sample; there is nothing to reconstruct from")
-    return data, sampled[:, None], alone
-
-
-def _tensor(array: ArrayLike, name: str) -> Tensor:
-    if isinstance(array, Tensor):
-        return array.detach().cpu()
-    found = np.array(array)
-    if found.dtype.kind not in "biufc" or found.dtype.itemsize > 16:
-        raise ValueError(f"{name}: {found.dtype} is no array of numbers of single or double precision")
-    return torch.from_numpy(found.astype(found.dtype.newbyteorder("="), copy=False))
-
-
-def _described(array: Tensor) -> str:
-    return f"{str(array.dtype).removeprefix('torch.')} of shape {tuple(array.shape)}"
 
 
 def _numpy(images: Tensor, alone: bool) -> Images:
@@ -331,13 +297,7 @@ def _numpy(images: Tensor, alone: bool) -> Images:
 
 
 def _maps(
-    kspace: Tensor,
-    mask: Tensor,
-    sets: int = MAP_SETS,
-    calibration: int = CALIBRATION_SIZE,
-    kernel: int = 6,
-    threshold: float = 0.02,
-    crop: float = 0.0,
+    kspace: Tensor, mask: Tensor, sets: int, calibration: int, kernel: int, threshold: float, crop: float
 ) -> Tensor:
     """Maps (slice, set, coil, y, x)."""
     found: list[Tensor] = []
@@ -359,12 +319,12 @@ def _maps(
 def _given_maps(maps: ArrayLike | None, kspace: Tensor, mask: Tensor, alone: bool) -> Tensor:
     """Maps (slice, set, coil, y, x), estimated where none are given."""
     if maps is None:
-        return _maps(kspace, mask)
-    given = _tensor(maps, "maps")
+        return _maps(kspace, mask, MAP_SETS, CALIBRATION_SIZE, KERNEL, THRESHOLD, 0.0)
+    given = tensor_of(maps, "maps")
     shaped = given[None] if alone else given
     if shaped.ndim != 5 or (len(shaped), *shaped.shape[2:]) != tuple(kspace.shape) or not given.is_complex():
         axes = "(set, coil, y, x)" if alone else "(slice, set, coil, y, x)"
-        raise ValueError(f"maps: {_described(given)} is not complex {axes} for k-space of {tuple(kspace.shape)}")
+        raise ValueError(f"maps: {described(given)} is not complex {axes} for k-space of {tuple(kspace.shape)}")
     return shaped.to(torch.complex64)
 
 
@@ -431,5 +391,4 @@ def _check_known(given: dict[str, Any], known: list[str], what: str) -> None:
 
 def _combined(kspace: Tensor, maps: Tensor) -> Tensor:
     """Images (slice, y, x) of coil k-space (slice, coil, y, x)."""
-    coils = ifft2c(kspace)
-    return combine_coils(coils, (maps[:, 0].conj() * coils).sum(1))
+    return combine_with_maps(ifft2c(kspace), maps)

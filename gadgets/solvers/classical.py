@@ -11,7 +11,7 @@ from gadgets.solvers.outcome import Outcome, Problems, Solve
 from gadgets.solvers.unrolled import UnrolledMethod
 from gadgets.stream import ReconError
 from priors.classical.methods import CLASSICAL, ClassicalMethod
-from priors.signal.combination import combine_coils, combine_sets
+from priors.signal.combination import combine_sets, combine_with_maps
 from priors.signal.fourier import ifft2c
 from priors.unrolled import KIND
 
@@ -65,7 +65,7 @@ class Method:
             if not self.function.completes:
                 return Outcome(combine_sets(result, maps), sets=result if keeps_parts else None)
             coils = ifft2c(result)
-            outcome = Outcome(combine_coils(coils, (maps[:, 0].conj() * coils).sum(1)))
+            outcome = Outcome(combine_with_maps(coils, maps))
             if keeps_parts:
                 outcome.sets, outcome.coils = (maps.conj() * coils[:, None]).sum(2), coils
             return outcome

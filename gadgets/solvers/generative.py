@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gadgets.solvers.budget import ENOUGH, FEWEST_STEPS, STEPS_IN_TIME, StopClock, affordable
-from gadgets.solvers.loading import load
+from gadgets.solvers.loading import device_of, load, weights_errors
 from gadgets.solvers.measured_noise import measured_noise, positions, some_positions
 from gadgets.solvers.outcome import Outcome, Problems
 from gadgets.solvers.self_training import SelfTraining
@@ -20,13 +20,12 @@ from gadgets.stream import ReconError, one_line
 from priors.classical.cg_sense import cg_sense
 from priors.classical.l1_wavelet import l1_wavelet
 from priors.data_steps.choice import choose_consistency
-from priors.learning.networks import compute_device
 from priors.reconstruct import measurement_of, reconstruct
 from priors.registry import generative_method, with_variant
 from priors.rules.rule import RULES, default_rule
 from priors.settings import DataStepName, Reconstruction, ReconstructionSettings
 from priors.sigmas import check_schedule
-from priors.signal.combination import combine_coils, combine_sets
+from priors.signal.combination import combine_sets, combine_with_maps
 from priors.signal.fourier import ifft2c
 
 log = logging.getLogger("genrecon")
@@ -69,20 +68,10 @@ class GenerativeSolver:
 
     def __init__(self, parameters: Any, gadget: str, header: Any, images: int = 1) -> None:
         self._method = parameters.method
-        try:
-            self._device = compute_device(parameters.device)
-        except ValueError as error:
-            raise ReconError(f"gadget {gadget}: property 'device': {one_line(ReconError(str(error)))}") from None
-        try:
+        self._device = device_of(parameters, gadget)
+        with weights_errors(gadget):
             name = with_variant(parameters.method, parameters.variant)
             loaded = load(name, parameters.prior, self._device)
-        except OSError as error:
-            raise ReconError(
-                f"gadget {gadget}: property 'prior': {error.filename} cannot be read ({error.strerror}); give a "
-                ".safetensors file of weights"
-            ) from None
-        except (ValueError, RuntimeError) as error:  # also a GPU without room for it
-            raise ReconError(f"gadget {gadget}: property 'prior': {one_line(ReconError(str(error)))}") from None
         self._prior = loaded.prior
         method = generative_method(name)
         try:
@@ -304,7 +293,7 @@ def _combined(result: Reconstruction, maps: Tensor) -> Outcome:
     """Images (batch, y, x); of several samples the mean magnitude and its standard deviation, and the complex mean."""
     coils = ifft2c(result.kspace)  # (sample, batch, coil, y, x)
     mean = coils.mean(0)
-    images = combine_coils(mean, (maps[:, 0].conj() * mean).sum(1))
+    images = combine_with_maps(mean, maps)
     if len(coils) == 1:
         return Outcome(images.cpu(), warnings=result.warnings)
     magnitudes = torch.linalg.vector_norm(coils, dim=2)

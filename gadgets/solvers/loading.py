@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from gadgets.stream import ReconError, one_line
 from priors.joint import HaarSparsity, JointPrior
 from priors.learning.cards import ModelCard
+from priors.learning.networks import compute_device
 from priors.prior import Prior
 from priors.prior_list import LOW_RANK, WAVELET, is_file_name, is_prior_list, read_prior_list
 from priors.registry import (
@@ -44,6 +49,28 @@ class LoadedPrior:
     card: ModelCard | None
     text: str
     low_rank: bool = False
+
+
+@contextlib.contextmanager
+def weights_errors(gadget: str) -> Iterator[None]:
+    """Raise ReconError, which names property `prior`, for weights that the block cannot load."""
+    try:
+        yield
+    except OSError as error:
+        raise ReconError(
+            f"gadget {gadget}: property 'prior': {error.filename} cannot be read ({error.strerror}); give a "
+            ".safetensors file of weights"
+        ) from None
+    except (ValueError, RuntimeError) as error:  # also a GPU without room for it
+        raise ReconError(f"gadget {gadget}: property 'prior': {one_line(ReconError(str(error)))}") from None
+
+
+def device_of(parameters: Any, gadget: str) -> torch.device:
+    """The device that property `device` names. Raises ReconError where there is none."""
+    try:
+        return compute_device(parameters.device)
+    except ValueError as error:
+        raise ReconError(f"gadget {gadget}: property 'device': {one_line(ReconError(str(error)))}") from None
 
 
 def load(method: str, given: str, device: torch.device) -> LoadedPrior:

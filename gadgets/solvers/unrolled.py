@@ -8,12 +8,11 @@ from typing import Any
 
 import torch
 
-from gadgets.solvers.loading import stamp_of
+from gadgets.solvers.loading import device_of, stamp_of, weights_errors
 from gadgets.solvers.outcome import Outcome, Problems, Solve
-from gadgets.stream import ReconError, one_line
+from gadgets.stream import ReconError
 from priors.data_steps.choice import UNEXPLAINED, unexplained_fraction
 from priors.learning.cards import ModelCard
-from priors.learning.networks import compute_device
 from priors.signal.combination import combine_sets
 from priors.signal.noise import noise_level
 from priors.unrolled import KIND, UnrolledReconstruction, load_unrolled
@@ -37,17 +36,10 @@ class UnrolledMethod:
                 f"gadget {gadget}: method {KIND}: no weights come with it; train it for the mask of your scans "
                 f"(genrecon train {KIND} --data full.h5 --set mask=poisson:4) and name them by the property prior"
             )
-        try:
-            device = compute_device(parameters.device)
+        device = device_of(parameters, gadget)
+        with weights_errors(gadget):
             path = Path(parameters.prior).expanduser()
             network, card = _loaded(path, stamp_of(path), device)
-        except OSError as error:
-            raise ReconError(
-                f"gadget {gadget}: property 'prior': {error.filename} cannot be read ({error.strerror}); give a "
-                ".safetensors file of weights"
-            ) from None
-        except (ValueError, RuntimeError) as error:  # also a GPU without room for it
-            raise ReconError(f"gadget {gadget}: property 'prior': {one_line(ReconError(str(error)))}") from None
         keeps_parts = parameters.partial_fourier != "off"
 
         def solve(problems: Problems) -> Outcome:

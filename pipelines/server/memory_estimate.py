@@ -25,13 +25,14 @@ from gadgets.twins.bucket_to_buffer import BUFFER_COUNTERS
 from gadgets.twins.field_of_view import adjustment_steps
 from pipelines.chain import BUFFER_GADGET, Chain
 from pipelines.raw import trajectory_problem
+from pipelines.replay import DICOM_MODULE
 
 # Measured: `python -m benchmarks.serve memory` compares the estimate with what a server takes.
 ARRAY_COPIES = 8  # most copies of a slice or volume in a chain: buffers, calibration, maps, images
 NETWORK_BYTES_PER_PIXEL = 1280  # of a plane, for a network's intermediate results
 CONSTANT_BYTES = 300 * 2**20  # queues between the gadgets, buffers of libraries
 NOISE_COPIES = 4  # of the noise lines, for their covariance
-DICOM_MODULE, NIFTI_MODULE = "gadgets.dicom_output", "gadgets.nifti_output"
+NIFTI_MODULE = "gadgets.nifti_output"
 FILE_COPIES = 3  # of the pixels of a file that holds a whole series, while it is made
 ENHANCED_PIXEL_BYTES = 2
 NIFTI_PIXEL_BYTES = {True: 8, False: 4}  # by whether there are complex images; one rescale for all slices takes half

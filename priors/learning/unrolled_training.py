@@ -175,10 +175,20 @@ class Reconstructing:
         images, maps = self._images[chosen] * factor, self._encoding.maps_of(chosen)
         if self._encoding.kspace is not None:
             kspace = self._encoding.kspace[chosen] * factor[:, None]
-            return (maps.conj() * ifft2c(kspace)[:, None]).sum(2), kspace, maps
+            return _images_of(kspace, maps), kspace, maps
         height, width = images.shape[-2:]
         images = turned(images, kind if height == width else kind // 2 * 2)
-        return images[:, None], fft2c(maps[:, 0] * images[:, None]), maps
+        return images[:, None], _kspace_of(images, maps), maps
+
+
+def _images_of(kspace: Tensor, maps: Tensor) -> Tensor:
+    """Images (batch, set, y, x) of k-space without gaps (batch, coil, y, x)."""
+    return (maps.conj() * ifft2c(kspace)[:, None]).sum(2)
+
+
+def _kspace_of(images: Tensor, maps: Tensor) -> Tensor:
+    """K-space (batch, coil, y, x) of images (batch, y, x)."""
+    return fft2c(maps[:, 0] * images[:, None])
 
 
 def train_unrolled(options: UnrolledTraining, data: TrainingSet, run: Run) -> Trained:
@@ -231,10 +241,10 @@ def _quality(network: UnrolledNetwork, data: TrainingSet, encoding: Encoding) ->
     for index, image in enumerate(judged):
         maps = encoding.maps_of(torch.tensor([first + index])).to(device)
         if encoding.kspace is None:
-            kspace, truth = fft2c(maps[:, 0] * image.to(device)), image.to(device)[None]
+            kspace, truth = _kspace_of(image.to(device)[None], maps), image.to(device)[None]
         else:
             kspace = encoding.kspace[first + index][None].to(device)
-            truth = (maps.conj() * ifft2c(kspace)[:, None]).sum(2)[0]
+            truth = _images_of(kspace, maps)[0]
         kspace = torch.where(mask, kspace, 0)
         found = network(kspace, mask, maps)
         plain = SenseOperator(maps, mask).adjoint(kspace)

@@ -15,10 +15,9 @@ from benchmarks import train_t2_heads
 from benchmarks.train_t2_heads import PLAN_FILE, PLANS, Plan, job_of, run, within_budget
 from gadgets.images import meta_of, meta_values
 from gadgets.stream import ReconError
-from pipelines.chain import read_chain
-from pipelines.simulation import SimulationSettings, simulate
 from pipelines.train import TrainingJob
 from priors.registry import METHODS, RECONSTRUCTIONS, generative_method, load_prior, with_variant
+from tests.pipelines.test_generative_chain import images
 
 TINY = {"settings.batch": "1", "warm_up": "0"}
 OF_CONVOLUTIONS = {"crop": "16", "options.architecture.layers": "4", "options.architecture.width": "4"}
@@ -34,7 +33,6 @@ OF_KIND = {
     "glow": {"crop": "16", "architecture.width": "4", "levels": "2", "depth": "2"},
     "unrolled": {"denoiser.width": "4", "turns": "1"},
 }
-SCAN = SimulationSettings(matrix=(32, 32, 1), coils=4, sampling="uniform", acceleration=2, calibration_lines=12)
 
 
 def tiny(name: str) -> dict[str, str]:
@@ -54,14 +52,6 @@ def data(tmp_path: Path) -> Path:
     mask[::2] = mask[10:22] = True
     np.savez(tmp_path / "masks.npz", poisson_4=mask)
     return tmp_path
-
-
-def images(**properties: Any) -> list[Any]:
-    simulation = simulate(SCAN)
-    chain = read_chain("generative")
-    node = next(node for node in chain.nodes if "reconstruction" in node.names)
-    node.properties |= {f"generative_recon.{name}": str(value) for name, value in properties.items()}
-    return list(chain.run(simulation.header, simulation.acquisitions()))
 
 
 def test_every_method_that_needs_weights_is_in_the_plan() -> None:
