@@ -68,15 +68,19 @@ class Plan:
 
 _UNROLLED = {"mask": "{data}/masks.npz:poisson_4", "coils": "4"}  # for the 4-coil brain
 
+# A network at half the resolution: at the same time of training better than one at full resolution, whose evaluation
+# takes three times as long.
+FAST = {"base_channels": "64", "multipliers": "1,1,2,4", "shuffle": "2", "learning_rate": "0.0007"}
+
 PLANS = {
-    "hggdp": Plan(9000, photographs=True, share=3.0),
+    "hggdp": Plan(3000, photographs=True, share=3.0, settings=FAST),
     "hggdp:published": Plan(6000),
     "daep:published": Plan(6000),
     "edaep:published": Plan(4000),
     "dmsp:published": Plan(6000),
     "medmsp:published": Plan(3000),
     "wdaep:published": Plan(4000),
-    "ebm": Plan(4000, photographs=True, share=2.0),
+    "ebm": Plan(4000, photographs=True, share=2.0, settings=FAST),
     "ebm:published": Plan(1000),
     "vae": Plan(8000),
     "vae:published": Plan(8000),
@@ -114,9 +118,8 @@ def job_of(name: str, data: Path, out: Path, cache: Path, steps: int, device: st
     plan = PLANS[name]
     cache.mkdir(parents=True, exist_ok=True)
     files = []
-    makers = ([("photographs", photographs)] if plan.photographs else []) + [("heads", heads)]
-    for array, make in makers:
-        path = cache / f"{array}.npy"
+    for make in (heads, photographs):
+        path = cache / f"{make.__name__}.npy"
         if not path.exists():
             np.save(path, make(data))
         files.append(path)
@@ -124,7 +127,8 @@ def job_of(name: str, data: Path, out: Path, cache: Path, steps: int, device: st
     settings = {key: text.replace("{data}", str(data)) for key, text in plan.settings.items()}
     return TrainingJob(
         kind=kind,
-        data=tuple(files),
+        data=(files[0],),
+        auxiliary=(files[1],) if plan.photographs else (),
         out=out / f"{plan.weights or generative_method(kind).weights}.safetensors",
         options=with_settings(recipe_of(kind).options(), settings | {"settings.steps": str(steps)}),
         hold_out=HOLD_OUT,

@@ -13,9 +13,11 @@ from gadgetron.types.recon_data import ReconBit
 from torch import Tensor
 
 from gadgets.buffers import Array, first_line, is_3d, keep, replace_data, slices_come_again
+from gadgets.calibration_quality import own_noise
 from gadgets.placed_readouts import checked_readouts
 from gadgets.references import with_references
 from gadgets.stream import Gadget, parameter
+from gadgets.twins.noise_adjust import is_prewhitened
 from priors.signal.compression import geometric_compression, svd_compression
 from priors.signal.fourier import fft2c, ifft2c
 
@@ -36,7 +38,12 @@ class CoilCompression(Gadget):
             choices=("auto", "svd", "geometric", "none"),
         )
         virtual_coils: int = parameter(0, "number of virtual coils; 0: as many as `energy` needs", minimum=0)
-        energy: float = parameter(0.995, "fraction of the calibration data's energy to keep", minimum=0.5, maximum=1.0)
+        energy: float = parameter(
+            0.0,
+            "fraction of the calibration data's energy to keep; 0: all that stands out of the noise",
+            minimum=0.0,
+            maximum=1.0,
+        )
 
     def process(self, items: Iterator[Any]) -> Iterator[Any]:
         self._matrices: dict[tuple[int, ...], list[Tensor]] = {}
@@ -53,12 +60,13 @@ class CoilCompression(Gadget):
             return bit
         same_coils = bit.ref is not None and bit.ref.data.shape[3] == data.shape[3]
         key = (space, first_line(bit.data).idx.slice, data.shape[3])
-        matrices = self._matrices.get(key) or self._learned(bit.ref.data if same_coils else data, data)
+        noise = 1.0 if is_prewhitened(bit.data.headers) else None
+        matrices = self._matrices.get(key) or self._learned(bit.ref.data if same_coils else data, data, noise)
         keep(self._matrices, key, matrices, self._come_again)
         ref = replace_data(bit.ref, _applied(bit.ref.data, matrices)) if same_coils else None
         return ReconBit(replace_data(bit.data, _applied(data, matrices)), ref)
 
-    def _learned(self, calibration: Array, data: Array) -> list[Tensor]:
+    def _learned(self, calibration: Array, data: Array, noise: float | None) -> list[Tensor]:
         """One matrix (virtual, coil), or one a readout position (x, virtual, coil), for each LOC."""
         available = calibration.shape[3]
         method = self.parameters.method
@@ -68,12 +76,26 @@ class CoilCompression(Gadget):
         slices = [torch.from_numpy(np.ascontiguousarray(calibration[..., loc])) for loc in range(calibration.shape[6])]
         wanted = min(self.parameters.virtual_coils, available)
         if not wanted:
-            energy = self.parameters.energy
-            wanted = max(len(svd_compression(samples, energy=energy, coil_axis=3)) for samples in slices)
+            wanted = max(self._needed(samples, noise) for samples in slices)
         if not geometric:
             return [svd_compression(samples, wanted, coil_axis=3) for samples in slices]
         hybrid = [ifft2c(samples.movedim(3, 1), axes=(0,)) for samples in slices]
         return [geometric_compression(samples, wanted) for samples in hybrid]
+
+    def _needed(self, samples: Tensor, noise: float | None) -> int:
+        """Virtual coils that calibration samples [RO, E1, E2, CHA, N, S] need."""
+        if self.parameters.energy:
+            return len(svd_compression(samples, energy=self.parameters.energy, coil_axis=3))
+        if noise is None:
+            part = _sampled_part(samples[:, :, samples.shape[2] // 2, :, 0, 0].movedim(2, 0))
+            noise = own_noise(part) if part.numel() else 0.0
+        return len(svd_compression(samples, noise=noise, coil_axis=3))
+
+
+def _sampled_part(kspace: Tensor) -> Tensor:
+    """The rows and columns of k-space (coil, y, x) in which there are samples."""
+    sampled = kspace.abs().sum(0) > 0
+    return kspace[:, sampled.any(1)][:, :, sampled.any(0)]
 
 
 def _applied(data: Array, matrices: list[Tensor]) -> Array:

@@ -1,4 +1,4 @@
-"""Errors for the user, and the text of any error on one line."""
+"""Texts for the user: errors, any error on one line, numbers of things."""
 
 from __future__ import annotations
 
@@ -15,6 +15,11 @@ class PeerGone(ReconError):
 
 class Aborted(Exception):
     """Another stage failed, or nobody reads the results any more; not an error of its own."""
+
+
+def counted(count: int, noun: str) -> str:
+    """A number of things in words: "1 image", "3 images"."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def one_line(error: BaseException) -> str:

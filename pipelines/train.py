@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,16 @@ from torch import Tensor, distributed
 
 from gadgets.stream import ReconError, one_line, reason_of
 from pipelines.training_data import scan_slices, training_images
+from pipelines.training_magnitudes import fitted
 from pipelines.training_measurements import measured_images
-from priors.learning.cards import ModelCard, images_sha256
-from priors.learning.checkpoints import write_checkpoint
+from priors.learning.cards import ModelCard, from_table, images_sha256
+from priors.learning.checkpoints import read_checkpoint, write_checkpoint
 from priors.learning.networks import compute_device
 from priors.learning.recipe import Encoding, Progress, Recipe, Run, TrainingSet
 from priors.learning.training import normalised
 from priors.registry import RECONSTRUCTIONS, VARIANT, loadable_methods, method_names, with_variant
 from priors.registry import recipe_of as registered_recipe
+from priors.unrolled import TRAINED_MASK
 
 INTENDED_USE = (
     "Research on the reconstruction of undersampled Cartesian MR k-space; not for diagnosis. Data unlike the training "
@@ -42,6 +44,8 @@ class TrainingJob:
         that learn from one scan
     options : what can be set for the kind, see its recipe; its defaults if not given
     out : weights to write (.safetensors), the card (.json) and the loss curve (.png) go next to them
+    auxiliary : files of images that are not like those that the prior is for, and that it learns structure from as well
+    initial : weights of the same kind to begin with, whose network and domain are taken (fine-tuning)
     kspace : arrays are k-space (slice, coil, y, x) or (coil, y, x) instead of images
     hold_out : images at the end that are not trained on; the card's quality is measured on them
     calibration : learn from the fully sampled centre of an undersampled scan; kinds that learn from one scan
@@ -53,6 +57,8 @@ class TrainingJob:
     data: tuple[Path, ...]
     out: Path
     options: Any = None
+    auxiliary: tuple[Path, ...] = ()
+    initial: Path | None = None
     kspace: bool = False
     hold_out: int = 0
     calibration: bool = False
@@ -110,9 +116,10 @@ def train(job: TrainingJob, progress: Progress | None = None) -> ModelCard:
     try:
         device, leader = _processes(job.device)
         options = recipe.options() if job.options is None else job.options
+        options, initial = (options, None) if job.initial is None else _refined(job.initial, job.kind, recipe, options)
         data = _training_set(job, recipe, options)
         folder.mkdir(parents=True, exist_ok=True)
-        trained = recipe.train(options, data, Run(folder, device, leader, progress))
+        trained = recipe.train(options, data, Run(folder, device, leader, progress, initial))
         height, width = data.images.shape[-2:]
         card = ModelCard(
             kind=job.kind,
@@ -144,8 +151,37 @@ def train(job: TrainingJob, progress: Progress | None = None) -> ModelCard:
             distributed.destroy_process_group()
 
 
+def _refined(path: Path, kind: str, recipe: Recipe, options: Any) -> tuple[Any, dict[str, Tensor]]:
+    """Options with network and domain of given weights, and these weights.
+
+    Raises
+    ------
+    ReconError
+        They are of another kind, or not all of what was trained.
+    """
+    try:
+        card, weights = read_checkpoint(path)
+    except ValueError as error:
+        raise ReconError(one_line(ReconError(str(error)))) from None
+    if card.kind != kind:
+        raise ReconError(f"{path}: weights of '{card.kind}' cannot be trained further as '{kind}'")
+    if not recipe.refinable:
+        raise ReconError(f"{path}: weights of '{kind}' are only a part of what was trained; train anew")
+    weights.pop(TRAINED_MASK, None)
+    if hasattr(options, "options"):
+        return replace(options, options=from_table(type(options.options), card.options)), weights
+    for name, value in card.options.items():
+        if is_dataclass(known := getattr(options, name, None)):
+            options = replace(options, **{name: from_table(type(known), value)})
+        elif name == "phase_width":
+            options = replace(options, settings=replace(options.settings, phase_width=value))
+    return options, weights
+
+
 def _training_set(job: TrainingJob, recipe: Recipe, options: Any) -> TrainingSet:
     """What a kind learns from, of the files of a job."""
+    if job.auxiliary and (recipe.one_scan or recipe.measured):
+        raise ReconError(f"training: --also is for kinds that learn from images alone, not for {job.kind}")
     if recipe.one_scan:
         return _one_scan(job)
     return _measured(job, options) if recipe.measured else _images(job)
@@ -159,7 +195,11 @@ def _measured(job: TrainingJob, options: Any) -> TrainingSet:
 
 def _images(job: TrainingJob) -> TrainingSet:
     _check_images_only(job)
-    return _held_out(job, normalised(training_images(job.data, job.kspace)))
+    images, auxiliary = normalised(training_images(job.data, job.kspace)), 0
+    if job.auxiliary:
+        others = fitted(normalised(training_images(job.auxiliary)), images.shape[1:])
+        images, auxiliary = torch.cat((others, images)), len(others)
+    return _held_out(job, images, auxiliary=auxiliary)
 
 
 def _check_images_only(job: TrainingJob) -> None:
@@ -167,15 +207,17 @@ def _check_images_only(job: TrainingJob) -> None:
         raise ReconError(f"training: --calibration is for kinds that learn from one scan, not for {job.kind}")
 
 
-def _held_out(job: TrainingJob, images: Tensor, encoding: Encoding | None = None) -> TrainingSet:
-    """Images to learn from and, at the end, to measure quality on."""
-    if not 0 <= job.hold_out < len(images):
+def _held_out(job: TrainingJob, images: Tensor, encoding: Encoding | None = None, auxiliary: int = 0) -> TrainingSet:
+    """Images to learn from, auxiliary ones first, and, at the end, to measure quality on."""
+    if not 0 <= job.hold_out < len(images) - auxiliary:
         raise ReconError(
-            f"training: --hold-out {job.hold_out} of {len(images)} images leaves none to learn from; hold out fewer"
+            f"training: --hold-out {job.hold_out} of {len(images) - auxiliary} images leaves none to learn from; "
+            "hold out fewer"
         )
     count = len(images) - job.hold_out
-    files = ", ".join(path.name for path in job.data)
-    return TrainingSet(images[:count], images[count:], None, f"of {job.description or files}", encoding)
+    files = ", ".join(path.name for path in (*job.auxiliary, *job.data))
+    text = f"of {job.description or files}"
+    return TrainingSet(images[:count], images[count:], None, text, encoding, auxiliary)
 
 
 def _one_scan(job: TrainingJob) -> TrainingSet:

@@ -16,6 +16,7 @@ from gadgets.espirit import Espirit
 from gadgets.stream import ReconError
 from pipelines.evaluation.array_files import is_array, kspace_slices, read_images
 from pipelines.evaluation.arrays import check_fully_sampled, measured, scan_bits, without_zero_filling
+from pipelines.training_magnitudes import EMPTY, is_magnitudes, magnitude_images, middle
 from priors.signal.espirit import calibration_region, espirit_maps
 from priors.signal.fourier import ifft2c
 
@@ -23,7 +24,6 @@ FULLY = "a prior is learnt from fully sampled scans"
 OR_CENTRE = f"{FULLY}, or with --calibration from that centre"
 LEAST_CENTRE = 32  # samples along each axis of a fully sampled centre that a prior can be learnt from
 LEAST_COMMON = 0.8  # of the matrix of every file along each axis; fastMRI's scans of one kind differ by less
-EMPTY = 0.05  # of the brightest image of a volume: below it there is no object
 
 
 def training_images(paths: tuple[Path, ...], kspace: bool = False) -> Tensor:
@@ -31,12 +31,13 @@ def training_images(paths: tuple[Path, ...], kspace: bool = False) -> Tensor:
 
     Parameters
     ----------
-    paths : raw files (.h5), which go through the gadgets up to the coil maps, or arrays (.npy, or BART's .cfl)
+    paths : raw files (.h5), which go through the gadgets up to the coil maps; arrays (.npy, or BART's .cfl);
+        magnitudes: DICOM, NIfTI, folders of them
     kspace : arrays are k-space (slice, coil, y, x) or (coil, y, x) instead of images (slice, y, x)
 
     Returns
     -------
-    complex64 (slice, y, x)
+    complex64 (slice, y, x); magnitudes have no imaginary part
 
     Raises
     ------
@@ -44,10 +45,15 @@ def training_images(paths: tuple[Path, ...], kspace: bool = False) -> Tensor:
         A file cannot be read, is not fully sampled, or has images that are far larger than others.
     """
     if not paths:
-        raise ReconError("training: no data; give raw files (.h5) or arrays (.npy, .cfl)")
+        raise ReconError(
+            "training: no data; give raw files (.h5), arrays (.npy, .cfl), or a folder of DICOM or NIfTI files"
+        )
     parts: list[Tensor] = []
     for path in paths:
-        images = _array_images(path, kspace) if is_array(path) else _scan_images(path)
+        if is_magnitudes(path):
+            images = magnitude_images(path)
+        else:
+            images = _array_images(path, kspace) if is_array(path) else _scan_images(path)
         if not len(images):
             raise ReconError(f"{path}: there is no image in it; give another file")
         parts.append(images)
@@ -58,13 +64,7 @@ def training_images(paths: tuple[Path, ...], kspace: bool = False) -> Tensor:
                 f"{path}: its images are {tuple(images.shape[1:])}, the smallest of all files {tuple(smallest)}; train "
                 "with scans of one matrix size"
             )
-    return torch.cat([_middle(images, smallest) for images in parts])
-
-
-def _middle(images: Tensor, shape: list[int]) -> Tensor:
-    """The middle (..., *shape) of images or k-space (..., y, x)."""
-    y, x = (own // 2 - size // 2 for own, size in zip(images.shape[-2:], shape, strict=True))
-    return images[..., y : y + shape[0], x : x + shape[1]]
+    return torch.cat([middle(images, smallest) for images in parts])
 
 
 def _array_images(path: Path, kspace: bool) -> Tensor:
@@ -73,8 +73,10 @@ def _array_images(path: Path, kspace: bool) -> Tensor:
     array = read_images(path)
     if array.ndim != 3:
         raise ReconError(f"{path}: shape {array.shape} is not images (slice, y, x); k-space needs --kspace")
-    if array.dtype.kind != "c" or not np.isfinite(array).all():
-        raise ReconError(f"{path}: it holds {array.dtype} values, not finite complex ones; phases are needed")
+    if array.dtype.kind not in "cfiu" or not np.isfinite(array).all():
+        raise ReconError(f"{path}: it holds {array.dtype} values, not finite complex or real ones")
+    if array.dtype.kind != "c" and array.min() < 0:
+        raise ReconError(f"{path}: it holds real values below zero, so they are no magnitudes; give complex images")
     return torch.from_numpy(array.astype(np.complex64))
 
 
@@ -181,4 +183,4 @@ def _centre(where: str, kspace: Tensor, mask: Tensor) -> Tensor:
             f"{where}: the fully sampled centre of its k-space is {rows.stop - rows.start} x "
             f"{columns.stop - columns.start} samples; a prior needs {LEAST_CENTRE} lines along each axis"
         )
-    return _middle(kspace, [size, size])
+    return middle(kspace, [size, size])

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from priors.domains import Domain
-from priors.learning.networks import channels_last
+from priors.learning.networks import bf16_is_fast, channels_last
 from priors.prior import Prior, SigmaLevels
 
 if TYPE_CHECKING:
@@ -115,10 +115,4 @@ class DenoiserPrior(Prior):
         return estimate
 
     def _uses_bf16(self, device: torch.device) -> bool:
-        if self.bf16 is not None:
-            return self.bf16
-        if device.type == "cuda":
-            return torch.cuda.get_device_capability(device) >= (8, 0)
-        # Without instructions for it bfloat16 is slower than float32 on a processor; older torch cannot tell.
-        tests = [getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported")]
-        return device.type == "cpu" and any(test is not None and test() for test in tests)
+        return bf16_is_fast(device) if self.bf16 is None else self.bf16

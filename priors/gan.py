@@ -196,7 +196,7 @@ GAN = GenerativeMethod(
     load_gan,
     weights="gan",
     settings={"sampler": "proximal", "steps": 10},
-    recipe=Recipe(GanTraining, train_gan),
+    recipe=Recipe(GanTraining, train_gan, refinable=False),
     variants={
         "published": GenerativeMethod(
             "GAN as published: what a generator can make, by its latent alone (Bora et al., ICML 2017)",

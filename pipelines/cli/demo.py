@@ -11,6 +11,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from gadgets.errors import counted
 from pipelines.cli.console import console, print_line, print_warning, progress_bar
 from pipelines.cli.simulate import write_with_progress
 
@@ -48,7 +49,7 @@ def demo(
                 name,
                 out / label,
                 progress=lambda lines, images, update=update, label=label: (  # type: ignore[misc]
-                    update(lines, f"{label}: {images} images") if lines else None
+                    update(lines, f"{label}: {counted(images, 'image')}") if lines else None
                 ),
             )
     results = compare(scan, replays, out)

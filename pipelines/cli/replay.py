@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from gadgets.errors import ReconError
+from gadgets.errors import ReconError, counted
 from pipelines.cli.console import console, print_error, print_json, print_line, print_warning, progress_bar
 from pipelines.cli.options import DEFAULT_CHAIN, Group, Json
 
@@ -128,7 +128,7 @@ def _replay_all(raw: list[Path], folders: list[Path], dask: str, json: bool, **o
                 def progress(acquisitions: int, images: int, path: Path = path) -> None:
                     nonlocal read
                     read = max(read, acquisitions)
-                    update(read, f"{path.name}: {images} images")
+                    update(read, f"{path.name}: {counted(images, 'image')}")
 
                 result = run(path, folder=folder, dask=on_dask.get(path), progress=progress, **options)
         except Exception as error:
@@ -195,8 +195,8 @@ def print_result(result: Any) -> None:
     busy = ", ".join(
         f"{t.name} {t.busy:.2f} s" for t in sorted(result.timings, key=lambda t: -t.busy) if t.busy >= 0.05
     )
-    nifti = f", {result.nifti_files} NIfTI files" if result.nifti_files else ""
+    nifti = f", {counted(result.nifti_files, 'NIfTI file')}" if result.nifti_files else ""
     print_line(
-        f"{result.images} images, {result.dicom_files} DICOM files{nifti} in {result.seconds:.2f} s "
-        f"(first image after {result.first_image_seconds:.2f} s){'; ' if busy else ''}{busy}"
+        f"{counted(result.images, 'image')}, {counted(result.dicom_files, 'DICOM file')}{nifti} in "
+        f"{result.seconds:.2f} s (first image after {result.first_image_seconds:.2f} s){'; ' if busy else ''}{busy}"
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from gadgets.errors import ReconError
+from gadgets.errors import ReconError, counted
 from pipelines.cli.console import errors, print_json, print_line, print_warning, printed_warnings, progress_bar
 from pipelines.cli.options import DEFAULT_CHAIN, Group, Json
 
@@ -128,7 +128,7 @@ def _print_kept(folder: Path) -> None:
 
 def _described(kept: KeptScan, about: About) -> str:
     failed = f"; {about.error}" if about.error else ""
-    text = f"{about.number} ({kept.id}): {about.chain or about.config}, {about.images} images, {about.state}"
+    text = f"{about.number} ({kept.id}): {about.chain or about.config}, {counted(about.images, 'image')}, {about.state}"
     return f"{text}, {kept.size() / 2**20:.0f} MiB{failed}"
 
 
@@ -143,6 +143,6 @@ def _print_result(result: SendResult, json: bool) -> None:
         print_line("no image yet: they come later" if result.comes_later else "a noise measurement: no image is due")
         return
     print_line(
-        f"{result.images} images, the first after {result.first_image_s:.2f} s, the last after "
+        f"{counted(result.images, 'image')}, the first after {result.first_image_s:.2f} s, the last after "
         f"{result.last_image_s:.2f} s"
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
 import os
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -25,9 +27,21 @@ def train(
         typer.Option(
             "--data",
             "--scan",
-            help="Fully sampled raw file (.h5; ISMRMRD or fastMRI), or complex images (.npy: slice, y, x; or BART's "
-            ".cfl); may be repeated. HKGM: one multi-coil scan, or k-space (.npy: coil, y, x; or .cfl).",
+            help="Fully sampled raw file (.h5; ISMRMRD or fastMRI), complex images (.npy: slice, y, x; or BART's .cfl) "
+            "or magnitudes, whose phases are synthesised (DICOM, NIfTI, a folder of them, .npy); may be repeated. "
+            "HKGM: one multi-coil scan, or k-space (.npy: coil, y, x; or .cfl).",
         ),
+    ] = None,
+    also: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--also",
+            help="Images of something else (photographs) to learn structure from as well; as --data, may be repeated.",
+        ),
+    ] = None,
+    initial: Annotated[
+        Path | None,
+        typer.Option("--init", help="Weights (.safetensors) of the same kind to begin with: fine-tuning."),
     ] = None,
     out: Annotated[
         Path | None,
@@ -51,7 +65,7 @@ def train(
     licence: Annotated[str, typer.Option(help="Of the weights, for the card.")] = "not given: ask the author",
     intended_use: Annotated[str, typer.Option(help="For the card.")] = "",
 ) -> None:
-    """Learn a prior from fully sampled scans.
+    """Learn a prior from fully sampled scans or from magnitude images.
 
     genrecon train KIND --list names all settings of a kind. Each can be set by --set name=value or as an option of its
     own, --name value. The same command goes on where it was killed. On several GPUs or machines: torchrun
@@ -80,6 +94,8 @@ def train(
             data=tuple(data or ()),
             out=out or Path(f"{kind}.safetensors"),
             options=options,
+            auxiliary=tuple(also or ()),
+            initial=initial,
             kspace=kspace,
             hold_out=hold_out,
             calibration=calibration,
@@ -93,8 +109,14 @@ def train(
     if os.environ.get("RANK", "0") != "0":  # of a torchrun: the first process reports
         run(job)
         return
+    pace = _Pace()
     with progress_bar(100, "%") as update:
-        card = run(job, lambda stage, done, all_, loss: update(100 * done // all_, f"{stage}, loss {loss:.3f}"))
+        card = run(
+            job,
+            lambda stage, done, all_, loss: update(
+                100 * done // all_, f"{stage}, loss {loss:.3f}, {pace(stage, done, all_)}"
+            ),
+        )
     table = Table(title=f"{job.out}: {card.training_data}", title_justify="left", show_header=False)
     for name, value in card.quality.items():
         table.add_row(escape(name), f"{value:.4f}")
@@ -102,6 +124,23 @@ def train(
     console.print(
         f"use it: genrecon replay scan.h5 {_chain(kind)} --set generative_recon.prior={job.out}", soft_wrap=True
     )
+
+
+class _Pace:
+    """Steps a second of a stage of training since this call began, and the time it has left."""
+
+    def __init__(self) -> None:
+        self._stage, self._first, self._began = "", 0, 0.0
+
+    def __call__(self, stage: str, done: int, all_: int) -> str:
+        now = time.monotonic()
+        if stage != self._stage:
+            self._stage, self._first, self._began = stage, done, now
+        if done == self._first or now == self._began:
+            return "pace not known yet"
+        pace = (done - self._first) / (now - self._began)
+        left = datetime.timedelta(seconds=round((all_ - done) / pace))
+        return f"{pace:.2g} steps/s, {left} left"
 
 
 def _chain(kind: str) -> str:

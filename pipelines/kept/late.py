@@ -13,6 +13,7 @@ from typing import Any
 
 from gadgetron.external import writers
 
+from gadgets.errors import counted
 from gadgets.files import replace_file
 from gadgets.stream import ReconError
 from pipelines.kept.scan import KeptScan
@@ -60,7 +61,8 @@ class LateState:
     def progress(self) -> str:
         """How far it is, in words."""
         ready = self.sent + self.images
-        text = f"{ready} of {self.expected} images" if self.expected >= ready else f"{ready} images"
+        all_ = counted(self.expected, "image")
+        text = f"{ready} of {all_}" if self.expected >= ready else counted(ready, "image")
         if self.images and self.expected > ready:
             left = (time.time() - self.began) / ready * (self.expected - ready)
             text += f", about {left:.0f} s to go"

@@ -8,6 +8,7 @@ import socket
 import threading
 from collections import deque
 
+from gadgets.errors import counted
 from pipelines.kept.scan import KeptScan
 from pipelines.kept.store import new_id
 from pipelines.server.fork_server import ForkServer
@@ -146,7 +147,7 @@ class ScanQueue:
         elif result.error:
             scan.log(logging.ERROR if result.client_error else logging.WARNING, result.error)
         else:
-            scan.log(logging.INFO, f"{scan.images} images in {scan.seconds:.2f} s")
+            scan.log(logging.INFO, f"{counted(scan.images, 'image')} in {scan.seconds:.2f} s")
         with self._lock:
             scan.state = "failed" if result.error else "done"
             self.totals["scans"] += 1

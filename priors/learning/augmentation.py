@@ -30,6 +30,9 @@ class Augmentation:
     smooth_phase : float
         Largest coefficient, in radians, of a random smooth phase, as coils and field inhomogeneity make it, on top of
         a random phase of the whole image.
+    detailed_phase : float
+        Largest standard deviation, in radians, of a phase with fine detail that images without one of their own
+        (magnitudes, photographs) get: half of it differs from tissue to tissue, half of it is a random field.
     removed_phase : float
         Fraction of the images whose low-resolution phase is taken away, as the reconstruction does
         (`phase_width`); the others keep it, so that the network knows images whose phase is not known.
@@ -51,6 +54,7 @@ class Augmentation:
     zoom: tuple[float, float] = (0.8, 1.25)
     scale: tuple[float, float] = (0.3, 1.2)
     smooth_phase: float = 2.0
+    detailed_phase: float = 0.2
     removed_phase: float = 0.75
     shading: float = 1.0
     contrast: float = 0.5
@@ -61,7 +65,7 @@ class Augmentation:
             low, high = getattr(self, name)
             if not 0 < low <= high < math.inf:
                 raise ValueError(f"augmentation: {name} {low} to {high} is not a range of finite numbers above zero")
-        for name in ("affine", "smooth_phase", "removed_phase", "shading", "contrast", "resolution"):
+        for name in ("affine", "smooth_phase", "detailed_phase", "removed_phase", "shading", "contrast", "resolution"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"augmentation: {name} {getattr(self, name)} is not a finite number, zero or more")
 
@@ -122,6 +126,8 @@ def augmented_batch(
         field = _smooth_field(uniform(-1, 1, batch, 3, 3), height, width)
         # A coil sees no more than the full signal.
         varied = varied * (augmentation.shading * (field - field.amax((-2, -1), keepdim=True))).exp()
+    if augmentation.detailed_phase:
+        varied = with_detailed_phase(varied, augmentation.detailed_phase, generator)
     if augmentation.smooth_phase:
         phase = augmentation.smooth_phase * _smooth_field(uniform(-1, 1, batch, 3, 3), height, width)
         phase = phase + uniform(0, 2 * math.pi, batch, 1, 1)
@@ -143,6 +149,28 @@ def augmented_batch(
     return fft2c(torch.stack(crops))
 
 
+def with_detailed_phase(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+    """Images of which those without a phase of their own (magnitudes) have got one, see `Augmentation`.
+
+    Parameters
+    ----------
+    images : Tensor
+        Complex images of maximum 1, shape (batch, y, x).
+    strength : float
+        Largest standard deviation of the phase, in radians.
+    generator : torch.Generator
+        Source of randomness, on the CPU.
+    """
+    alone = (images.imag == 0).all(-1, keepdim=True).all(-2, keepdim=True)
+    if not bool(alone.any()):
+        return images
+    knots = (2 * torch.rand((len(images), 5), generator=generator) - 1).to(images.device)
+    noise = torch.randn(images.shape, generator=generator).to(images.device)
+    tissue, rough = (strength * torch.rand((2, len(images), 1, 1), generator=generator)).to(images.device)
+    phase = tissue * (_curve(images.abs(), knots) - knots[:, :1, None]) + rough * _rough_field(noise)
+    return torch.where(alone, images * torch.polar(torch.ones_like(phase), phase), images)
+
+
 def _turn_and_zoom(images: Tensor, angle: Tensor, zoom: Tensor) -> Tensor:
     """Images (batch, y, x) turned and magnified about their centres (batch,), empty where nothing was."""
     height, width = images.shape[-2:]
@@ -160,14 +188,31 @@ def _apodisation(edge: Tensor, roll_off: Tensor, height: int, width: int) -> Ten
     return 0.5 * (1 + (math.pi * position.clamp(0, 1)).cos())
 
 
+def _rough_field(noise: Tensor) -> Tensor:
+    """Random fields (batch, y, x) of standard deviation 1, their amplitude falling with the frequency, of white noise.
+
+    Four cycles along the image and less are all as strong; beyond, the amplitude falls with the power 1.5.
+    """
+    height, width = noise.shape[-2:]
+    y, x = torch.fft.fftfreq(height) * height, torch.fft.fftfreq(width) * width
+    cycles = (y[:, None].square() + x.square()).sqrt().to(noise.device)
+    field = torch.fft.ifft2(torch.fft.fft2(noise) * (1 + cycles / 4) ** -1.5).real
+    return field / field.std((-2, -1), keepdim=True).clamp_min(1e-12)
+
+
 def _contrast(images: Tensor, heights: Tensor) -> Tensor:
     """Images whose magnitudes (maximum 1) went through lines from 0 through equally spaced heights (batch, knot)."""
     magnitude = images.abs()
-    knots = torch.cat((torch.zeros_like(heights[:, :1]), heights), dim=1)
-    place = magnitude.clamp(max=1).flatten(1) * heights.shape[1]
-    left = place.floor().long().clamp(max=heights.shape[1] - 1)
-    curve = torch.lerp(knots.gather(1, left), knots.gather(1, left + 1), place - left)
-    return images * (curve.reshape(images.shape) / magnitude.clamp_min(1e-6))
+    curve = _curve(magnitude, torch.cat((torch.zeros_like(heights[:, :1]), heights), dim=1))
+    return images * (curve / magnitude.clamp_min(1e-6))
+
+
+def _curve(magnitude: Tensor, knots: Tensor) -> Tensor:
+    """Values (batch, y, x) of lines through equally spaced knots (batch, knot), at magnitudes 0 to 1."""
+    last = knots.shape[1] - 1
+    place = magnitude.clamp(max=1).flatten(1) * last
+    left = place.floor().long().clamp(max=last - 1)
+    return torch.lerp(knots.gather(1, left), knots.gather(1, left + 1), place - left).reshape(magnitude.shape)
 
 
 def _smooth_field(coefficients: Tensor, height: int, width: int) -> Tensor:

@@ -109,6 +109,8 @@ def card_from_table(table: Any) -> ModelCard:
 def from_table(kind: type[Any], table: Any) -> Any:
     """Dataclass of a JSON object that has each of its fields and no other, nested dataclasses likewise.
 
+    Fields with the metadata `missing_in_old_cards` may be missing: they have their defaults then.
+
     Raises
     ------
     ValueError
@@ -116,6 +118,7 @@ def from_table(kind: type[Any], table: Any) -> Any:
     """
     if not isinstance(table, Mapping):
         raise ValueError(f"card: {kind.__name__.lower()} is not a table")
+    table = {e.name: e.default for e in fields(kind) if e.metadata.get("missing_in_old_cards")} | dict(table)
     names = {entry.name for entry in fields(kind)}
     if set(table) != names:
         wrong = sorted(set(table) ^ names)[0]

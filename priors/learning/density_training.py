@@ -78,7 +78,7 @@ def train_density(
         If the images are not usable, or a saved state is of another run.
     """
     objective = Likelihood(Crops(data.images, settings), sigma_0)
-    trainer = Trainer(model.to(run.device), objective, settings, run.folder / "state.safetensors")
+    trainer = Trainer(run.begin(model), objective, settings, run.folder / "state.safetensors")
     trainer.run(run.report("training", settings.steps))
     judged, where = data.judged(JUDGED)
     generator = torch.Generator().manual_seed(settings.seed)

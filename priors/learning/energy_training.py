@@ -84,7 +84,7 @@ def train_energy(options: EnergyTraining, data: TrainingSet, run: Run) -> Traine
     """
     settings, architecture = options.settings, options.architecture
     torch.manual_seed(settings.seed)
-    model = EdmDenoiser(architecture).to(run.device)
+    model = run.begin(EdmDenoiser(architecture))
     objective = GradientStepDenoising(Crops(data.images, settings), settings.sigma, architecture.sigma_data)
     trainer = Trainer(model, objective, settings, run.folder / "state.safetensors")
     trainer.run(run.report("training", settings.steps))
@@ -203,12 +203,12 @@ def train_contrastive(options: ContrastiveTraining, data: TrainingSet, run: Run)
     """
     settings = options.settings
     torch.manual_seed(settings.seed)
-    model = EnergyNetwork(options.architecture).to(run.device)
+    model = run.begin(EnergyNetwork(options.architecture))
     trainer = Trainer(
         model, Contrast(Crops(data.images, settings), options), settings, run.folder / "state.safetensors"
     )
     trainer.run(run.report("training", settings.steps))
-    step = natural_step(trainer.average, data.images.to(run.device), settings.seed)
+    step = natural_step(trainer.average, data.typical(data.images).to(run.device), settings.seed)
     return Trained(
         weights=trainer.average.state_dict(),
         options={"architecture": asdict(options.architecture), "sigma": LANGEVIN_NOISE, "step": step},

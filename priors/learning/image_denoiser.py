@@ -93,7 +93,7 @@ def train_image_denoiser(options: ImageDenoiserTraining, data: TrainingSet, run:
     if options.levels:
         sigma = FixedSigmas.geometric(options.lowest, options.highest, options.levels)
     torch.manual_seed(settings.seed)
-    model = EdmDenoiser(options.architecture).to(run.device)
+    model = run.begin(EdmDenoiser(options.architecture))
     objective = Denoising(Crops(data.images, settings), options.architecture, sigma)
     trainer = Trainer(model, objective, settings, run.folder / "state.safetensors")
     trainer.run(run.report("training", settings.steps))
@@ -117,7 +117,7 @@ def train_image_denoiser(options: ImageDenoiserTraining, data: TrainingSet, run:
 
 
 def _gains(prior: Prior, data: TrainingSet, run: Run) -> tuple[float, float]:
-    images = data.images.to(run.device)
+    images = data.typical(data.images).to(run.device)
     return typical_gains(prior, images, images)
 
 
@@ -183,7 +183,7 @@ def train_fixed_levels(options: FixedLevelTraining, data: TrainingSet, run: Run)
     """
     settings, known = options.settings, options.options
     torch.manual_seed(settings.seed)
-    model = FixedLevelDenoiser(known).to(run.device)
+    model = run.begin(FixedLevelDenoiser(known))
     objective = FixedLevelObjective(Crops(data.images, settings), known)
     trainer = Trainer(model, objective, settings, run.folder / "state.safetensors")
     trainer.run(run.report("training", settings.steps))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Literal, TypeVar, get_args
 
@@ -46,6 +46,9 @@ class Architecture:
         image.
     sigma_data : float
         Standard deviation of the noise-free data in each of the real and imaginary parts.
+    shuffle : int
+        Width of the squares of pixels that become channels where the picture enters; 1: none. With 2 the finest level
+        has a quarter of the pixels, and an evaluation takes about a quarter of the time.
 
     Raises
     ------
@@ -60,9 +63,10 @@ class Architecture:
     copies: int = 1
     parameterisation: Parameterisation = "fourier_conjugate"
     sigma_data: float = 0.03
+    shuffle: int = field(default=1, metadata={"missing_in_old_cards": True})
 
     def __post_init__(self) -> None:
-        check_whole_numbers(self, base_channels=512, blocks=8, groups=512, copies=16)
+        check_whole_numbers(self, base_channels=512, blocks=8, groups=512, copies=16, shuffle=4)
         object.__setattr__(self, "multipliers", tuple(self.multipliers))
         if not 1 <= len(self.multipliers) <= 7 or any(type(m) is not int or not 1 <= m <= 16 for m in self.multipliers):
             raise ValueError(f"architecture: multipliers {self.multipliers} are not 1 to 7 whole numbers from 1 to 16")
@@ -143,15 +147,17 @@ class NoiseConditionedUNet(nn.Module):
     Notes
     -----
     Residual blocks with the noise embedding as scale and shift (Song et al., ICLR 2021). Sizes that the levels do not
-    divide are continued periodically, as pictures of a discrete Fourier transform are.
+    divide are continued periodically, as pictures of a discrete Fourier transform are. Squares of pixels as channels
+    at the entrance: Zhang et al., FFDNet, IEEE TIP 2018; Shi et al., CVPR 2016.
     """
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
         base, groups = architecture.base_channels, architecture.groups
         widths = [base * multiplier for multiplier in architecture.multipliers]
-        embedding, picture = 4 * base, 2 * architecture.copies
-        self.multiple = 2 ** (len(widths) - 1)
+        self.shuffle = architecture.shuffle
+        embedding, picture = 4 * base, 2 * architecture.copies * self.shuffle**2
+        self.multiple = self.shuffle * 2 ** (len(widths) - 1)
         self.embedding = NoiseEmbedding(embedding)
         self.enter = nn.Conv2d(picture, base, 3, padding=1)
         self.down = nn.ModuleList()
@@ -186,7 +192,8 @@ class NoiseConditionedUNet(nn.Module):
         """
         height, width = picture.shape[-2:]
         embedding = self.embedding(noise)
-        features = self.enter(_continue_periodically(picture, self.multiple))
+        whole = _continue_periodically(picture, self.multiple)
+        features = self.enter(functional.pixel_unshuffle(whole, self.shuffle))
         kept = []
         for level, blocks in enumerate(self.down):
             for block in blocks:  # type: ignore[attr-defined]
@@ -201,7 +208,7 @@ class NoiseConditionedUNet(nn.Module):
             for block in self.up[level]:  # type: ignore[attr-defined]
                 features = block(features, embedding)
         result: Tensor = self.leave(functional.silu(self.norm(features), inplace=True))
-        return result[..., :height, :width]
+        return functional.pixel_shuffle(result, self.shuffle)[..., :height, :width]
 
 
 class EdmDenoiser(nn.Module):
@@ -285,6 +292,18 @@ def compute_device(name: str) -> torch.device:
         reason = str(error).splitlines()[0].rstrip(".")
         raise ValueError(f"device {name!r} is not there ({reason}); give auto, cpu or cuda") from None
     return device
+
+
+def bf16_is_fast(device: torch.device) -> bool:
+    """Whether a device has instructions for bfloat16.
+
+    Without them convolutions in bfloat16 take ten times as long as in float32 on a processor. Versions of torch that
+    cannot tell count as without.
+    """
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    tests = [getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported")]
+    return device.type == "cpu" and any(test is not None and test() for test in tests)
 
 
 def channels_last(model: Network) -> Network:

@@ -13,6 +13,10 @@ from typing import Any, get_args, get_origin, get_type_hints
 import torch
 from torch import Tensor
 
+from priors.learning.augmentation import Augmentation, with_detailed_phase
+from priors.learning.checkpoints import load_weights
+from priors.learning.networks import Network
+
 Progress = Callable[[str, int, int, float], None]  # stage, steps done, steps in all, loss
 
 
@@ -64,6 +68,8 @@ class TrainingSet:
         Where they are from, for the card.
     encoding : Encoding, optional
         How they are measured, where the recipe asks for it.
+    auxiliary : int
+        How many of the first images are there to learn structure from and are not like those that the prior is for.
     """
 
     images: Tensor
@@ -71,12 +77,27 @@ class TrainingSet:
     kspace: Tensor | None
     text: str
     encoding: Encoding | None = None
+    auxiliary: int = 0
 
     def judged(self, most: int | None = None) -> tuple[Tensor, str]:
-        """Images that quality is measured on and what they are: those held out, else the first `most` learnt from."""
+        """Images that quality is measured on and what they are: those held out, else the first `most` learnt from.
+
+        Magnitudes have got a phase, as in training.
+        """
         if len(self.held_out):
-            return self.held_out, "held-out"
-        return self.images[:most], "training"
+            return _with_phase(self.held_out), "held-out"
+        return self.typical(self.images)[:most], "training"
+
+    def typical(self, images: Tensor) -> Tensor:
+        """Those of the training images, or of another form of them, that are like those that the prior is for.
+
+        Magnitudes have got a phase, as in training.
+        """
+        return _with_phase(images[self.auxiliary :])
+
+
+def _with_phase(images: Tensor) -> Tensor:
+    return with_detailed_phase(images, Augmentation().detailed_phase, torch.Generator().manual_seed(0))
 
 
 @dataclass(frozen=True)
@@ -93,12 +114,21 @@ class Run:
         Whether this process is the one that writes.
     progress : callable, optional
         Called with stage, steps done, steps in all and loss.
+    initial : mapping of Tensor, optional
+        Weights to begin with, by name; None: random ones.
     """
 
     folder: Path
     device: torch.device
     leader: bool = True
     progress: Progress | None = None
+    initial: Mapping[str, Tensor] | None = None
+
+    def begin(self, model: Network) -> Network:
+        """A network on the device, with the weights to begin with. Raises ValueError for weights of another one."""
+        if self.initial is not None:
+            load_weights(model, self.initial)
+        return model.to(self.device)
 
     def report(self, stage: str, steps: int) -> Callable[[int, float], None] | None:
         """Progress of one stage, as a trainer calls it."""
@@ -154,12 +184,15 @@ class Recipe:
         Whether it learns from one multi-coil scan, whose coil k-space it needs.
     measured : bool
         Whether it learns a reconstruction, and must be told coils and mask; its options then have `mask` and `coils`.
+    refinable : bool
+        Whether its weights can be trained further: they are all that was trained.
     """
 
     options: Callable[[], Any]
     train: Callable[[Any, TrainingSet, Run], Trained]
     one_scan: bool = False
     measured: bool = False
+    refinable: bool = True
 
 
 def settable(options: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

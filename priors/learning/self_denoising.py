@@ -21,7 +21,11 @@ from priors.signal.weighting import Weighting
 PHASE_WIDTH = 24
 NOISE_LEVEL = 0.012  # all images are brought to this one for the network
 SIGMA_DATA = 0.15  # of images of maximum 1
-REALISATIONS = 16
+REALISATIONS = 4
+OBJECT = 0.15  # of the brightest pixel of a magnitude image
+ALL_INSIDE = 1.99  # of 2: the approximation of a mask of ones
+ROUNDING = 1e-6  # of the brightest pixel
+MEDIAN_OF_NORMAL = 0.6745  # of the modulus, in standard deviations
 
 
 def noise_levels(images: Tensor) -> Tensor:
@@ -30,7 +34,7 @@ def noise_levels(images: Tensor) -> Tensor:
     Parameters
     ----------
     images : Tensor
-        Complex images of white noise, shape (slice, y, x).
+        Complex images of white noise, shape (slice, y, x); magnitudes have no imaginary part.
 
     Returns
     -------
@@ -40,14 +44,29 @@ def noise_levels(images: Tensor) -> Tensor:
     Notes
     -----
     From the median modulus of the finest wavelet coefficients (Donoho and Johnstone, Biometrika 1994) of the imaginary
-    part behind the low-resolution phase, which holds little else.
+    part behind the low-resolution phase, which holds little else; of magnitudes those inside the object, as what is
+    outside of it is often set to zero.
     """
     from skimage.restoration import estimate_sigma
 
-    real = images * low_resolution_phase(fft2c(images), PHASE_WIDTH).conj()
-    planes = [np.ascontiguousarray(one.imag.cpu().numpy()) for one in real]
-    levels = [float(estimate_sigma(plane)) if plane.any() else 0.0 for plane in planes]
-    return torch.tensor(levels, dtype=torch.float32)
+    def level(image: Tensor) -> float:
+        if not bool(image.imag.any()):
+            return _level_of_magnitude(image.real.cpu().numpy())
+        phase = low_resolution_phase(fft2c(image), PHASE_WIDTH)
+        plane = np.ascontiguousarray((image * phase.conj()).imag.cpu().numpy())
+        return float(estimate_sigma(plane)) if plane.any() else 0.0
+
+    return torch.tensor([level(one) for one in images], dtype=torch.float32)
+
+
+def _level_of_magnitude(image: np.ndarray) -> float:
+    """Standard deviation of the noise inside the object of a magnitude image (y, x)."""
+    import pywt
+
+    diagonal = pywt.dwt2(image, "db2")[1][2]
+    inside = pywt.dwt2((image > OBJECT * image.max()).astype(np.float32), "db2")[0] > ALL_INSIDE
+    level = float(np.median(np.abs(diagonal[inside])) / MEDIAN_OF_NORMAL) if inside.any() else 0.0
+    return level if level > ROUNDING * image.max() else 0.0
 
 
 def self_denoised(
@@ -99,8 +118,8 @@ def self_denoised(
     -----
     Noisier2Noise (Moran et al., CVPR 2020): a network that finds an image x of noise level s in :math:`y = x + s n`
     knows :math:`E[x | y]`, and as the noise that is in the image and the one that is added are alike,
-    :math:`E[x_0 | y] = 2 E[x | y] - y`, averaged over realisations of n. A prior that is learnt from noisy images knows
-    nothing below their noise level; from these it does.
+    :math:`E[x_0 | y] = 2 E[x | y] - y`, whose mean over n is that of 2 E[x | y] less x. A
+    prior that is learnt from noisy images knows nothing below their noise level; from these it does.
     """
     levels = noise_levels(images)
     if not bool((levels > 0).all()):
@@ -143,5 +162,5 @@ def _denoised(model: EdmDenoiser, image: Tensor, generator: torch.Generator, dev
         noise = math.sqrt(2) * torch.randn(image.shape, dtype=image.dtype, generator=generator)
         noisier = image * phase.conj() + NOISE_LEVEL * noise
         estimate = model(fft2c(noisier.to(device))[None, None], torch.full((1,), NOISE_LEVEL, device=device))
-        total += 2 * ifft2c(estimate)[0, 0].cpu() - noisier
-    return phase * total / REALISATIONS
+        total += ifft2c(estimate)[0, 0].cpu()
+    return phase * 2 * total / REALISATIONS - image  # the mean of the noisier images is the image

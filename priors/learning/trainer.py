@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, distributed, nn
 
-from priors.learning.networks import Network, channels_last
+from priors.learning.networks import Network, bf16_is_fast, channels_last
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class OptimiserSettings:
     ema : float
         Decay of the moving average of the weights in a step; less in the first steps.
     bf16 : bool
-        Convolutions in bfloat16.
+        Convolutions in bfloat16, on devices that have instructions for it.
     seed : int
         Seed; two runs with the same seed, settings and images do the same.
     save_every_s : float
@@ -230,7 +230,8 @@ class Trainer(Generic[Network]):
         noise_generator = torch.Generator(self.device).manual_seed(int.from_bytes(digest[4:8], "little"))
         for group in self.optimizer.param_groups:
             group["lr"] = settings.learning_rate_at(self.step)
-        autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=settings.bf16)
+        bf16 = settings.bf16 and bf16_is_fast(self.device)
+        autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=bf16)
         with torch.random.fork_rng([]), autocast:
             torch.manual_seed(int.from_bytes(digest[8:12], "little"))  # of networks that draw themselves
             loss = self.objective.loss(self._network, settings.batch, generator, noise_generator)

@@ -205,7 +205,7 @@ def train_unrolled(options: UnrolledTraining, data: TrainingSet, run: Run) -> Tr
     if options.mask == MEASURED and options.supervision != "none":
         raise ValueError("training: mask measured has no references; set supervision=none, or name a mask")
     torch.manual_seed(options.settings.seed)
-    model = UnrolledNetwork(options.architecture).to(run.device)
+    model = run.begin(UnrolledNetwork(options.architecture))
     objective = Reconstructing(data.images, encoding, options)
     trainer = Trainer(model, objective, options.settings, run.folder / "state.safetensors")
     trainer.run(run.report("training", options.settings.steps))

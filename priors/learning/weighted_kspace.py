@@ -81,10 +81,11 @@ def train_weighted_kspace(
     """
     settings, learnt, text = options.settings, data.images, ""
     if options.denoise:
-        learnt = normalised(_without_noise(options, learnt, run))
+        others, own = learnt[: data.auxiliary], learnt[data.auxiliary :]
+        learnt = normalised(torch.cat((others, _without_noise(options, own, run))))
         text = f", without their noise (Noisier2Noise, {options.denoising_steps} steps)"
     torch.manual_seed(settings.seed)
-    model = EdmDenoiser(options.architecture).to(run.device)
+    model = run.begin(EdmDenoiser(options.architecture))
     trainer = denoising_trainer(model, examples(learnt), settings, run.folder / "state.safetensors")
     trainer.run(run.report("training", settings.steps))
     judged, where = data.judged()
@@ -96,7 +97,7 @@ def train_weighted_kspace(
     return Trained(
         weights=trainer.average.state_dict(),
         options=known.as_table(),
-        typical_gain=typical_gains(prior, learnt.to(run.device), data.images.to(run.device)),
+        typical_gain=typical_gains(prior, *(data.typical(images).to(run.device) for images in (learnt, data.images))),
         steps=trainer.step,
         quality={f"{name}, {where} images as measured": value for name, value in quality.items()},
         losses=trainer.losses,

@@ -5,9 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+LEFT_OUT = 0.25  # signal in the virtual coils that are left out, in units of the noise of all coils
+
 
 def svd_compression(
-    calibration: Tensor, coils: int | None = None, energy: float | None = None, *, coil_axis: int = 0
+    calibration: Tensor,
+    coils: int | None = None,
+    energy: float | None = None,
+    *,
+    noise: float | None = None,
+    coil_axis: int = 0,
 ) -> Tensor:
     r"""Matrix to the virtual coils that hold the most energy of the calibration data.
 
@@ -20,6 +27,9 @@ def svd_compression(
     energy : float, optional
         Fraction of the energy, above 0 up to 1, that the virtual coils must keep: the fewest that do. With
         `coils` too, the smaller number is taken; with neither, all virtual coils are kept.
+    noise : float, optional
+        Standard deviation of the white noise of the data in each of the real and imaginary parts: the fewest virtual
+        coils are kept whose left-out signal has at most a quarter of the energy of the noise of all coils.
     coil_axis : int
         Axis of the coils.
 
@@ -43,13 +53,16 @@ def svd_compression(
     _check_coils(coils, available)
     if energy is not None and not 0 < energy <= 1:
         raise ValueError(f"coil compression: energy {energy} is not above 0 and up to 1")
-    values, vectors = _principal_axes(calibration.movedim(coil_axis, 0).flatten(1))
+    samples = calibration.movedim(coil_axis, 0).flatten(1)
+    values, vectors = _principal_axes(samples)
     kept = available if coils is None else coils
     if energy is not None:
         cumulative = values.cumsum(0)
         # Without a rounding error of slack, asking for all the energy could ask for more than there is.
         needed = int((cumulative < energy * cumulative[-1] * (1 - torch.finfo(values.dtype).eps)).sum()) + 1
         kept = min(kept, needed)
+    if noise is not None:
+        kept = min(kept, _above_noise(values, 2 * noise**2 * int(samples.any(0).sum())))
     matrix = vectors[:, :kept].mH
     largest = matrix.gather(1, matrix.abs().argmax(1, keepdim=True))
     return matrix * (largest.conj() / largest.abs())
@@ -94,6 +107,12 @@ def geometric_compression(calibration: Tensor, coils: int) -> Tensor:
         left, _, right = torch.linalg.svd(matrices[position] @ matrices[neighbour].mH)
         matrices[position] = right.mH @ left.mH @ matrices[position]
     return matrices
+
+
+def _above_noise(values: Tensor, noise: float) -> int:
+    """How many of falling energies to keep, of which each has so much noise, one at least."""
+    left_out = (values - noise).clamp_min(0).flip(0).cumsum(0)
+    return max(len(values) - int((left_out <= LEFT_OUT * len(values) * noise).sum()), 1)
 
 
 def _principal_axes(samples: Tensor) -> tuple[Tensor, Tensor]:

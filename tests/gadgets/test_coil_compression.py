@@ -29,6 +29,16 @@ def test_energy_decides_the_number_of_virtual_coils():
     assert counts[0] < counts[1] < counts[2] == 8
 
 
+def test_without_a_fraction_of_energy_the_noise_decides():
+    quiet, loud = ({"coils": 12, "noise_level": level, "noise_scan": True} for level in (0.002, 0.2))
+    counts = {}
+    for name, changes in (("quiet", quiet), ("loud", loud), ("no noise scan", loud | {"noise_scan": False})):
+        header, (item,) = buffered(**changes)
+        counts[name] = run(header, [item], CoilCompression)[0][0].data.data.shape[3]
+    assert counts["loud"] < counts["quiet"] <= 12
+    assert counts["loud"] <= counts["no noise scan"] < 12  # its noise is estimated low where the lines are few
+
+
 def test_compression_none_and_one_coil_pass_unchanged():
     header, (item,) = buffered()
     assert run(header, [item], CoilCompression, method="none")[0] is item

@@ -25,7 +25,7 @@ OTHER_IMAGES = [
 ]
 SAME_IMAGES = [
     "espirit.kernel=6",  # the default, written out
-    "coil_compression.energy=0.9950",
+    "coil_compression.energy=0.00",
     "generative_recon.device=cpu",
     "generative_recon.time_budget_s=10",
     "generative_recon.slices_at_once=4",

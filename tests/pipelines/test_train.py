@@ -19,15 +19,17 @@ from typer.testing import CliRunner
 
 from gadgets.stream import ReconError
 from pipelines.cli import app
+from pipelines.cli.train import _Pace
 from pipelines.simulation import SimulationSettings, simulate, write_raw
 from pipelines.simulation.writer import read_truth
-from pipelines.train import TrainingJob, recipe_of, train, trainable_kinds
+from pipelines.train import TrainingJob, _training_set, recipe_of, train, trainable_kinds
 from pipelines.training_data import training_images
 from priors.learning.networks import Architecture
 from priors.learning.recipe import Progress
-from priors.learning.training import TrainingSettings
+from priors.learning.training import TrainingSettings, normalised
 from priors.registry import load_prior
 from priors.signal.fourier import fft2c
+from priors.signal.weighting import Weighting
 from priors.weighted_kspace import WeightedKspacePrior
 from tests.paths import ROOT
 
@@ -59,9 +61,8 @@ def trained(kind: str, data: Path, out: Path, progress: Progress | None = None, 
     settings = {"steps": 10, "batch": 2, "crop": 24, "bf16": False}
     settings |= {name: changes.pop(name) for name in list(changes) if name in TrainingSettings.__dataclass_fields__}
     of_job = {name: changes.pop(name) for name in list(changes) if name in TrainingJob.__dataclass_fields__}
-    options = recipe_of(kind).options(
-        architecture=Architecture(8, (1, 2)), settings=TrainingSettings(**settings), **{"denoise": False} | changes
-    )
+    changes = {"architecture": Architecture(8, (1, 2)), "denoise": False} | changes
+    options = recipe_of(kind).options(settings=TrainingSettings(**settings), **changes)
     return train(TrainingJob(**{"kind": kind, "data": (data,), "out": out, "options": options} | of_job), progress)
 
 
@@ -267,6 +268,46 @@ def test_undersampled_scans_are_refused(kind, tmp_path: Path) -> None:
         training_images((kind(tmp_path),), kspace=True)
 
 
+def test_weights_are_trained_further(array: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
+    weighting = Weighting(slope=2.0)
+    trained("wkgm", array, first, weighting=weighting)
+    card = trained(
+        "wkgm", array, second, initial=first, steps=1, learning_rate=1e-12, architecture=Architecture(16, (1,))
+    )
+    assert card.options["weighting"]["slope"] == 2.0 and card.options["architecture"]["base_channels"] == 8
+    torch.testing.assert_close(state_of(second), state_of(first), rtol=1e-2, atol=1e-4)  # bfloat16 on disk
+    with pytest.raises(ReconError, match="weights of 'wkgm' cannot be trained further as 'vae'"):
+        train(TrainingJob(kind="vae", data=(array,), out=second, initial=first))
+    with pytest.raises(ReconError, match=r"none\.json"):
+        trained("wkgm", array, second, initial=tmp_path / "none.safetensors")
+
+
+def test_auxiliary_images_are_learnt_from_but_typical_of_nothing(array: Path, tmp_path: Path) -> None:
+    other = tmp_path / "photographs.npy"
+    np.save(other, np.full((6, 40, 24), 7, np.uint8))
+    job = TrainingJob(kind="wkgm", data=(array,), out=tmp_path / "p.safetensors", auxiliary=(other,), hold_out=1)
+    data = _training_set(job, recipe_of("wkgm"), None)
+    assert data.images.shape == (9, 32, 32) and len(data.held_out) == 1 and data.auxiliary == 6
+    torch.testing.assert_close(data.typical(data.images), normalised(torch.from_numpy(images()))[:3])
+    assert data.images[0, 16, 16] == 1 and data.images[0, 16, 2] == 0  # continued by zeros
+    for kind in ("hkgm", "unrolled"):
+        with pytest.raises(ReconError, match=f"--also is for kinds that learn from images alone, not for {kind}"):
+            train(replace(job, kind=kind))
+    with pytest.raises(ReconError, match="--hold-out 4 of 4 images"):
+        _training_set(replace(job, hold_out=4), recipe_of("wkgm"), None)
+
+
+def test_progress_says_pace_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("pipelines.cli.train.time.monotonic", lambda: now[0])
+    pace = _Pace()
+    assert pace("training", 50, 1000) == "pace not known yet"  # a run that was taken up again
+    now[0] += 25
+    assert pace("training", 100, 1000) == "2 steps/s, 0:07:30 left"
+    assert pace("denoising", 10, 100) == "pace not known yet"
+
+
 @pytest.mark.slow
 def test_bad_input(array: Path, tmp_path: Path) -> None:
     def refused(match: str, **changes) -> None:
@@ -276,9 +317,12 @@ def test_bad_input(array: Path, tmp_path: Path) -> None:
 
     refused("cannot be read as", data=tmp_path / "missing.npy")
     refused(r"no such file.*\.h5", data=tmp_path / "missing.h5")
-    real = tmp_path / "real.npy"
-    np.save(real, np.abs(images()))
-    refused("not finite complex", data=real)
+    signed = tmp_path / "signed.npy"
+    np.save(signed, images().real)
+    refused("below zero, so they are no magnitudes", data=signed)
+    words = tmp_path / "words.npy"
+    np.save(words, np.full((1, 32, 32), "a"))
+    refused("not finite complex or real", data=words)
     flat = tmp_path / "flat.npy"
     np.save(flat, images()[0])
     refused("needs --kspace", data=flat)

@@ -29,14 +29,26 @@ def trained(architecture: Architecture) -> EdmDenoiser:
 
 
 @pytest.mark.parametrize("copies", [1, 3])
+@pytest.mark.parametrize("shuffle", [1, 2])
 @pytest.mark.parametrize("shape", [(16, 16), (17, 23), (5, 12), (3, 1)])
-def test_any_matrix_size(copies: int, shape: tuple[int, int]) -> None:
-    model = trained(Architecture(**SMALL, copies=copies))
+def test_any_matrix_size(copies: int, shuffle: int, shape: tuple[int, int]) -> None:
+    model = trained(Architecture(**SMALL, copies=copies, shuffle=shuffle))
     noisy = random_array(2, copies, *shape)
     result = model(noisy, torch.tensor([0.1, 1.0]))
     assert result.shape == noisy.shape
     assert result.dtype == torch.complex64
     assert bool(torch.isfinite(torch.view_as_real(result)).all())
+
+
+def test_shuffled_pixels_come_back_to_their_places() -> None:
+    model = trained(Architecture(**SMALL, parameterisation="image", shuffle=2))
+    noisy, sigma = random_array(1, 1, 32, 32), torch.tensor([0.1])
+    moved = model(noisy.roll((8, 16), (-2, -1)), sigma)  # whole squares on every level
+    inner = (..., slice(12, 20), slice(20, 28))  # what the border's zeros reach least
+    expected = model(noisy, sigma).roll((8, 16), (-2, -1))
+    assert (moved - expected)[inner].norm() < 0.1 * expected[inner].norm()
+    with pytest.raises(ValueError, match="shuffle 5 is not a whole number from 1 to 4"):
+        Architecture(shuffle=5)
 
 
 def test_fourier_conjugate_is_the_kspace_model_between_two_transforms() -> None:

@@ -29,6 +29,14 @@ def test_noise_levels(noise: float) -> None:
     torch.testing.assert_close(noise_levels(30 * noisy), 30 * noise_levels(noisy), rtol=1e-3, atol=0)
 
 
+@pytest.mark.parametrize("noise", [0.01, 0.05])
+def test_noise_levels_of_magnitudes(noise: float) -> None:
+    clean, noisy = noisy_discs(noise, size=128)
+    magnitudes = noisy.abs() * (clean != 0)  # as stored by scanners: nothing outside of the object
+    found = noise_levels(magnitudes.to(torch.complex64))
+    torch.testing.assert_close(found, torch.full((4,), noise), rtol=0.2, atol=0)
+
+
 @pytest.mark.slow
 def test_noise_goes_and_structure_stays(tmp_path: Path) -> None:
     clean, noisy = noisy_discs(0.05, count=2, size=32)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from priors.learning.augmentation import Augmentation, augmented_batch
+from priors.learning.augmentation import Augmentation, augmented_batch, with_detailed_phase
 from priors.learning.networks import Architecture, EdmDenoiser
 from priors.learning.noise_schedule import LogNormalSigma
 from priors.learning.trainer import Trainer
@@ -20,8 +20,8 @@ from priors.signal.weighting import Weighting
 
 ARCHITECTURE = Architecture(8, (1, 2), groups=4, sigma_data=0.15)
 PLAIN = Augmentation(
-    flips_and_turns=False, affine=0.0, scale=(1.0, 1.0), smooth_phase=0.0, removed_phase=0.0, shading=0.0, contrast=0.0,
-    resolution=0.0,
+    flips_and_turns=False, affine=0.0, scale=(1.0, 1.0), smooth_phase=0.0, detailed_phase=0.0, removed_phase=0.0,
+    shading=0.0, contrast=0.0, resolution=0.0,
 )  # fmt: skip
 
 
@@ -138,6 +138,18 @@ def test_contrast_keeps_the_background_empty_and_stays_below_one() -> None:
     background = (images[0] == 0).expand_as(pictures)
     assert pictures[background].abs().max() < 1e-5
     assert pictures.abs().max() <= 1.0001
+
+
+def test_magnitudes_get_a_phase_with_detail_and_images_with_one_keep_theirs() -> None:
+    magnitudes = torch.cat((discs(), discs())).abs().to(torch.complex64)
+    images = torch.cat((magnitudes, 1j * magnitudes[:1]))
+    found = with_detailed_phase(images, 0.2, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(found[-1], images[-1])
+    torch.testing.assert_close(found.abs(), images.abs())
+    for one in found[:-1]:
+        phase = one[one.abs() > 0.5].angle()
+        assert 0 < phase.std() < 0.4
+    assert not torch.allclose(found[0], found[1])
 
 
 @pytest.mark.parametrize("copies", [1, 3])

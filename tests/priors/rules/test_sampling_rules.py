@@ -103,7 +103,7 @@ def test_thirty_evaluations_sample_the_posterior() -> None:
         problem.consistency,
         white(),
         retained=1.0,
-        second_order=True,
+        extrapolation=0.5,
     )
     assert samples.shape == (1, REPLICATES, SIZE)
     assert problem.prior.calls == 30
@@ -123,10 +123,10 @@ def test_second_order_is_nearer_for_the_same_evaluations() -> None:
                 problem.consistency,
                 white(),
                 retained=1.0,
-                second_order=second_order,
+                extrapolation=extrapolation,
             )
         )[1]
-        for second_order in (False, True)
+        for extrapolation in (0.0, 0.5)
     ]
     assert errors[1] < 0.4 * errors[0]
 

@@ -49,6 +49,21 @@ def test_energy_chooses_the_fewest_coils() -> None:
     assert len(svd_compression(kspace)) == 12
 
 
+@pytest.mark.parametrize("noise", [1e-3, 1e-2, 1e-1])
+def test_noise_chooses_the_coils_that_stand_out_of_it(noise: float) -> None:
+    clean = kspace_of_phantom()
+    generator = torch.Generator().manual_seed(0)
+    noisy = clean + noise * 2**0.5 * torch.randn(clean.shape, dtype=torch.complex64, generator=generator)
+    matrix = svd_compression(noisy, noise=noise)
+    left_out = energy(clean) - energy(compress(clean, matrix))
+    of_noise = 2 * noise**2 * clean.numel()
+    assert left_out < 0.4 * of_noise
+    if len(matrix) > 1:  # one coil less would leave out more
+        assert energy(clean) - energy(compress(clean, matrix[:-1])) > 0.1 * of_noise
+    assert len(svd_compression(noisy, noise=0.0)) == 12
+    assert len(svd_compression(noisy, noise=1e3)) == 1
+
+
 def test_all_virtual_coils_are_a_rotation() -> None:
     kspace = kspace_of_phantom()
     matrix = svd_compression(kspace)
