@@ -117,18 +117,17 @@ def job_of(name: str, data: Path, out: Path, cache: Path, steps: int, device: st
     """
     plan = PLANS[name]
     cache.mkdir(parents=True, exist_ok=True)
-    files = []
-    for make in (heads, photographs):
-        path = cache / f"{make.__name__}.npy"
+    files = {}
+    for make in (heads, photographs) if plan.photographs else (heads,):
+        path = files[make] = cache / f"{make.__name__}.npy"
         if not path.exists():
             np.save(path, make(data))
-        files.append(path)
     kind = next((kind for kind in RECONSTRUCTIONS if name.partition(":")[0] == kind), name)
     settings = {key: text.replace("{data}", str(data)) for key, text in plan.settings.items()}
     return TrainingJob(
         kind=kind,
-        data=(files[0],),
-        auxiliary=(files[1],) if plan.photographs else (),
+        data=(files.pop(heads),),
+        auxiliary=tuple(files.values()),
         out=out / f"{plan.weights or generative_method(kind).weights}.safetensors",
         options=with_settings(recipe_of(kind).options(), settings | {"settings.steps": str(steps)}),
         hold_out=HOLD_OUT,

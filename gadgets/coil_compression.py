@@ -21,6 +21,8 @@ from gadgets.twins.noise_adjust import is_prewhitened
 from priors.signal.compression import geometric_compression, svd_compression
 from priors.signal.fourier import fft2c, ifft2c
 
+LEAST_ENERGY = 0.995  # of the calibration that is kept in any case
+
 
 class CoilCompression(Gadget):
     """Replaces the coils of k-space and calibration buffers by fewer virtual coils.
@@ -40,7 +42,7 @@ class CoilCompression(Gadget):
         virtual_coils: int = parameter(0, "number of virtual coils; 0: as many as `energy` needs", minimum=0)
         energy: float = parameter(
             0.0,
-            "fraction of the calibration data's energy to keep; 0: all that stands out of the noise",
+            "fraction of the calibration data's energy to keep; 0: 0.995, and all that stands out of the noise",
             minimum=0.0,
             maximum=1.0,
         )
@@ -84,12 +86,14 @@ class CoilCompression(Gadget):
 
     def _needed(self, samples: Tensor, noise: float | None) -> int:
         """Virtual coils that calibration samples [RO, E1, E2, CHA, N, S] need."""
+        of_energy = len(svd_compression(samples, energy=self.parameters.energy or LEAST_ENERGY, coil_axis=3))
         if self.parameters.energy:
-            return len(svd_compression(samples, energy=self.parameters.energy, coil_axis=3))
+            return of_energy
         if noise is None:
             part = _sampled_part(samples[:, :, samples.shape[2] // 2, :, 0, 0].movedim(2, 0))
             noise = own_noise(part) if part.numel() else 0.0
-        return len(svd_compression(samples, noise=noise, coil_axis=3))
+        # Calibration without signal says nothing of the coils that later repetitions need: then nearly all are kept.
+        return max(of_energy, len(svd_compression(samples, noise=noise, coil_axis=3)))
 
 
 def _sampled_part(kspace: Tensor) -> Tensor:

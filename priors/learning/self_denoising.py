@@ -21,7 +21,7 @@ from priors.signal.weighting import Weighting
 PHASE_WIDTH = 24
 NOISE_LEVEL = 0.012  # all images are brought to this one for the network
 SIGMA_DATA = 0.15  # of images of maximum 1
-REALISATIONS = 4
+REALISATIONS = 16
 OBJECT = 0.15  # of the brightest pixel of a magnitude image
 ALL_INSIDE = 1.99  # of 2: the approximation of a mask of ones
 ROUNDING = 1e-6  # of the brightest pixel
@@ -118,8 +118,8 @@ def self_denoised(
     -----
     Noisier2Noise (Moran et al., CVPR 2020): a network that finds an image x of noise level s in :math:`y = x + s n`
     knows :math:`E[x | y]`, and as the noise that is in the image and the one that is added are alike,
-    :math:`E[x_0 | y] = 2 E[x | y] - y`, whose mean over n is that of 2 E[x | y] less x. A
-    prior that is learnt from noisy images knows nothing below their noise level; from these it does.
+    :math:`E[x_0 | y] = 2 E[x | y] - y`, averaged over realisations of n. A prior that is learnt from noisy images knows
+    nothing below their noise level; from these it does.
     """
     levels = noise_levels(images)
     if not bool((levels > 0).all()):
@@ -162,5 +162,6 @@ def _denoised(model: EdmDenoiser, image: Tensor, generator: torch.Generator, dev
         noise = math.sqrt(2) * torch.randn(image.shape, dtype=image.dtype, generator=generator)
         noisier = image * phase.conj() + NOISE_LEVEL * noise
         estimate = model(fft2c(noisier.to(device))[None, None], torch.full((1,), NOISE_LEVEL, device=device))
-        total += ifft2c(estimate)[0, 0].cpu()
-    return phase * 2 * total / REALISATIONS - image  # the mean of the noisier images is the image
+        # The estimate holds half of the noise: less this very realisation, hardly any of it is left.
+        total += 2 * ifft2c(estimate)[0, 0].cpu() - noisier
+    return phase * total / REALISATIONS

@@ -21,7 +21,7 @@ from tests.pipelines.bad_input.helpers import BOMB, EXTERNAL, closed_port
             "property 'method' is 'magic'; it must be one of 'zero_filled', 'cg_sense', ",
         ),
         ("espirit.map_sets=9", "gadget Espirit: property 'map_sets' is '9'; it must be a whole number from 1 to 4"),
-        ("coil_compression.energy=nan", "property 'energy' is 'nan'; it must be a number from 0.5 to 1.0"),
+        ("coil_compression.energy=nan", "property 'energy' is 'nan'; it must be a number from 0.0 to 1.0"),
         ("Reconstruction.method=cg_sense", "gadget Reconstruction: unknown property 'method'; its properties are"),
         ("NoiseAdjustGadget.speed=1", "gadget NoiseAdjustGadget: unknown property 'speed'"),
         ("dicom_output.anonymize=perhaps", "property 'anonymize' is 'perhaps'; it must be true or false"),
