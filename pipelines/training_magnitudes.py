@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from skimage.transform import resize
 from torch import Tensor
 
 from gadgets.stream import ReconError, one_line
@@ -118,6 +117,8 @@ def _is_magnitude(dataset: Any) -> bool:
 
 def _of_matrix(image: np.ndarray, shape: tuple[int, ...]) -> Tensor:
     """Image (1, y, x) of a matrix: resampled where it is larger, continued by zeros where it is smaller."""
+    from skimage.transform import resize  # of the extra train
+
     factor = min(1.0, *(wanted / own for own, wanted in zip(image.shape, shape, strict=True)))
     if factor < 1:
         image = resize(image, [max(round(factor * n), 1) for n in image.shape], order=3, anti_aliasing=True)
