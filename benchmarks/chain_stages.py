@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -53,8 +53,10 @@ def scans(data: Path, matrix: int, masks: list[str], coils: list[int], noises: l
         yield Simulation(settings, images)
 
 
-def psnr_in_object(folder: Path, truth: NDArray[np.float32]) -> float:
+def psnr_of_replay(raw: Path, chain: Chain, settings: list[str], truth: NDArray[np.float32]) -> float:
     """Mean PSNR of a replay's images inside the object, each with the factor that fits best."""
+    folder = raw.with_name("images")
+    replay(raw, chain, folder, settings=settings)
     found = []
     for image in read_images(folder, series=1):
         pixels, true = image.data[0, 0].astype(np.float64), truth[image.slice].astype(np.float64)
@@ -89,22 +91,14 @@ def table_of(name: str, all_scans: list[Simulation]) -> Table:
         with tempfile.TemporaryDirectory() as folder:
             raw = Path(folder) / "scan.h5"
             write_raw(raw, scan)
-
-            def found(chain: Chain | str, settings: list[str], truth: NDArray[np.float32], raw: Path = raw) -> float:
-                out = raw.with_name("images")
-                replay(raw, chain, out, settings=settings)
-                return psnr_in_object(out, truth)
-
-            columns.append(_column(name, scan, found))
+            columns.append(_column(name, scan, raw))
     for stage, *cells in zip(("whole chain", *STAGES), *columns, strict=True):
         table.add_row(stage, *cells)
     return table
 
 
-def _column(
-    name: str, scan: Simulation, found: Callable[[Chain | str, list[str], NDArray[np.float32]], float]
-) -> list[str]:
-    whole = found(name, [], scan.truth[0])
+def _column(name: str, scan: Simulation, raw: Path) -> list[str]:
+    whole = psnr_of_replay(raw, read_chain(name), [], scan.truth[0])
     cells = [f"{whole:.2f}"]
     for stage in STAGES:
         chain, settings = changed(name, stage)
@@ -113,7 +107,7 @@ def _column(
             same = Simulation(scan.settings, scan._images)
             same.prewhitener = np.eye(scan.settings.coils, dtype=np.complex128)
             truth = same.truth[0]
-        cells.append(f"{whole - found(chain, settings, truth):+.2f}")
+        cells.append(f"{whole - psnr_of_replay(raw, chain, settings, truth):+.2f}")
     return cells
 
 

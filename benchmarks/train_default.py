@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import argparse
 import logging
-import time
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from benchmarks.train_t2_heads import FAST, photographs, run
+from benchmarks.train_t2_heads import FAST, log_lines, photographs, prepared, run
 from pipelines.train import TrainingJob, recipe_of
 from priors.learning.checkpoints import shipped_checkpoint
 from priors.learning.networks import Architecture
@@ -31,32 +30,21 @@ DESCRIPTION = (
     "sagittal T1, MIT; axial T1 of datalad's example-dicom-structural, PDDL), phases synthesised, and 148 photographs "
     "(CC0 or public domain) at half their size"
 )
-log = logging.getLogger("genrecon")
 
 
-def magnitudes(data: Path, cache: Path) -> Path:
-    """File of the magnitude images without their noise, complex64 (slice, y, x); made where it is missing."""
-    path = cache / "magnitudes.npy"
-    if not path.exists():
-        stored = np.load(data / "mr_magnitude.npy").astype(np.float32)
-        images = torch.from_numpy(stored / stored.max((1, 2), keepdims=True)).to(torch.complex64)
-        said = time.monotonic()
-
-        def progress(step: int, loss: float) -> None:
-            nonlocal said
-            if time.monotonic() - said > 30:
-                said = time.monotonic()
-                log.info("denoising: step %d of %d, loss %.4f", step, DENOISING_STEPS, loss)
-
-        clean = self_denoised(
-            images,
-            steps=DENOISING_STEPS,
-            architecture=Architecture(shuffle=2),
-            state_path=cache / "denoising.safetensors",
-            progress=progress,
-        )
-        np.save(path, clean.real.clamp_min(0).to(torch.complex64).numpy())
-    return path
+def magnitudes(data: Path, state: Path) -> np.ndarray:
+    """Magnitude images without their noise, complex64 (slice, y, x); a file keeps the state of their denoising."""
+    stored = np.load(data / "mr_magnitude.npy").astype(np.float32)
+    images = torch.from_numpy(stored / stored.max((1, 2), keepdims=True)).to(torch.complex64)
+    progress = log_lines("magnitudes")
+    clean = self_denoised(
+        images,
+        steps=DENOISING_STEPS,
+        architecture=Architecture(shuffle=2),
+        state_path=state,
+        progress=lambda step, loss: progress("denoising", step, DENOISING_STEPS, loss),
+    )
+    return clean.real.clamp_min(0).to(torch.complex64).numpy()
 
 
 def main() -> None:
@@ -71,15 +59,13 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(arguments.threads)
-    arguments.cache.mkdir(parents=True, exist_ok=True)
-    pictures = arguments.cache / "photographs.npy"
-    if not pictures.exists():
-        np.save(pictures, photographs(arguments.data))
+    data, cache = arguments.data, arguments.cache
+    cache.mkdir(parents=True, exist_ok=True)
     settings = FAST | {"denoise": "false", "settings.steps": str(arguments.steps)}
     job = TrainingJob(
         kind="wkgm",
-        data=(magnitudes(arguments.data, arguments.cache),),
-        auxiliary=(pictures,) * PHOTOGRAPHS,
+        data=(prepared(cache / "magnitudes.npy", lambda: magnitudes(data, cache / "denoising.safetensors")),),
+        auxiliary=(prepared(cache / "photographs.npy", lambda: photographs(data)),) * PHOTOGRAPHS,
         out=arguments.out / "wkgm.safetensors",
         options=with_settings(recipe_of("wkgm").options(), settings),
         hold_out=8,

@@ -29,7 +29,7 @@ from gadgets.errors import ReconError, one_line
 from gadgets.files import replace_file
 from pipelines.train import TrainingJob, recipe_of, train
 from priors.learning.checkpoints import shipped_checkpoint
-from priors.learning.recipe import with_settings
+from priors.learning.recipe import Progress, with_settings
 from priors.registry import RECONSTRUCTIONS, generative_method
 
 HOLD_OUT = 8
@@ -106,6 +106,14 @@ def photographs(data: Path) -> np.ndarray:
     return pictures.reshape(count, height // 2, 2, width // 2, 2).mean((2, 4)).astype(np.complex64)
 
 
+def prepared(path: Path, make: Callable[[], np.ndarray]) -> Path:
+    """The path of an array (.npy), which is made where it is missing."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, make())
+    return path
+
+
 def job_of(name: str, data: Path, out: Path, cache: Path, steps: int, device: str = "auto") -> TrainingJob:
     """Training of a kind of `PLANS`; its data are prepared in the cache.
 
@@ -116,18 +124,12 @@ def job_of(name: str, data: Path, out: Path, cache: Path, steps: int, device: st
     steps : optimiser steps
     """
     plan = PLANS[name]
-    cache.mkdir(parents=True, exist_ok=True)
-    files = {}
-    for make in (heads, photographs) if plan.photographs else (heads,):
-        path = files[make] = cache / f"{make.__name__}.npy"
-        if not path.exists():
-            np.save(path, make(data))
     kind = next((kind for kind in RECONSTRUCTIONS if name.partition(":")[0] == kind), name)
     settings = {key: text.replace("{data}", str(data)) for key, text in plan.settings.items()}
     return TrainingJob(
         kind=kind,
-        data=(files.pop(heads),),
-        auxiliary=tuple(files.values()),
+        data=(prepared(cache / "heads.npy", lambda: heads(data)),),
+        auxiliary=(prepared(cache / "photographs.npy", lambda: photographs(data)),) if plan.photographs else (),
         out=out / f"{plan.weights or generative_method(kind).weights}.safetensors",
         options=with_settings(recipe_of(kind).options(), settings | {"settings.steps": str(steps)}),
         hold_out=HOLD_OUT,
@@ -137,8 +139,8 @@ def job_of(name: str, data: Path, out: Path, cache: Path, steps: int, device: st
     )
 
 
-def run(name: str, job: TrainingJob) -> None:
-    """Train one kind and write its weights."""
+def log_lines(name: str) -> Progress:
+    """Progress of a training as a line in the log every half minute."""
     began = said = time.monotonic()
 
     def progress(stage: str, done: int, all_: int, loss: float) -> None:
@@ -147,7 +149,13 @@ def run(name: str, job: TrainingJob) -> None:
             said = time.monotonic()
             log.info("%s: %s, step %d of %d, loss %.4f, %.0f s", name, stage, done, all_, loss, said - began)
 
-    card = train(job, progress)
+    return progress
+
+
+def run(name: str, job: TrainingJob) -> None:
+    """Train one kind and write its weights."""
+    began = time.monotonic()
+    card = train(job, log_lines(name))
     log.info("%s: %d steps, %.0f s; %s", name, card.steps, time.monotonic() - began, card.quality)
 
 

@@ -62,13 +62,14 @@ class CoilCompression(Gadget):
             return bit
         same_coils = bit.ref is not None and bit.ref.data.shape[3] == data.shape[3]
         key = (space, first_line(bit.data).idx.slice, data.shape[3])
-        noise = 1.0 if is_prewhitened(bit.data.headers) else None
-        matrices = self._matrices.get(key) or self._learned(bit.ref.data if same_coils else data, data, noise)
+        matrices = self._matrices.get(key) or self._learned(
+            bit.ref.data if same_coils else data, data, is_prewhitened(bit.data.headers)
+        )
         keep(self._matrices, key, matrices, self._come_again)
         ref = replace_data(bit.ref, _applied(bit.ref.data, matrices)) if same_coils else None
         return ReconBit(replace_data(bit.data, _applied(data, matrices)), ref)
 
-    def _learned(self, calibration: Array, data: Array, noise: float | None) -> list[Tensor]:
+    def _learned(self, calibration: Array, data: Array, prewhitened: bool) -> list[Tensor]:
         """One matrix (virtual, coil), or one a readout position (x, virtual, coil), for each LOC."""
         available = calibration.shape[3]
         method = self.parameters.method
@@ -78,28 +79,26 @@ class CoilCompression(Gadget):
         slices = [torch.from_numpy(np.ascontiguousarray(calibration[..., loc])) for loc in range(calibration.shape[6])]
         wanted = min(self.parameters.virtual_coils, available)
         if not wanted:
-            wanted = max(self._needed(samples, noise) for samples in slices)
+            wanted = max(self._needed(samples, prewhitened) for samples in slices)
         if not geometric:
             return [svd_compression(samples, wanted, coil_axis=3) for samples in slices]
         hybrid = [ifft2c(samples.movedim(3, 1), axes=(0,)) for samples in slices]
         return [geometric_compression(samples, wanted) for samples in hybrid]
 
-    def _needed(self, samples: Tensor, noise: float | None) -> int:
+    def _needed(self, samples: Tensor, prewhitened: bool) -> int:
         """Virtual coils that calibration samples [RO, E1, E2, CHA, N, S] need."""
-        of_energy = len(svd_compression(samples, energy=self.parameters.energy or LEAST_ENERGY, coil_axis=3))
         if self.parameters.energy:
-            return of_energy
-        if noise is None:
-            part = _sampled_part(samples[:, :, samples.shape[2] // 2, :, 0, 0].movedim(2, 0))
-            noise = own_noise(part) if part.numel() else 0.0
-        # Calibration without signal says nothing of the coils that later repetitions need: then nearly all are kept.
-        return max(of_energy, len(svd_compression(samples, noise=noise, coil_axis=3)))
+            return len(svd_compression(samples, energy=self.parameters.energy, coil_axis=3))
+        noise = 1.0 if prewhitened else _noise_of(samples[:, :, samples.shape[2] // 2, :, 0, 0].movedim(2, 0))
+        # Calibration without signal says nothing of the coils that later repetitions need: energy keeps nearly all.
+        return len(svd_compression(samples, energy=LEAST_ENERGY, noise=noise, coil_axis=3))
 
 
-def _sampled_part(kspace: Tensor) -> Tensor:
-    """The rows and columns of k-space (coil, y, x) in which there are samples."""
+def _noise_of(kspace: Tensor) -> float:
+    """Noise of the rows and columns of k-space (coil, y, x) in which there are samples; 0 where there are none."""
     sampled = kspace.abs().sum(0) > 0
-    return kspace[:, sampled.any(1)][:, :, sampled.any(0)]
+    part = kspace[:, sampled.any(1)][:, :, sampled.any(0)]
+    return own_noise(part) if part.numel() else 0.0
 
 
 def _applied(data: Array, matrices: list[Tensor]) -> Array:

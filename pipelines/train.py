@@ -158,11 +158,10 @@ def _refined(path: Path, kind: str, recipe: Recipe, options: Any) -> tuple[Any, 
     ------
     ReconError
         They are of another kind, or not all of what was trained.
+    ValueError
+        They cannot be read.
     """
-    try:
-        card, weights = read_checkpoint(path)
-    except ValueError as error:
-        raise ReconError(one_line(ReconError(str(error)))) from None
+    card, weights = read_checkpoint(path)
     if card.kind != kind:
         raise ReconError(f"{path}: weights of '{card.kind}' cannot be trained further as '{kind}'")
     if not recipe.refinable:

@@ -29,7 +29,8 @@ def svd_compression(
         `coils` too, the smaller number is taken; with neither, all virtual coils are kept.
     noise : float, optional
         Standard deviation of the white noise of the data in each of the real and imaginary parts: the fewest virtual
-        coils are kept whose left-out signal has at most a quarter of the energy of the noise of all coils.
+        coils are kept whose left-out signal has at most a quarter of the energy of the noise of all coils. With
+        `energy` too, the larger of both numbers.
     coil_axis : int
         Axis of the coils.
 
@@ -55,14 +56,14 @@ def svd_compression(
         raise ValueError(f"coil compression: energy {energy} is not above 0 and up to 1")
     samples = calibration.movedim(coil_axis, 0).flatten(1)
     values, vectors = _principal_axes(samples)
-    kept = available if coils is None else coils
+    needed = []
     if energy is not None:
         cumulative = values.cumsum(0)
         # Without a rounding error of slack, asking for all the energy could ask for more than there is.
-        needed = int((cumulative < energy * cumulative[-1] * (1 - torch.finfo(values.dtype).eps)).sum()) + 1
-        kept = min(kept, needed)
+        needed.append(int((cumulative < energy * cumulative[-1] * (1 - torch.finfo(values.dtype).eps)).sum()) + 1)
     if noise is not None:
-        kept = min(kept, _above_noise(values, 2 * noise**2 * int(samples.any(0).sum())))
+        needed.append(_above_noise(values, 2 * noise**2 * int(samples.any(0).sum())))
+    kept = min(available if coils is None else coils, max(needed, default=available))
     matrix = vectors[:, :kept].mH
     largest = matrix.gather(1, matrix.abs().argmax(1, keepdim=True))
     return matrix * (largest.conj() / largest.abs())
