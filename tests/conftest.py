@@ -20,9 +20,11 @@ from tests.paths import REAL_DATA
 @pytest.fixture(autouse=True)
 def same_threads() -> Iterator[None]:
     """What a test did to torch's threads ends with it: sums over more threads are rounded in another way."""
+    loaded = sys.modules.get("torch")
+    before = loaded.get_num_threads() if loaded else int(os.environ.get("OMP_NUM_THREADS", "0"))
     yield
-    if "PYTEST_XDIST_WORKER" in os.environ and (torch := sys.modules.get("torch")) is not None:
-        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    if before and (torch := sys.modules.get("torch")) is not None:
+        torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -186,7 +186,7 @@ def test_a_chain_that_has_the_gadget_turns_lines_round_once(plain, tmp_path):
     raw = write(tmp_path / "scan.h5", (header(), measured))
     _, (image,) = replay(raw, tmp_path / "out", config=str(chain), processes=True)
     assert marker(image) == pytest.approx(MARKER, abs=0.05)
-    assert error(image, plain) < 1e-6
+    assert_within_a_step(image, plain)
 
 
 def test_flags_that_the_standard_does_not_define_are_told(caplog):
@@ -221,6 +221,12 @@ def error(image, plain):
     return np.linalg.norm(values - plain) / np.linalg.norm(plain)
 
 
+def assert_within_a_step(image, plain):
+    """Each pixel within a step of the stored whole numbers: turning lines round changes the last digits of samples."""
+    assert np.abs(pixels(image) - plain).max() < 1.01 * image.RescaleSlope
+    assert error(image, plain) < 1e-4
+
+
 @pytest.mark.parametrize("with_references", [True, False])
 def test_image_of_lines_of_both_polarities(with_references, plain, tmp_path):
     measured = [*(references(0.7, 0.6) if with_references else []), *alternating(0.7, 0.6)]
@@ -233,7 +239,7 @@ def test_image_read_backwards_as_a_whole(plain, tmp_path):
     measured = [line(backwards(KSPACE[:, y]), y, flags=[REVERSE]) for y in range(64)]
     _, (image,) = replay(write(tmp_path / "scan.h5", (header(), measured)), tmp_path / "out")
     assert marker(image) == pytest.approx(MARKER, abs=0.05)
-    assert error(image, plain) < 1e-6
+    assert_within_a_step(image, plain)
 
 
 def test_partial_echoes_of_both_polarities(tmp_path):
