@@ -88,9 +88,12 @@ def gadgets_page() -> str:
     """The text of docs/gadgets.md."""
     page = HEAD + _section(CoilCompression) + _section(Espirit) + _section(GenerativeRecon)
     page += "\nProperties that only some methods take (methods.md describes the methods):\n\n"
-    page += "| method | properties |\n|---|---|\n"
+    page += "| methods | properties |\n|---|---|\n"
+    methods_with: dict[tuple[str, ...], list[str]] = {}
     for name in all_methods():
-        page += f"| `{name}` | {', '.join(f'`{option}`' for option in options_of(name)) or 'none'} |\n"
+        methods_with.setdefault(options_of(name), []).append(f"`{name}`")
+    for options, methods in methods_with.items():
+        page += f"| {', '.join(methods)} | {', '.join(f'`{option}`' for option in options) or 'none'} |\n"
     page += _section(Reconstruction)
     page += "\nProperties are `member.property` of " + ", ".join(f"`{name}`" for name in Reconstruction.members) + ".\n"
     page += _section(DicomOutput) + _section(NiftiOutput) + _section(ImageLines)

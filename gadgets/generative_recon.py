@@ -42,7 +42,7 @@ from gadgets.stream import Gadget, ReconError, parameter
 from gadgets.twins.noise_adjust import is_prewhitened
 from priors.data_steps.step import DataWeightName, KeepName
 from priors.registry import is_generative
-from priors.settings import DataStepName, SamplerName
+from priors.settings import DataStepName, QualityName, SamplerName
 from priors.signal.scale import image_scale
 
 log = logging.getLogger("genrecon")
@@ -94,8 +94,16 @@ class GenerativeRecon(Gadget):
             "rule by which prior and data take turns; auto: the prior's own",
             choices=get_args(SamplerName),
         )
+        quality: str = parameter(
+            "standard",
+            "steps of the sampler and sets of coil maps against time; a variant as published keeps its steps",
+            choices=get_args(QualityName),
+        )
         steps: int = parameter(
-            0, "steps of the sampler; 0: 25 few_step, 1000 predictor_corrector as published", minimum=0, maximum=10000
+            0,
+            "steps of the sampler; 0: by quality, standard 25 few_step, 1000 predictor_corrector as published",
+            minimum=0,
+            maximum=10000,
         )
         sigma_max: float = parameter(0.0, "first noise level; 0: by undersampling", minimum=0.0, maximum=100.0)
         sigma_min: float = parameter(0.0, "last noise level; 0: by the noise of the data", minimum=0.0, maximum=100.0)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from gadgets.outputs import asked_names
 from gadgets.solvers.methods import all_methods
 from pipelines.flat_parameters import FlatParameter
-
-QUALITY_STEPS = {"fast": "12", "thorough": "50"}  # of the few-step rule, whose own number is 25; docs/open_recon.md
+from priors.registry import method_names
 
 _METHODS = {
     "auto": "as the chain says",
@@ -54,16 +53,12 @@ TABLE: tuple[FlatParameter, ...] = (
     FlatParameter(
         "quality",
         "Quality",
-        "Generative priors only: fast takes half the time, thorough twice the time; the difference seldom shows.",
+        "Generative priors only: fast takes half the time, best twice the time; the difference seldom shows.",
         "choice",
-        ("generative_recon.steps",),
+        ("generative_recon.quality",),
         "standard",
-        values={
-            "fast": ("fast", QUALITY_STEPS["fast"]),
-            "standard": ("standard", ""),
-            "thorough": ("thorough", QUALITY_STEPS["thorough"]),
-        },
-        needs={"method": ("wkgm", "svd_wkgm", "hkgm"), "sampler": ("auto", "few_step")},
+        values={"fast": ("fast", "fast"), "standard": ("as the chain says", ""), "best": ("best", "best")},
+        needs={"method": method_names()},
     ),
     FlatParameter(
         "denoise",

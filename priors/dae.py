@@ -40,7 +40,7 @@ DAEP = GenerativeMethod(
     load_image_denoiser,
     weights="image",
     takes="hggdp",
-    settings={"sampler": "momentum", "steps": 60, "sigma_max": 0.06, "sigma_min": 0.01},
+    settings={"sampler": "momentum", "standard_steps": 60, "sigma_max": 0.06, "sigma_min": 0.01},
     variants={
         "published": GenerativeMethod(
             "DAEP as published: one denoising autoencoder, through its Jacobian",

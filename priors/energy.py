@@ -152,7 +152,7 @@ EBM = GenerativeMethod(
     "EBM: an energy whose gradient step is a denoiser, in few steps (after Guan et al., NMR Biomed. 2022)",
     load_gradient_step,
     weights="ebm",
-    settings={"sampler": "few_step", "steps": 30},
+    settings={"sampler": "few_step", "standard_steps": 30},
     recipe=Recipe(EnergyTraining, train_energy),
     variants={
         "published": GenerativeMethod(

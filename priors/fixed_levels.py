@@ -104,11 +104,11 @@ class FixedLevelDenoiser(nn.Module):
         parts = torch.view_as_real(noisy)
         if self.architecture.domain == "replicas":  # real and imaginary parts are arrays of their own
             planes = parts.movedim(-1, 1).flatten(0, 1)
-            found = network(planes.contiguous(memory_format=torch.channels_last)).float()
+            found = network(planes.contiguous()).float()
             pair = found.unflatten(0, (-1, 2))
             return torch.complex(pair[:, 0], pair[:, 1])
         planes = parts.movedim(-1, 2).flatten(1, 2)
-        pair = network(planes.contiguous(memory_format=torch.channels_last)).float().unflatten(1, (-1, 2))
+        pair = network(planes.contiguous()).float().unflatten(1, (-1, 2))
         return torch.complex(pair[:, :, 0], pair[:, :, 1])
 
 

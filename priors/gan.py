@@ -195,7 +195,7 @@ GAN = GenerativeMethod(
     "GAN: what a generator can make when its weights follow the image (after Hussein et al., AAAI 2020)",
     load_gan,
     weights="gan",
-    settings={"sampler": "proximal", "steps": 10},
+    settings={"sampler": "proximal", "standard_steps": 10},
     recipe=Recipe(GanTraining, train_gan, refinable=False),
     variants={
         "published": GenerativeMethod(

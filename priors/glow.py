@@ -153,7 +153,7 @@ GLOW = GenerativeMethod(
     "Glow: an invertible network, by its exact density (after Asim et al., ICML 2020)",
     load_glow,
     weights="glow",
-    settings={"sampler": "proximal", "steps": 60},
+    settings={"sampler": "proximal", "standard_steps": 60},
     recipe=Recipe(GlowTraining, train_glow),
     variants={
         "published": GenerativeMethod(

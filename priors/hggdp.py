@@ -23,7 +23,7 @@ HGGDP = GenerativeMethod(
     "HGGDP: a score model of images, sampled in few steps (after Quan et al., IEEE TMI 2021)",
     load_image_denoiser,
     weights="image",
-    settings={"sampler": "few_step", "steps": 30},
+    settings={"sampler": "few_step", "standard_steps": 30},
     recipe=Recipe(ImageDenoiserTraining, train_image_denoiser),
     variants={
         "published": GenerativeMethod(

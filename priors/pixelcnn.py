@@ -76,7 +76,7 @@ PIXELCNN = GenerativeMethod(
     "PixelCNN: an autoregressive density, by proximal steps (after Luo et al., MRM 2020)",
     load_pixelcnn,
     weights="pixelcnn",
-    settings={"sampler": "proximal", "steps": 60},
+    settings={"sampler": "proximal", "standard_steps": 60},
     recipe=Recipe(PixelTraining, train_pixelcnn),
     variants={
         "published": GenerativeMethod(

@@ -23,7 +23,7 @@ from priors.rules.proximal import proximal
 from priors.rules.relaxation import annealed, momentum
 from priors.rules.rule import RULES, Noise, Stop, check_rule, default_rule
 from priors.rules.rule import evaluations as count_evaluations
-from priors.settings import Reconstruction, ReconstructionSettings
+from priors.settings import QUALITIES, Reconstruction, ReconstructionSettings
 from priors.sigmas import schedule
 from priors.signal.fourier import fft2c, low_resolution_phase
 from priors.signal.noise import noise_level
@@ -128,8 +128,10 @@ def reconstruct(
         rank=settings.rank,
         growing_rank=rule != "predictor_corrector",
         steps=of_rule.count(of_rule.data_steps, len(sigmas)),
+        set_energy=QUALITIES[settings.quality].set_energy,
     )
-    expected = count_evaluations(rule, len(sigmas), prior, settings.rule_options)
+    options = settings.options_of(rule)
+    expected = count_evaluations(rule, len(sigmas), prior, options)
     evaluations = 0
     results: list[Tensor] = []
     for sample in range(settings.samples):
@@ -141,7 +143,7 @@ def reconstruct(
         initial = loop.begin()
         if rule == "predictor_corrector":
             initial = loop.encode(step.zero_filled()) if settings.start == "measured" else torch.zeros_like(initial)
-        loop.run(rule, initial, sigmas, white_noise, several=settings.samples > 1, stop=stop, **settings.rule_options)
+        loop.run(rule, initial, sigmas, white_noise, several=settings.samples > 1, stop=stop, **options)
         evaluations += loop.evaluations
         if results and loop.evaluations < expected:
             break  # a sample that was stopped is no sample of the posterior

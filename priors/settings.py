@@ -10,11 +10,39 @@ from typing import Literal, get_args
 from torch import Tensor
 
 from priors.data_steps.step import DataWeightName, KeepName
-from priors.rules.rule import RuleName
+from priors.rules.rule import RULES, RuleName
 
 DataStepName = Literal["auto", "sense", "low_rank", "replacement"]
 SamplerName = Literal["auto", RuleName]
 StartName = Literal["noise", "measured"]
+QualityName = Literal["fast", "standard", "best"]
+
+
+@dataclass(frozen=True)
+class Quality:
+    """What a reconstruction gives for its time.
+
+    Parameters
+    ----------
+    steps : float
+        Steps in units of those of quality standard.
+    extrapolation : float
+        Option of the few-step rule, where one sample is wanted.
+    set_energy : float
+        Fraction of a slice's energy below which a set of coil maps is left out.
+    """
+
+    steps: float
+    extrapolation: float
+    set_energy: float
+
+
+# Set on training heads with simulated coils: `python -m benchmarks.speed settings`.
+QUALITIES: dict[QualityName, Quality] = {
+    "fast": Quality(steps=0.4, extrapolation=0.3, set_energy=1e-2),
+    "standard": Quality(steps=1.0, extrapolation=0.0, set_energy=1e-4),
+    "best": Quality(steps=2.0, extrapolation=0.0, set_energy=1e-4),
+}
 
 
 @dataclass(frozen=True)
@@ -36,8 +64,12 @@ class ReconstructionSettings:
     start : {"noise", "measured"}
         What the predictor-corrector begins with: noise alone, as WKGM was published, or the zero-filled arrays with
         noise, as HKGM was.
+    quality : {"fast", "standard", "best"}
+        Steps, extrapolation and sets of coil maps, see `QUALITIES`; what is given by name stands.
     steps : int
-        Noise levels; 0: the rule's own.
+        Noise levels; 0: by `quality`.
+    standard_steps : int
+        Noise levels of quality standard; 0: the rule's own.
     sigma_max, sigma_min : float
         First and last noise level in the units of the prior; 0: by undersampling and by the noise of the data, or as
         published for the predictor-corrector. Momentum and proximal stay at the last one unless `sigma_max` is given.
@@ -76,7 +108,9 @@ class ReconstructionSettings:
     data_consistency: DataStepName = "auto"
     sampler: SamplerName = "auto"
     start: StartName = "noise"
+    quality: QualityName = "standard"
     steps: int = 0
+    standard_steps: int = 0
     sigma_max: float = 0.0
     sigma_min: float = 0.0
     samples: int = 1
@@ -96,11 +130,12 @@ class ReconstructionSettings:
             "sampler": ("auto", *get_args(RuleName)),
             "start": get_args(StartName),
             "data_weight": get_args(DataWeightName),
+            "quality": get_args(QualityName),
         }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} {getattr(self, name)!r} is unknown; take {', '.join(allowed)}")
-        if min(self.steps, self.seed, self.rank) < 0 or min(self.samples, self.window) < 1:
+        if min(self.steps, self.standard_steps, self.seed, self.rank) < 0 or min(self.samples, self.window) < 1:
             raise ValueError("steps, seed and rank must be 0 or more, samples and window 1 or more")
         if not all(math.isfinite(value) and value >= 0 for value in (self.sigma_max, self.sigma_min)):
             raise ValueError("sigma_max and sigma_min must be finite and 0 or more")
@@ -112,6 +147,18 @@ class ReconstructionSettings:
             )
         if self.sigma_max and self.sigma_max <= self.sigma_min:
             raise ValueError(f"sigma_max {self.sigma_max} is not above sigma_min {self.sigma_min}")
+
+    def steps_of(self, rule: str) -> int:
+        """Noise levels of a rule with these settings."""
+        standard = self.standard_steps or RULES[rule].steps
+        return self.steps or max(1, round(standard * QUALITIES[self.quality].steps))
+
+    def options_of(self, rule: str) -> dict[str, float]:
+        """Options of a rule with these settings, by name."""
+        by_quality = {}
+        if rule == "few_step" and self.samples == 1:
+            by_quality["extrapolation"] = QUALITIES[self.quality].extrapolation
+        return by_quality | dict(self.rule_options)
 
 
 @dataclass

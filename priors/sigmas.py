@@ -9,7 +9,7 @@ from priors.data_steps.step import FEWEST_COILS, Measurement
 from priors.domains import WeightedKspaceDomain
 from priors.learning.noise_schedule import geometric_sigmas
 from priors.prior import Prior
-from priors.rules.rule import FALLING, RULES, check_rule
+from priors.rules.rule import FALLING, check_rule
 from priors.settings import ReconstructionSettings
 from priors.signal.weighting import Weighting
 
@@ -51,7 +51,7 @@ def schedule(
     ValueError
         If levels that the settings give leave the prior's range.
     """
-    steps = settings.steps or RULES[rule].steps
+    steps = settings.steps_of(rule)
     slices = zip(measured.mask, measured.noise, strict=True)
     ends = [_ends(rule, settings, prior, mask, noise, measured.kspace.shape[1], with_maps) for mask, noise in slices]
     same = len(set(ends)) == 1

@@ -131,7 +131,7 @@ VAE = GenerativeMethod(
     "VAE: a convolutional variational autoencoder of complex images (after Tezcan et al., IEEE TMI 2019)",
     load_vae,
     weights="vae",
-    settings={"sampler": "proximal", "steps": 60},
+    settings={"sampler": "proximal", "standard_steps": 60},
     recipe=Recipe(VaeTraining, train_vae),
     variants={
         "published": GenerativeMethod(

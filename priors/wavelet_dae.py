@@ -22,7 +22,7 @@ WDAEP = GenerativeMethod(
     load_of_bands,
     weights="image",
     takes="hggdp",
-    settings={"sampler": "momentum", "steps": 60, "sigma_max": 0.12, "sigma_min": 0.02},
+    settings={"sampler": "momentum", "standard_steps": 60, "sigma_max": 0.12, "sigma_min": 0.02},
     variants={
         "published": GenerativeMethod(
             "WDAEP as published: eight channels, networks that find the noise (Wang et al., Neurocomputing 2021)",

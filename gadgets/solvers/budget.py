@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any
 
 from gadgets.acquisitions import IMAGE_COUNTERS
-from priors.rules.rule import RULES
 from priors.settings import ReconstructionSettings
 
 FEWEST_STEPS = 8  # of the few-step rule: with fewer l1_wavelet is the better image
@@ -36,7 +35,7 @@ def affordable(
     """
     if step_s is None or rule != "few_step" or not math.isfinite(seconds):
         return (settings, "") if seconds > 0 else (None, "")
-    wanted = settings.steps or RULES[rule].steps
+    wanted = settings.steps_of(rule)
     possible = int(STEPS_IN_TIME * seconds / step_s)
     if possible >= wanted * settings.samples:
         return settings, ""

@@ -22,7 +22,7 @@ from priors.classical.l1_wavelet import l1_wavelet
 from priors.data_steps.choice import choose_consistency
 from priors.reconstruct import measurement_of, reconstruct
 from priors.registry import generative_method, with_variant
-from priors.rules.rule import RULES, default_rule
+from priors.rules.rule import default_rule
 from priors.settings import DataStepName, Reconstruction, ReconstructionSettings
 from priors.sigmas import check_schedule
 from priors.signal.combination import combine_sets, combine_with_maps
@@ -36,8 +36,8 @@ L1_STEPS = 15.0  # steps of the sampler that take as long as l1_wavelet, until i
 
 # Properties of the gadget that are settings of the reconstruction by the same name.
 SETTINGS = (
-    "data_consistency", "sampler", "steps", "sigma_max", "sigma_min", "samples", "seed", "keep_measured", "data_weight",
-    "denoising", "window", "rank",
+    "data_consistency", "sampler", "quality", "steps", "sigma_max", "sigma_min", "samples", "seed", "keep_measured",
+    "data_weight", "denoising", "window", "rank",
 )  # fmt: skip
 
 # Whatever a prior of somebody else's code raises, the scan goes on with a classical method.
@@ -88,7 +88,7 @@ class GenerativeSolver:
         shown = ("data_consistency", "samples", "seed", "keep_measured")
         self.settings_text = " ".join(f"{name}={getattr(parameters, name)}" for name in shown)
         self.settings_text += f" sampler={self._rule} steps={self._settings.steps or 'auto'} prior={loaded.text}"
-        for name in ("data_weight", "sigma_max", "sigma_min", "window", "rank", "noise_level", "denoising"):
+        for name in ("quality", "data_weight", "sigma_max", "sigma_min", "window", "rank", "noise_level", "denoising"):
             if getattr(parameters, name) != getattr(default, name):
                 self.settings_text += f" {name}={getattr(parameters, name)}"
         self._self_training: SelfTraining | None = None
@@ -141,7 +141,7 @@ class GenerativeSolver:
 
         0 before it is known.
         """
-        steps = self._settings.steps or RULES[self._rule].steps
+        steps = self._settings.steps_of(self._rule)
         enough = min(FEWEST_STEPS, steps) if self._rule == "few_step" else ENOUGH * steps
         return (enough + 1) * (self._step_s or 0.0) * problems / STEPS_IN_TIME
 
@@ -211,7 +211,7 @@ class GenerativeSolver:
     def _reconstructed(self, problems: Problems, settings: ReconstructionSettings, deadline: float) -> Outcome | None:
         """Outcome of the sampler; None where it was stopped too early for a good image."""
         start = time.monotonic()
-        steps = settings.steps or RULES[self._rule].steps
+        steps = settings.steps_of(self._rule)
         stop = StopClock(deadline, ENOUGH * steps) if math.isfinite(deadline) else None
         kspace, mask = problems.kspace.to(self._device), problems.mask.to(self._device)
         maps = problems.maps.to(self._device)

@@ -14,7 +14,6 @@ from priors.signal.fourier import fft2c, ifft2c
 
 PRIOR_WEIGHT = 2.0  # of the estimate, in units of the weight that its misfit to the data gives it; more for noisy data
 SMALLEST_ERROR = 0.5  # of the estimate in units of the noise of the data, whatever the misfit says
-SET_ENERGY = 1e-4  # fraction of a slice's energy below which a set of maps is left out
 CG_ITERATIONS = 4  # of the proximal step, which begins at the estimate
 EXACT_CG_ITERATIONS, EXACT_CG_TOLERANCE = 50, 1e-6
 
@@ -53,7 +52,7 @@ class SenseStep(KspaceStep):
         maps = self._operator.maps
         images = cg_sense(self._measured, maps, self._mask, regularisation=1e-3, iterations=10)
         energy = images.abs().square().sum((2, 3))
-        used = energy >= SET_ENERGY * energy.sum(1, keepdim=True)
+        used = energy >= self._settings.set_energy * energy.sum(1, keepdim=True)
         kept = int(torch.nonzero(used.any(0)).max()) + 1
         # A slice that needs fewer sets than its neighbours has empty ones: its images are those that it has alone.
         last = torch.where(used, torch.arange(used.shape[1], device=used.device), 0).amax(1, keepdim=True)

@@ -252,7 +252,7 @@ class EdmDenoiser(nn.Module):
         conjugated = self.architecture.parameterisation == "fourier_conjugate"
         picture = ifft2c(noisy) if conjugated else noisy
         channels = torch.view_as_real(picture * c_in).movedim(-1, 2).flatten(1, 2)
-        output = self.network(channels.contiguous(memory_format=torch.channels_last), sigma.log() / 4).float()
+        output = self.network(channels, sigma.log() / 4).float()
         planes = output.unflatten(1, (-1, 2))
         estimate = torch.complex(planes[:, :, 0], planes[:, :, 1])
         return c_skip * noisy + c_out * (fft2c(estimate) if conjugated else estimate)
@@ -307,7 +307,10 @@ def bf16_is_fast(device: torch.device) -> bool:
 
 
 def channels_last(model: Network) -> Network:
-    """The same model with its convolution weights in the memory order that convolutions are fastest in."""
+    """The same model with its convolution weights, and so all that it computes, channels last in memory.
+
+    Fastest for bfloat16 and on a GPU; on a processor in float32 the gradients of convolutions take twice as long.
+    """
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)

@@ -146,8 +146,9 @@ class Trainer(Generic[Network]):
         settings: OptimiserSettings,
         state_path: Path | None = None,
     ) -> None:
-        self.model = channels_last(model).train()
         self.device = next(model.parameters()).device
+        self._bf16 = settings.bf16 and bf16_is_fast(self.device)
+        self.model = (channels_last(model) if self._bf16 or self.device.type != "cpu" else model).train()
         self.objective = objective
         self.objective.to(self.device)
         self.settings = settings
@@ -230,8 +231,7 @@ class Trainer(Generic[Network]):
         noise_generator = torch.Generator(self.device).manual_seed(int.from_bytes(digest[4:8], "little"))
         for group in self.optimizer.param_groups:
             group["lr"] = settings.learning_rate_at(self.step)
-        bf16 = settings.bf16 and bf16_is_fast(self.device)
-        autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=bf16)
+        autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16)
         with torch.random.fork_rng([]), autocast:
             torch.manual_seed(int.from_bytes(digest[8:12], "little"))  # of networks that draw themselves
             loss = self.objective.loss(self._network, settings.batch, generator, noise_generator)

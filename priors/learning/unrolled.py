@@ -98,7 +98,7 @@ class UnrolledNetwork(nn.Module):
     def _denoised(self, images: Tensor) -> Tensor:
         """The network on the images (batch, set, y, x), each set by itself."""
         planes = torch.view_as_real(images.flatten(0, 1)).movedim(-1, 1)
-        found = self.denoiser(planes.contiguous(memory_format=torch.channels_last)).to(planes.dtype)
+        found = self.denoiser(planes.contiguous()).to(planes.dtype)
         return torch.complex(found[:, 0], found[:, 1]).reshape(images.shape)
 
 

@@ -10,10 +10,8 @@ import pytest
 from gadgets.generative_recon import GenerativeRecon
 from gadgets.stream import ReconError
 from gadgets.stream.parameters import local_parameters, read_parameters
-from pipelines.flat_parameter_table import QUALITY_STEPS, TABLE
+from pipelines.flat_parameter_table import TABLE
 from pipelines.flat_parameters import NOT_OF_GADGETS, FlatParameter, read_flat
-from priors.registry import generative_method, load_prior, weights_of
-from priors.rules.rule import RULES, default_rule
 
 BY_ID = {parameter.id: parameter for parameter in TABLE}
 
@@ -57,7 +55,7 @@ def test_the_default_leaves_the_chain_as_it_is(parameter: FlatParameter) -> None
         ("denoise", 2, "2"),
         ("denoise", 0.1 + 0.2, "0.3"),
         ("method", "CG_SENSE", "cg_sense"),
-        ("quality", "fast", QUALITY_STEPS["fast"]),
+        ("quality", "fast", "fast"),
         ("series", "phase, magnitude,phase", "phase,magnitude"),
         ("series", "magnitude,phase", "magnitude,phase"),
         ("series", "Magnitude,SNR,gfactor", "magnitude,snr,gfactor"),
@@ -87,7 +85,7 @@ def test_values_as_scanners_send_them(name: str, value: Any, text: str) -> None:
         ("denoise", 0, "it must be a number from 0.1 to 2"),
         ("method", "magic", "it must be one of auto, zero_filled"),
         ("method", "custom\n", "custom"),
-        ("quality", "", "is ''; it must be one of fast, standard, thorough"),
+        ("quality", "", "is ''; it must be one of fast, standard, best"),
         ("series", "magnitude,colour", "it must be auto, or some of magnitude, phase"),
         ("series", ",", "it must be auto, or some of"),
         ("averages", False, "it must be one of auto, combined, separate"),
@@ -122,10 +120,3 @@ def test_what_is_unknown_is_told_and_fires_own_keys_are_not() -> None:
     found, unknown = read_flat(sent, TABLE)
     assert [(parameter.id, text) for parameter, text in found] == [("samples", "2")]
     assert unknown == ["filterSize"]
-
-
-@pytest.mark.parametrize("method", (BY_ID["quality"].needs or {})["method"])
-def test_quality_is_for_methods_of_few_steps(method: str) -> None:
-    assert generative_method(method).settings.get("sampler", "auto") in ("auto", "few_step")
-    assert default_rule(load_prior(weights_of(method, ""))[0]) == "few_step"
-    assert int(QUALITY_STEPS["fast"]) < RULES["few_step"].steps < int(QUALITY_STEPS["thorough"])

@@ -1,0 +1,74 @@
+"""Settings of a reconstruction: what a quality stands for, and what stands against it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from priors.domains import ImageDomain
+from priors.prior import Prior, SigmaLevels
+from priors.reconstruct import reconstruct
+from priors.rules.rule import RULES
+from priors.settings import QUALITIES, ReconstructionSettings
+
+
+@pytest.mark.parametrize("rule", ["few_step", "momentum", "predictor_corrector"])
+def test_steps_follow_quality_unless_they_are_given(rule: str) -> None:
+    fast, standard, best = (ReconstructionSettings(quality=name).steps_of(rule) for name in QUALITIES)
+    assert fast < standard == RULES[rule].steps < best
+    assert ReconstructionSettings(quality="best", steps=7).steps_of(rule) == 7
+
+
+def test_steps_of_a_method_count_as_standard() -> None:
+    assert ReconstructionSettings(standard_steps=60).steps_of("few_step") == 60
+    fast = ReconstructionSettings(standard_steps=60, quality="fast").steps_of("few_step")
+    assert fast == round(60 * QUALITIES["fast"].steps)
+    assert ReconstructionSettings(standard_steps=1, quality="fast").steps_of("proximal") == 1
+
+
+def test_extrapolation_is_for_one_sample_of_the_few_step_rule() -> None:
+    settings = ReconstructionSettings(quality="fast")
+    assert settings.options_of("few_step") == {"extrapolation": QUALITIES["fast"].extrapolation}
+    assert settings.options_of("momentum") == {}
+    assert ReconstructionSettings(quality="fast", samples=2).options_of("few_step") == {}
+    given = ReconstructionSettings(quality="fast", rule_options={"extrapolation": 0.1})
+    assert given.options_of("few_step") == {"extrapolation": 0.1}
+
+
+def test_an_unknown_quality_is_refused() -> None:
+    with pytest.raises(ValueError, match="quality 'thorough' is unknown; take fast, standard, best"):
+        ReconstructionSettings(quality="thorough")  # type: ignore[arg-type]
+
+
+class _Seen(Prior):
+    """Gives back what it gets, and keeps how many arrays that were."""
+
+    domain = ImageDomain()
+    sigma_levels = SigmaLevels((0.001, 1.0), continuous=True)
+
+    def __init__(self) -> None:
+        self.arrays: list[int] = []
+
+    def denoise(self, m: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor:
+        self.arrays.append(m.shape[1])
+        return m
+
+
+@pytest.mark.parametrize(("second", "expected"), [(0.03, {"fast": 1, "best": 2}), (0.3, {"fast": 2, "best": 2})])
+def test_fast_leaves_a_map_set_of_little_energy_out(second: float, expected: dict[str, int]) -> None:
+    """The image of the second set has `second` squared of the energy of the first."""
+    generator = torch.Generator().manual_seed(0)
+    first_maps, second_maps = torch.linalg.qr(torch.randn(2, 2, dtype=torch.complex64, generator=generator))[0]
+    maps = torch.stack([first_maps, second_maps])[None, :, :, None, None].expand(1, 2, 2, 16, 16)
+    images = torch.randn(2, 16, 16, dtype=torch.complex64, generator=generator)
+    images = (
+        images / torch.linalg.vector_norm(images, dim=(1, 2), keepdim=True) * torch.tensor([1, second])[:, None, None]
+    )
+    kspace = torch.fft.fftshift(torch.fft.fft2((maps[0] * images[:, None]).sum(0), norm="ortho"), dim=(-2, -1))[None]
+    mask = torch.ones(1, 1, 16, 16, dtype=torch.bool)
+    mask[..., ::4] = False
+    for quality, sets in expected.items():
+        prior = _Seen()
+        settings = ReconstructionSettings(quality=quality, steps=2, data_consistency="sense", symmetries=False)
+        reconstruct(kspace * mask, mask, maps, prior, settings, noise=1e-4)
+        assert set(prior.arrays) == {sets}
