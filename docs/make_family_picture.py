@@ -28,10 +28,10 @@ def with_weights() -> list[str]:
     found = []
     for name in METHODS:
         try:
-            if weights_of(name, "").exists():
-                found.append(name)
+            weights_of(name, "")
         except ValueError:  # none come with it
             continue
+        found.append(name)
     return found
 
 

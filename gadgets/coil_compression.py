@@ -13,13 +13,13 @@ from gadgetron.types.recon_data import ReconBit
 from torch import Tensor
 
 from gadgets.buffers import Array, first_line, is_3d, keep, replace_data, slices_come_again
-from gadgets.calibration_quality import own_noise
 from gadgets.placed_readouts import checked_readouts
 from gadgets.references import with_references
 from gadgets.stream import Gadget, parameter
 from gadgets.twins.noise_adjust import is_prewhitened
 from priors.signal.compression import geometric_compression, svd_compression
 from priors.signal.fourier import fft2c, ifft2c
+from priors.signal.noise import noise_level
 
 LEAST_ENERGY = 0.995  # of the calibration that is kept in any case
 
@@ -95,10 +95,8 @@ class CoilCompression(Gadget):
 
 
 def _noise_of(kspace: Tensor) -> float:
-    """Noise of the rows and columns of k-space (coil, y, x) in which there are samples; 0 where there are none."""
-    sampled = kspace.abs().sum(0) > 0
-    part = kspace[:, sampled.any(1)][:, :, sampled.any(0)]
-    return own_noise(part) if part.numel() else 0.0
+    """Noise of k-space (coil, x, y) in which samples may be missing; 0 where there are none."""
+    return noise_level(kspace[None], (kspace != 0).any(0)[None, None])
 
 
 def _applied(data: Array, matrices: list[Tensor]) -> Array:

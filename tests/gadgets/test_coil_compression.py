@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from gadgetron.types import ReconData
+from gadgetron.types.recon_data import ReconBit
 
 from gadgets.coil_compression import CoilCompression
 from tests.gadgets.scans import buffered, run, two_spaces
@@ -38,6 +39,19 @@ def test_without_a_fraction_of_energy_the_noise_decides():
         assert coils(0.002, noise_scan, energy=0.995) < coils(0.002, noise_scan) <= 12
         # Where there is much noise it makes half a percent of the energy, and hides no signal that is worth a coil.
         assert coils(0.3, noise_scan) == coils(0.3, noise_scan, energy=0.995)
+
+
+def test_samples_left_out_within_lines_do_not_look_like_less_noise():
+    """A 2D mask and no calibration lines: coils of noise alone are not kept."""
+    header, (item,) = buffered(matrix=(64, 64, 1), coils=12, noise_level=0, noise_scan=False, acceleration=1)
+    data, generator = item[0].data.data, np.random.default_rng(0)
+    data[:, :, :, 4:] = 0
+    level = 0.01 * np.abs(data).std()
+    data += level * (generator.standard_normal(data.shape) + 1j * generator.standard_normal(data.shape))
+    x, y = np.meshgrid(*[np.arange(size) - size // 2 for size in data.shape[:2]], indexing="ij")
+    data[(np.hypot(x, y) > 12) & (generator.random(x.shape) < 0.8)] = 0
+    (after,) = run(header, [ReconData([ReconBit(item[0].data, None)])], CoilCompression)
+    assert 3 <= after[0].data.data.shape[3] <= 5
 
 
 def test_calibration_without_signal_keeps_the_coils_that_later_images_need():
