@@ -104,7 +104,9 @@ def _header(slices: int, coils: int, height: int, width: int) -> str:
     size, field = xsd.matrixSizeType(x=width, y=height, z=1), xsd.fieldOfViewMm(x=width, y=height, z=5)
     space = xsd.encodingSpaceType(matrixSize=size, fieldOfView_mm=field)
     lines = xsd.limitType(minimum=0, maximum=height - 1, center=height // 2)
-    limits = xsd.encodingLimitsType(kspace_encoding_step_1=lines, slice=xsd.limitType(minimum=0, maximum=slices - 1, center=0))
+    limits = xsd.encodingLimitsType(
+        kspace_encoding_step_1=lines, slice=xsd.limitType(minimum=0, maximum=slices - 1, center=0)
+    )
     encoding = xsd.encodingType(
         encodedSpace=space, reconSpace=space, encodingLimits=limits, trajectory=xsd.trajectoryType("cartesian")
     )

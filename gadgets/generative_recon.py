@@ -101,7 +101,7 @@ class GenerativeRecon(Gadget):
         )
         steps: int = parameter(
             0,
-            "steps of the sampler; 0: by quality, standard 25 few_step, 1000 predictor_corrector as published",
+            "steps of the sampler; 0: by quality, standard 16 few_step, 1000 predictor_corrector as published",
             minimum=0,
             maximum=10000,
         )

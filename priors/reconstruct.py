@@ -128,7 +128,7 @@ def reconstruct(
         rank=settings.rank,
         growing_rank=rule != "predictor_corrector",
         steps=of_rule.count(of_rule.data_steps, len(sigmas)),
-        set_energy=QUALITIES[settings.quality].set_energy,
+        weak_sets=QUALITIES[settings.quality].weak_sets,
     )
     options = settings.options_of(rule)
     expected = count_evaluations(rule, len(sigmas), prior, options)

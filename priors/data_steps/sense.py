@@ -13,6 +13,7 @@ from priors.signal.espirit import low_rank_maps
 from priors.signal.fourier import fft2c, ifft2c
 
 PRIOR_WEIGHT = 2.0  # of the estimate, in units of the weight that its misfit to the data gives it; more for noisy data
+SET_ENERGY = 1e-4  # fraction of a slice's energy below which a set of maps is left out
 SMALLEST_ERROR = 0.5  # of the estimate in units of the noise of the data, whatever the misfit says
 CG_ITERATIONS = 4  # of the proximal step, which begins at the estimate
 EXACT_CG_ITERATIONS, EXACT_CG_TOLERANCE = 50, 1e-6
@@ -37,7 +38,8 @@ class SenseStep(KspaceStep):
     it the exact proximal step of the data's log likelihood. With "misfit" :math:`\lambda = 2 \sigma_y^2 / e^2`: the
     noise of the data against the misfit e of the estimate to them, measured anew in every step. With `low_rank` the
     maps are taken anew, after a quarter and half of the steps, from the low-rank space of the Hankel matrix of all of
-    the estimated k-space, which knows them better than the calibration region.
+    the estimated k-space, which knows them better than the calibration region. Images of further sets whose energy is
+    below `weak_sets` of the slice's are not the prior's: x_0 is zero for them, and only the others come and go.
     """
 
     def __init__(self, measured: Measurement, domain: Domain, settings: StepSettings) -> None:
@@ -45,6 +47,7 @@ class SenseStep(KspaceStep):
         assert measured.maps is not None
         steps = settings.steps
         self._needed: Tensor | None = None  # map sets that each slice has, (batch, set, 1, 1)
+        self._of_prior: Tensor | None = None  # those of them that the prior estimates, (batch, strong set, 1, 1)
         self._refresh = {steps // 4, steps // 2} - {0} if settings.low_rank else set()
         self._use(measured.maps)
 
@@ -52,20 +55,20 @@ class SenseStep(KspaceStep):
         maps = self._operator.maps
         images = cg_sense(self._measured, maps, self._mask, regularisation=1e-3, iterations=10)
         energy = images.abs().square().sum((2, 3))
-        used = energy >= self._settings.set_energy * energy.sum(1, keepdim=True)
-        kept = int(torch.nonzero(used.any(0)).max()) + 1
-        # A slice that needs fewer sets than its neighbours has empty ones: its images are those that it has alone.
-        last = torch.where(used, torch.arange(used.shape[1], device=used.device), 0).amax(1, keepdim=True)
-        needed = (torch.arange(kept, device=used.device) <= last)[:, :, None, None]
+        needed = _leading(energy >= SET_ENERGY * energy.sum(1, keepdim=True))
+        weak = max(self._settings.weak_sets, SET_ENERGY)
+        self._of_prior = _leading(energy >= weak * energy.sum(1, keepdim=True))
+        kept = needed.shape[1]
         images = images[:, :kept] if bool(needed.all()) else images[:, :kept] * needed
         self._needed = needed
         self._use(maps[:, :kept])
         self.kspace = replace_samples(self._coils(images), self._measured, self._mask)
         self.moved = True
-        return self._combine(self.kspace)
+        return self._strong(self._combine(self.kspace))
 
     def __call__(self, images: Tensor, variance: Tensor) -> Tensor:
         self._step += 1
+        images = self._all_sets(images)
         if self._settings.data_weight == "likelihood":
             weight = self.prior_weight(variance)
             images = sense_proximal(
@@ -84,8 +87,8 @@ class SenseStep(KspaceStep):
             ]
             self._use(torch.cat(maps))
         elif self._settings.data_weight == "likelihood":
-            return images
-        return self._combine(self.kspace)
+            return self._strong(images)
+        return self._strong(self._combine(self.kspace))
 
     def _by_misfit(self, images: Tensor) -> None:
         misfit = (self._measured - self._mask * self._coils(images)).abs().square().sum(1, keepdim=True) / 2
@@ -102,10 +105,25 @@ class SenseStep(KspaceStep):
         self._insert_measured(self._coils(images), misfit / coils)
 
     def zero_filled(self) -> Tensor:
-        return self._combine(self._measured)
+        return self._strong(self._combine(self._measured))
 
     def image(self, kspace: Tensor) -> Tensor:
         return self._combine(kspace)[:, 0]
+
+    def _strong(self, images: Tensor) -> Tensor:
+        """Images (batch, set, y, x) that the prior estimates, zero where a slice has fewer than its neighbours."""
+        if self._of_prior is None:
+            return images
+        images = images[:, : self._of_prior.shape[1]]
+        return images if bool(self._of_prior.all()) else images * self._of_prior
+
+    def _all_sets(self, images: Tensor) -> Tensor:
+        """Images of all sets, zero for those that the prior does not estimate."""
+        batch, strong, height, width = images.shape
+        if self._of_prior is not None and not bool(self._of_prior.all()):
+            images = images * self._of_prior
+        others = self._operator.maps.shape[1] - strong
+        return torch.cat((images, images.new_zeros(batch, others, height, width)), 1) if others else images
 
     def _use(self, maps: Tensor) -> None:
         if self._needed is not None and not bool(self._needed.all()):
@@ -119,3 +137,9 @@ class SenseStep(KspaceStep):
     def _combine(self, kspace: Tensor) -> Tensor:
         """Images (batch, set, y, x) of coil k-space."""
         return (self._operator.maps.conj() * ifft2c(kspace).unsqueeze(1)).sum(2)
+
+
+def _leading(used: Tensor) -> Tensor:
+    """Sets up to the last used one of each slice (batch, set), as bool (batch, set of any slice, 1, 1)."""
+    last = torch.where(used, torch.arange(used.shape[1], device=used.device), 0).amax(1, keepdim=True)
+    return (torch.arange(int(last.max()) + 1, device=used.device) <= last)[:, :, None, None]

@@ -66,8 +66,8 @@ class StepSettings:
         Calls of the data step that a sample makes.
     denoising : float
         Factor of the noise in the weight of the data, see `ReconstructionSettings`.
-    set_energy : float
-        Fraction of a slice's energy below which a set of coil maps is left out.
+    weak_sets : float
+        Fraction of a slice's energy below which the images of a set of coil maps are not left to the prior.
     """
 
     low_rank: bool
@@ -78,7 +78,7 @@ class StepSettings:
     growing_rank: bool
     steps: int
     denoising: float = 1.0
-    set_energy: float = 1e-4
+    weak_sets: float = 0.0
 
 
 class DataStep(ABC):

@@ -48,7 +48,7 @@ class Rule:
 
 
 RULES: dict[str, Rule] = {
-    "few_step": Rule(25, needs_levels=True),
+    "few_step": Rule(16, needs_levels=True),
     "predictor_corrector": Rule(1000, evaluations=4, data_steps=2, needs_levels=True),
     "annealed": Rule(800, needs_levels=True),
     "momentum": Rule(200),

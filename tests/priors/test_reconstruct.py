@@ -89,7 +89,7 @@ def test_better_than_sense_and_measured_samples_stay(shipped: WeightedKspacePrio
         assert error(result, truth) < 0.7 * before
         every = mask.expand_as(kspace)
         torch.testing.assert_close(result.kspace[0][every], kspace[every], rtol=1e-4, atol=1e-5)
-        assert result.evaluations == 27  # two look whether the data are like those of the training
+        assert result.evaluations == 18  # two look whether the data are like those of the training
         assert result.finished == 1
         assert float(result.noise) == pytest.approx(0.003 / 0.97, rel=0.3)
 
