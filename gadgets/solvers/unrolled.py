@@ -13,6 +13,7 @@ from gadgets.solvers.outcome import Outcome, Problems, Solve
 from gadgets.stream import ReconError
 from priors.data_steps.choice import UNEXPLAINED, unexplained_fraction
 from priors.learning.cards import ModelCard
+from priors.learning.checkpoints import shipped_checkpoint
 from priors.signal.combination import combine_sets
 from priors.signal.noise import noise_level
 from priors.unrolled import KIND, UnrolledReconstruction, load_unrolled
@@ -23,22 +24,26 @@ class UnrolledMethod:
 
     options = ("prior", "device")
     program: tuple[str, str] | None = None
-    ready = False  # no weights come with it: each is for one mask
+    ready = False  # weights are for one mask: no default
     slices_only = True
 
     def solver(self, parameters: Any, gadget: str) -> tuple[Solve, str]:
         """The method with its weights, and these as a text.
 
+        The property `prior` names a file, or weights for one mask that come with the package to be compared with:
+        "unrolled" (learnt from references) or "unrolled_ssdu" (without).
+
         Raises ReconError when there are none, or they cannot be used.
         """
         if not parameters.prior:
             raise ReconError(
-                f"gadget {gadget}: method {KIND}: no weights come with it; train it for the mask of your scans "
-                f"(genrecon train {KIND} --data full.h5 --set mask=poisson:4) and name them by the property prior"
+                f"gadget {gadget}: method {KIND} needs weights for the mask of your scans; train them (genrecon train "
+                f"{KIND} --data full.h5 --set mask=poisson:4) and name them by the property prior"
             )
         device = device_of(parameters, gadget)
         with weights_errors(gadget):
-            path = Path(parameters.prior).expanduser()
+            shipped = shipped_checkpoint(parameters.prior)
+            path = shipped if shipped.exists() else Path(parameters.prior).expanduser()
             network, card = _loaded(path, stamp_of(path), device)
         keeps_parts = parameters.partial_fourier != "off"
 

@@ -48,6 +48,7 @@ def test_methods_without_weights_say_how_to_train_them(name: str, variant: str) 
 
 def test_an_unrolled_network_needs_weights_of_its_own() -> None:
     with pytest.raises(
-        ReconError, match=r"method unrolled: no weights come with it; train it .*genrecon train unrolled"
+        ReconError,
+        match=r"method unrolled needs weights for the mask of your scans; train them .*genrecon train unrolled",
     ):
         images(method="unrolled")

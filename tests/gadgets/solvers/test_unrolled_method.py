@@ -80,7 +80,7 @@ def test_what_it_refuses(weights: Path, tmp_path: Path) -> None:
     for properties, message in (
         (
             {},
-            r"method unrolled: no weights come with it; train it for the mask of your scans \(genrecon train unrolled",
+            r"method unrolled needs weights for the mask of your scans; train them \(genrecon train unrolled",
         ),
         ({"prior": tmp_path / "none.safetensors"}, "none.safetensors cannot be read"),
         ({"prior": shipped_checkpoint("wkgm")}, "weights of kind 'wkgm' are not for method unrolled; take method wkgm"),
@@ -104,3 +104,12 @@ def test_its_weights_are_no_prior(weights: Path) -> None:
     gadget = Reconstruction()
     with pytest.raises(ReconError, match="are a reconstruction and no prior; take method unrolled"):
         gadget.configure(header, {"generative_recon.method": "wkgm", "generative_recon.prior": str(weights)})
+
+
+@pytest.mark.parametrize("name", ["unrolled", "unrolled_ssdu"])
+def test_weights_of_the_package_are_named_without_a_path(name: str) -> None:
+    header, items = buffered()
+    (array,) = run(header, items, prior=name)
+    assert found(array, "GenreconTrainedFor") == ["poisson_4, R = 3.99, 256 x 256"]
+    assert f"prior={name}:" in found(array, "GenreconSettings")[0]
+    assert "these data have a matrix of 32 x 32" in " ".join(found(array, "GenreconWarning"))
