@@ -265,12 +265,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of the development scans")
     parser.add_argument("--scans", nargs="+", default=list(CASES), metavar="SCAN:MASK")
-    parser.add_argument("--entries", nargs="+", default=list(ENTRIES), choices=list(ENTRIES))
+    parser.add_argument("--entries", nargs="*", default=list(ENTRIES), choices=list(ENTRIES))
+    parser.add_argument("--priors", nargs="+", type=Path, default=[], help="weights for svd_wkgm, an entry each")
     parser.add_argument("--before", type=Path, help="another checkout, whose chain svd_wkgm is measured too")
     parser.add_argument("--rounds", type=int, default=2, help="timed runs of each entry")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     entries = {label: ENTRIES[label] for label in arguments.entries}
+    for path in arguments.priors:
+        entries[path.stem] = Entry("svd_wkgm", ((f"generative_recon.prior={path.resolve()}",),))
     if arguments.before:
         entries = {BEFORE: Entry("svd_wkgm", checkout=arguments.before.resolve()), **entries}
     table = Table(title=f"PSNR and SSIM inside the object, seconds a slice ({arguments.threads} threads)")

@@ -65,12 +65,8 @@ class ReconstructionSettings:
     start : {"noise", "measured"}
         What the predictor-corrector begins with: noise alone, as WKGM was published, or the zero-filled arrays with
         noise, as HKGM was.
-    quality : {"fast", "standard", "best"}
-        Steps, extrapolation and sets of coil maps, see `QUALITIES`; what is given by name stands.
     steps : int
         Noise levels; 0: by `quality`.
-    standard_steps : int
-        Noise levels of quality standard; 0: the rule's own.
     sigma_max, sigma_min : float
         First and last noise level in the units of the prior; 0: by undersampling and by the noise of the data, or as
         published for the predictor-corrector. Momentum and proximal stay at the last one unless `sigma_max` is given.
@@ -98,6 +94,10 @@ class ReconstructionSettings:
         Show the prior each estimate by another symmetry of the square.
     rule_options : mapping of float
         Options of the rule by name, see `priors.rules`; a published system's differ from the defaults.
+    quality : {"fast", "standard", "best"}
+        Steps, extrapolation and sets of coil maps, see `QUALITIES`; what is given by name stands.
+    standard_steps : int
+        Noise levels of quality standard; 0: the rule's own.
 
     Raises
     ------
@@ -109,9 +109,7 @@ class ReconstructionSettings:
     data_consistency: DataStepName = "auto"
     sampler: SamplerName = "auto"
     start: StartName = "noise"
-    quality: QualityName = "standard"
     steps: int = 0
-    standard_steps: int = 0
     sigma_max: float = 0.0
     sigma_min: float = 0.0
     samples: int = 1
@@ -123,6 +121,8 @@ class ReconstructionSettings:
     rank: int = 0
     symmetries: bool = True
     rule_options: Mapping[str, float] = field(default_factory=dict)
+    quality: QualityName = "standard"
+    standard_steps: int = 0
 
     def __post_init__(self) -> None:
         choices = {

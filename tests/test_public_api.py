@@ -29,7 +29,8 @@ PUBLIC = {
         "SigmaLevels": "values continuous",
         "expand_sigma": "sigma array",
         "ReconstructionSettings": "low_rank data_consistency sampler start steps sigma_max sigma_min samples seed "
-        "keep_measured data_weight denoising window rank symmetries rule_options",
+        "keep_measured data_weight denoising window rank symmetries rule_options quality "
+        "standard_steps",
         "fft2c": "image axes",
         "ifft2c": "kspace axes",
         "radial_frequency": "height width device",
