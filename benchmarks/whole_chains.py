@@ -148,7 +148,8 @@ def cases(data: Path, wanted: Sequence[str]) -> Iterator[Case]:
         scan, _, mask = name.partition(":")
         kspace = all_scans[scan]
         shape = (kspace.shape[-2], kspace.shape[-1])
-        yield Case(name, kspace, masks[mask] if mask in masks.files else mask_of(mask, shape))
+        stored = masks[mask] if mask in masks.files else None
+        yield Case(name, kspace, stored if stored is not None and stored.shape == shape else mask_of(mask, shape))
 
 
 CASES = tuple(

@@ -67,8 +67,9 @@ class GenerativeRecon(Gadget):
         iterations: int = parameter(0, "most iterations; 0: the method's own", minimum=0, maximum=10000)
         prior: str = parameter(
             "",
-            "weights of the generative prior or of unrolled (.safetensors), or for method custom code: FILE.py:NAME or "
-            "MODULE:NAME; several priors: 2*a.safetensors + wkgm + wavelet + low_rank; empty: the shipped weights",
+            "weights of the generative prior or of unrolled (.safetensors, or those of the package by name, as "
+            "wkgm_contrasts), or for method custom code: FILE.py:NAME or MODULE:NAME; several priors: "
+            "2*a.safetensors + wkgm + wavelet + low_rank; empty: the method's own",
             local=True,
         )
         training: str = parameter(

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from priors.learning.checkpoints import is_shipped
+
 LOW_RANK = "low_rank"  # Hankel low rank of the coils, which is part of the data step
 WAVELET = "wavelet"  # `priors.joint.HaarSparsity`
 
@@ -51,7 +53,7 @@ def with_absolute_files(text: str) -> str:
         If it is a list, and a wrong one.
     """
     if not is_prior_list(text):
-        return str(Path(text).expanduser().absolute())
+        return text if is_shipped(text) else str(Path(text).expanduser().absolute())
     listed = read_prior_list(text)
     terms = [
         f"{term.weight:g}*{Path(term.name).expanduser().absolute() if is_file_name(term.name) else term.name}"

@@ -17,7 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from priors.learning.cards import ModelCard
-from priors.learning.checkpoints import read_checkpoint, shipped_checkpoint
+from priors.learning.checkpoints import read_checkpoint, shipped_checkpoint, weights_file
 from priors.learning.recipe import Recipe
 from priors.prior import Prior, check_prior
 from priors.unrolled import KIND
@@ -310,7 +310,7 @@ def code_text(text: str) -> str:
 
 
 def weights_of(method: str, given: str) -> Path:
-    """File of a method's weights: the given one, or the one that comes with the package.
+    """File of a method's weights: the given one, a path or a name of weights of the package, or the method's own.
 
     Raises
     ------
@@ -318,7 +318,7 @@ def weights_of(method: str, given: str) -> Path:
         If neither is there to be named.
     """
     if given:
-        return Path(given).expanduser()
+        return weights_file(given)
     name = generative_method(method).weights
     if not name:
         raise ValueError(f"method {method}: it needs a prior: weights (.safetensors), FILE.py:NAME or MODULE:NAME")

@@ -14,6 +14,7 @@ from priors.signal.scale import SIGNAL_LEVEL
 SIGMA = 0.03  # noise level of the test
 FAINT = 0.1  # of the signal level: slices below it are not judged to be like or unlike the training images
 BANDS = 40  # rings of k-space
+MOST_TYPICAL = 128  # training images that the typical gain is taken from
 
 
 def signal_level(images: Tensor) -> Tensor:
@@ -86,11 +87,12 @@ def typical_gains(prior: Prior, clean: Tensor, noisy: Tensor) -> tuple[float, fl
     Returns
     -------
     (float, float)
-        Three fifths of the least gain, as other contrasts and smoother reconstructions have, and twice the largest.
+        Three fifths of the least gain, as other contrasts and smoother reconstructions have, and twice the largest, of
+        at most 128 of the images.
     """
-    return round(0.6 * float(denoising_gain(prior, clean).min()), 4), round(
-        2 * float(denoising_gain(prior, noisy).max()), 4
-    )
+    chosen = torch.linspace(0, len(clean) - 1, min(len(clean), MOST_TYPICAL), device=clean.device).round().long()
+    least, largest = denoising_gain(prior, clean[chosen]).min(), denoising_gain(prior, noisy[chosen]).max()
+    return round(0.6 * float(least), 4), round(2 * float(largest), 4)
 
 
 def unlike_training(prior: Prior, images: Tensor, weighted: Tensor) -> list[list[str]]:

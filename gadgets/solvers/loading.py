@@ -14,6 +14,7 @@ import torch
 from gadgets.stream import ReconError, one_line
 from priors.joint import HaarSparsity, JointPrior
 from priors.learning.cards import ModelCard
+from priors.learning.checkpoints import weights_file
 from priors.learning.networks import compute_device
 from priors.prior import Prior
 from priors.prior_list import LOW_RANK, WAVELET, is_file_name, is_prior_list, read_prior_list
@@ -110,12 +111,13 @@ def _load_term(method: str, name: str, device: torch.device) -> LoadedPrior:
         return _load_one(name, "", device)
     if is_code(name) or method == CUSTOM:
         return _load_one(method, name, device)
-    if not is_file_name(name):
+    path = weights_file(name)
+    if not is_file_name(path.name):
         raise ValueError(
             f"'{name}' in a list of priors is neither a file of weights (.safetensors) nor {', '.join(NAMED)}, "
             f"{WAVELET} or {LOW_RANK}"
         )
-    kind = load_prior(Path(name).expanduser())[1].kind
+    kind = load_prior(path)[1].kind
     return _load_one(method if takes_kind(method, kind) else kind, name, device)
 
 

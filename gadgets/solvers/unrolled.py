@@ -13,7 +13,7 @@ from gadgets.solvers.outcome import Outcome, Problems, Solve
 from gadgets.stream import ReconError
 from priors.data_steps.choice import UNEXPLAINED, unexplained_fraction
 from priors.learning.cards import ModelCard
-from priors.learning.checkpoints import shipped_checkpoint
+from priors.learning.checkpoints import weights_file
 from priors.signal.combination import combine_sets
 from priors.signal.noise import noise_level
 from priors.unrolled import KIND, UnrolledReconstruction, load_unrolled
@@ -42,8 +42,7 @@ class UnrolledMethod:
             )
         device = device_of(parameters, gadget)
         with weights_errors(gadget):
-            shipped = shipped_checkpoint(parameters.prior)
-            path = shipped if shipped.exists() else Path(parameters.prior).expanduser()
+            path = weights_file(parameters.prior)
             network, card = _loaded(path, stamp_of(path), device)
         keeps_parts = parameters.partial_fourier != "off"
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from gadgets.solvers.methods import METHODS
 from gadgets.stream import ReconError
 from pipelines.evaluation.arrays import ArrayReconstruction
+from priors.learning.checkpoints import is_shipped, weights_file
 from priors.prior_list import WAVELET, is_file_name, is_prior_list, read_prior_list, with_absolute_files
 from priors.registry import METHODS as METHOD_NAMES
 from priors.registry import VARIANT, has_weights, is_code, is_generative, method_names, weights_of, with_variant
@@ -39,13 +40,13 @@ class Entry:
         text = self.label
         given = dict(self.properties).get("prior", "")
         if self.method == UNROLLED:
-            return text + _digest(Path(given))
+            return text + _digest(weights_file(given))
         if is_generative(self.method):
             name = with_variant(self.method, dict(self.properties).get("variant", ""))
             terms = [term.name for term in read_prior_list(given).terms] if is_prior_list(given) else [given]
             for term in terms:
-                if is_file_name(term):
-                    text += _digest(Path(term))
+                if is_file_name(term) or is_shipped(term):
+                    text += _digest(weights_file(term))
                 elif is_code(term) and term.partition(VARIANT)[0] not in METHOD_NAMES:
                     source = Path(term.rpartition(":")[0])
                     text += _digest(source) if source.is_file() else ""  # code may be a module

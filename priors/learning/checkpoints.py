@@ -27,6 +27,16 @@ def shipped_checkpoint(name: str) -> Path:
     return Path(__file__).parents[1] / "checkpoints" / f"{name}.safetensors"
 
 
+def weights_file(given: str) -> Path:
+    """File of the weights that a text names: those of the package by their name, else by its path."""
+    return shipped_checkpoint(given) if is_shipped(given) else Path(given).expanduser()
+
+
+def is_shipped(name: str) -> bool:
+    """Whether a text is the name of weights that come with the package."""
+    return bool(name) and "/" not in name and shipped_checkpoint(name).exists()
+
+
 def write_checkpoint(
     path: Path, weights: Mapping[str, Tensor], card: ModelCard, dtype: torch.dtype = torch.float32
 ) -> None:

@@ -137,5 +137,5 @@ def test_benchmark_and_stability_warn_for_other_masks(images: Path, tmp_path: Pa
     found = stability(cases[:1], [entry], tmp_path / "stability", contrasts=(0.2,), steps=1)["rows"]
     assert len(found) == len(PARTS) and not any(row["error"] for row in found)
     assert any("trained for" in text for row in found if row["part"] == "acceleration" for text in row["warnings"])
-    with pytest.raises(ReconError, match="no weights come with it"):
+    with pytest.raises(ReconError, match="method unrolled needs weights for the mask of your scans"):
         read_entry("unrolled")

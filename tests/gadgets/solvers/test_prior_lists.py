@@ -110,3 +110,19 @@ def test_benchmark_entries_of_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert entry.identity() != before
     with pytest.raises(ReconError, match=r"benchmark: --method is 'svd_wkgm:prior=x\*wkgm': weight 'x' of prior wkgm"):
         read_entry("svd_wkgm:prior=x*wkgm")
+
+
+def test_weights_of_the_package_are_named_without_a_path() -> None:
+    named = load("svd_wkgm", "wkgm_contrasts", CPU)
+    assert named.card is not None and named.card.name == "wkgm_contrasts"
+    assert load("svd_wkgm", str(shipped_checkpoint("wkgm_contrasts")), CPU).text == named.text
+    assert "wkgm_contrasts" in load("wkgm", "wkgm_contrasts + wkgm", CPU).text
+    with pytest.raises(ValueError, match="weights of kind 'wkgm' are not for method hggdp; take method wkgm"):
+        load("hggdp", "wkgm_contrasts", CPU)
+
+
+@pytest.mark.parametrize("text", ["unrolled:prior=unrolled_ssdu", "svd_wkgm:prior=wkgm_contrasts"])
+def test_benchmark_entries_of_named_weights(text: str) -> None:
+    entry = read_entry(text)
+    assert entry.label == text.replace(":", " ")
+    assert len(entry.identity()) == len(entry.label) + 64

@@ -76,7 +76,7 @@ def test_all_that_a_scanner_sends_reaches_the_gadgets(raw: Path, server: Server,
     meta = meta_of(image.attribute_string)
     assert meta_values(meta, "GenreconMethod") == ["wkgm"]
     (settings,) = meta_values(meta, "GenreconSettings")
-    assert {"samples=2", "steps=12", "denoising=2.0"} <= set(settings.split())
+    assert {"samples=2", "quality=fast", "denoising=2.0"} <= set(settings.split())
     assert len(list(read_images(tmp_path / "out", 201))) == SCAN.slices
 
 
