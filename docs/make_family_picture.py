@@ -60,7 +60,7 @@ def main() -> None:
             bottom.text(0.5, 0.5, f"below each: {GAIN} x error", color="white", ha="center", fontsize=8)
         else:
             bottom.imshow(np.abs(image - reference)[HEAD], cmap="gray", vmin=0, vmax=white / GAIN)
-    figure.subplots_adjust(0, 0, 1, 0.97, 0.01, 0.06)
+    figure.subplots_adjust(0, 0, 1, 0.97, 0.01, 0.12)
     figure.canvas.draw()
     Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., 0]).save(  # it is grey
         Path(__file__).with_name("family_tree.png"), optimize=True
