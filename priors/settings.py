@@ -37,7 +37,7 @@ class Quality:
     weak_sets: float
 
 
-# Set on training heads with simulated coils (`python -m benchmarks.quality_settings`), where more steps than `standard`,
+# Set on training heads with simulated coils (`python -m benchmarks.quality_settings`), where more steps than standard,
 # or the mean over symmetries in each of them, gain nothing; other scans gain up to 0.25 dB by `best`.
 QUALITIES: dict[QualityName, Quality] = {
     "fast": Quality(steps=0.625, extrapolation=0.5, weak_sets=1e-2),
