@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.whole_chains import score
 from pipelines.chain import Chain, read_chain
 from pipelines.demo import CHAINS
-from pipelines.evaluation.metrics import measures
-from pipelines.replay import read_images, replay
+from pipelines.replay import replay
 from pipelines.simulation.scan import Simulation
 from pipelines.simulation.settings import SimulationSettings
 from pipelines.simulation.writer import write_raw
@@ -57,16 +57,7 @@ def psnr_of_replay(raw: Path, chain: Chain, settings: list[str], truth: NDArray[
     """Mean PSNR of a replay's images inside the object, each with the factor that fits best."""
     folder = raw.with_name("images")
     replay(raw, chain, folder, settings=settings)
-    found = []
-    for image in read_images(folder, series=1):
-        pixels, true = image.data[0, 0].astype(np.float64), truth[image.slice].astype(np.float64)
-        factor = (pixels * true).sum() / np.square(pixels).sum()
-        top = true.max()
-        scored = measures((factor * pixels / top).astype(np.float32), (true / top).astype(np.float32))
-        found.append(scored["psnr_object"])
-    if len(found) != len(truth):
-        raise RuntimeError(f"{len(found)} images of {len(truth)} slices")
-    return float(np.mean(found))
+    return score(folder, truth / truth.max((1, 2), keepdims=True))["psnr_object"]
 
 
 def changed(name: str, stage: str) -> tuple[Chain, list[str]]:

@@ -1,13 +1,13 @@
 """Whole chains on the development scans, from raw file to 16-bit images: quality and seconds.
 
-python -m benchmarks.whole_chains                                    # svd_wkgm in every quality, rivals beside it
+python -m benchmarks.whole_chains                                    # svd_wkgm at each quality, and other methods
 python -m benchmarks.whole_chains --scans t1_4 --entries fast standard best
 python -m benchmarks.whole_chains --before ../before                 # the chain of another checkout beside this one's
 
 A fully sampled scan is undersampled and written as raw file; samples that a mask leaves out are zeros. Each entry is a
 process of its own, which reads its weights in a first run that is not timed; then entries take turns. PSNR inside the
-object of the root-sum-of-squares image of all samples, with the factor that fits best. Rivals with a parameter have
-the best of several values by the truth.
+object of the root-sum-of-squares image of all samples, with the factor that fits best. Other methods with a
+parameter get several values of it; the one with the highest PSNR counts.
 """
 
 from __future__ import annotations
@@ -30,10 +30,11 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.wkgm import root_sum_of_squares
 from pipelines.evaluation.metrics import measures
 from pipelines.replay import read_images
 from pipelines.simulation import sampling
-from priors.signal.fourier import ifft2c
+from priors.signal.fourier import fft2c
 
 HERE = Path(__file__).resolve().parent.parent
 BEFORE = "before"
@@ -73,7 +74,7 @@ class Case:
 
     def truth(self) -> NDArray[np.float64]:
         """Root-sum-of-squares images (slice, y, x), maximum 1 each."""
-        images = torch.linalg.vector_norm(ifft2c(torch.from_numpy(self.kspace)), dim=1).double().numpy()
+        images = root_sum_of_squares(torch.from_numpy(self.kspace)).double().numpy()
         scaled: NDArray[np.float64] = images / images.max((1, 2), keepdims=True)
         return scaled
 
@@ -125,9 +126,7 @@ def scans(data: Path) -> dict[str, NDArray[np.complex64]]:
     found = {name: np.load(data / f"{file}.npy")[None] for name, file in names.items()}
     found["knee"] = np.load(data / "dev_knee_1ch.npy")[None]
     slices = torch.from_numpy(np.load(data / "t2_brain_slices.npy")[::11])
-    found["t2"] = torch.fft.fftshift(torch.fft.fft2(torch.fft.ifftshift(slices, dim=(1, 2))), dim=(1, 2))[
-        :, None
-    ].numpy()
+    found["t2"] = fft2c(slices)[:, None].numpy()
     return {name: np.ascontiguousarray(array, np.complex64) for name, array in found.items()}
 
 
