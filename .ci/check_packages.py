@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("priors", "gadgets", "pipelines", "xml_configs")
-LARGEST_MB = 20
+LARGEST_MB = 45  # at most 40 of them weights
 
 
 def wanted() -> set[str]:

@@ -2,6 +2,7 @@
 
 python -m benchmarks.train_default                 # weights, card and loss curve into priors/checkpoints
 python -m benchmarks.train_default --out /tmp/new  # or elsewhere
+python -m benchmarks.train_default --init wkgm_contrasts --steps 5000   # going on from given weights
 
 The magnitudes lose their noise first (Noisier2Noise); phases are synthesised in training. A run that was stopped goes
 on where it was; a log line every half minute.
@@ -18,12 +19,13 @@ import torch
 
 from benchmarks.train_t2_heads import FAST, log_lines, photographs, prepared, run
 from pipelines.train import TrainingJob, recipe_of
-from priors.learning.checkpoints import shipped_checkpoint
+from priors.learning.checkpoints import shipped_checkpoint, weights_file
 from priors.learning.networks import Architecture
 from priors.learning.recipe import with_settings
 from priors.learning.self_denoising import self_denoised
 
 DENOISING_STEPS = 1500
+GOING_ON = {"learning_rate": "0.0005", "settings.decay": "0.4"}  # of a run with --init
 PHOTOGRAPHS = 2  # copies of each: 296 of 885 images
 DESCRIPTION = (
     "589 magnitude images of heads without their noise (T1, T2 and FLAIR of open_ms_data, M. Lesjak et al., CC-BY; "
@@ -54,6 +56,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=shipped_checkpoint("").parent, help="folder of the weights")
     parser.add_argument("--cache", type=Path, default=Path("training_data"), help="folder of the prepared arrays")
     parser.add_argument("--steps", type=int, default=14000, help="optimiser steps")
+    parser.add_argument("--init", help="weights to go on from: a file, or a name of included weights")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     arguments = parser.parse_args()
@@ -62,6 +65,8 @@ def main() -> None:
     data, cache = arguments.data, arguments.cache
     cache.mkdir(parents=True, exist_ok=True)
     settings = FAST | {"denoise": "false", "settings.steps": str(arguments.steps)}
+    if arguments.init:
+        settings |= GOING_ON
     job = TrainingJob(
         kind="wkgm",
         data=(prepared(cache / "magnitudes.npy", lambda: magnitudes(data, cache / "denoising.safetensors")),),
@@ -72,6 +77,7 @@ def main() -> None:
         description=DESCRIPTION,
         licence="MIT",
         device=arguments.device,
+        initial=weights_file(arguments.init) if arguments.init else None,
     )
     run("wkgm", job)
 
