@@ -1,4 +1,4 @@
-"""What steps, extrapolation and the second map set give and take: `python -m benchmarks.quality_settings`.
+"""What the settings of `quality` give and take: `python -m benchmarks.quality_settings`.
 
 svd_wkgm on training heads with simulated coils and noise; no evaluation scan is looked at. `priors.settings.QUALITIES`
 is set by this table. PSNR inside the object and seconds of the processor a slice.
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from benchmarks.train_t2_heads import heads
 from benchmarks.wkgm import Scan, ours, simulated
-from priors.learning.checkpoints import shipped_checkpoint
+from priors.learning.checkpoints import weights_file
 from priors.registry import load_prior
 from priors.settings import QUALITIES, Quality
 
@@ -30,7 +30,10 @@ SCANS = (
     (300, 8, 0.006, "poisson_4"),
     (90, 6, 0.004, "random2D_4"),
 )
-CHOICES = ("25,0,0", "25,0,0.01", "16,0.3,0.01", "12,0.5,0.01", "10,0.5,0.01", "40,0.3,0")
+CHOICES = (
+    "25,0,0,inf", "25,0,0.01,inf", "16,0.3,0.01,inf", "16,0.3,0.01,0.04", "12,0.4,0.01,0.04", "10,0.5,0.01,0.04",
+    "40,0.3,0,inf",
+)  # fmt: skip
 console = Console(width=150)
 
 
@@ -47,20 +50,20 @@ def scans(data: Path) -> Iterator[tuple[Scan, Tensor]]:
 def main() -> None:
     """Command line; see the module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("choices", nargs="*", default=CHOICES, metavar="STEPS,EXTRAPOLATION,WEAK_SETS")
-    parser.add_argument("--weights", type=Path, default=shipped_checkpoint("wkgm"))
+    parser.add_argument("choices", nargs="*", default=CHOICES, metavar="STEPS,EXTRAPOLATION,WEAK_SETS,COARSE_ABOVE")
+    parser.add_argument("--weights", default="wkgm", help="a file, or a name of included weights")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of the training data")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    prior, _ = load_prior(arguments.weights, "svd_wkgm")
+    prior, _ = load_prior(weights_file(arguments.weights), "svd_wkgm")
     all_scans = list(scans(arguments.data))
     table = Table(title="PSNR inside the object (dB), and seconds of the processor a slice")
-    for heading in ("steps, extrapolation, weak sets", *(scan.name for scan, _ in all_scans), "mean", "s"):
+    for heading in ("steps, extrapolation, weak, coarse", *(scan.name for scan, _ in all_scans), "mean", "s"):
         table.add_column(heading)
     for choice in arguments.choices:
-        steps, extrapolation, weak = choice.split(",")
-        QUALITIES["standard"] = Quality(1.0, float(extrapolation), float(weak))
+        steps, extrapolation, weak, coarse = choice.split(",")
+        QUALITIES["standard"] = Quality(1.0, float(extrapolation), float(weak), float(coarse))
         began = time.process_time()
         found = [scan.score(ours(scan, prior, True, maps, steps=int(steps))[0])[2] for scan, maps in all_scans]
         seconds = (time.process_time() - began) / len(all_scans)

@@ -36,6 +36,7 @@ MOST_UNKNOWNS = 2048  # of a row of the Hankel matrix; the window is smaller whe
 # Symmetry of a sample's first evaluation. That of the last one moves the SSIM of a T1 brain by 0.0005 either way; this
 # one is in between.
 FIRST_SYMMETRY = 5
+SMALLEST_HALF = 96  # samples of the central half of k-space along y and x that a prior is shown alone
 SYMMETRY_STRIDE = 3  # every symmetry comes once in eight evaluations, and neighbours differ by more than a quarter turn
 
 _RUN: dict[str, Callable[..., Tensor]] = {
@@ -138,7 +139,7 @@ def reconstruct(
         if results and stop is not None and stop():
             break
         step: KspaceStep = (SenseStep if name == "sense" else CoilStep)(measurement, prior.domain, step_settings)
-        loop = Loop(prior, step, symmetries=settings.symmetries)
+        loop = Loop(prior, step, symmetries=settings.symmetries, coarse_above=settings.coarse_above(rule))
         white_noise = SliceNoise(settings.seed, sample, keys or range(len(kspace)), kspace.device)
         initial = loop.begin()
         if rule == "predictor_corrector":
@@ -181,6 +182,8 @@ class Loop:
         Data step on images.
     symmetries : bool
         Whether the prior looks at each estimate by another symmetry of the square.
+    coarse_above : float
+        Noise level above which a scale-free prior sees the central half of k-space alone.
 
     Attributes
     ----------
@@ -188,8 +191,10 @@ class Loop:
         Evaluations of the prior so far.
     """
 
-    def __init__(self, prior: Prior, step: DataStep, *, symmetries: bool = True) -> None:
-        self._prior, self._step, self.symmetries = prior, step, symmetries
+    def __init__(
+        self, prior: Prior, step: DataStep, *, symmetries: bool = True, coarse_above: float = math.inf
+    ) -> None:
+        self._prior, self._step, self.symmetries, self.coarse_above = prior, step, symmetries, coarse_above
         self._phase: Tensor | None = None
         self._flat = torch.empty(0)  # images without phase as they were last encoded
         self.evaluations = 0
@@ -262,7 +267,13 @@ class _Counted(Prior):
         self.domain, self.sigma_levels = prior.domain, prior.sigma_levels
 
     def denoise(self, m: Tensor, sigma: float | Tensor) -> Tensor:
-        return self._symmetric(self._prior.denoise, m, sigma)
+        coarse = self._prior.scale_free and float(torch.as_tensor(sigma).min()) > self._loop.coarse_above
+        if not coarse or min(m.shape[-2:]) < 2 * SMALLEST_HALF:
+            return self._symmetric(self._prior.denoise, m, sigma)
+        centre = _central_half(m)
+        estimate = torch.zeros_like(m)  # of the rest, of which noise of this level leaves little
+        _central_half(estimate).copy_(self._symmetric(self._prior.denoise, centre, sigma))
+        return estimate
 
     def score(self, m: Tensor, sigma: float | Tensor) -> Tensor:
         return self._symmetric(self._prior.score, m, sigma)
@@ -283,6 +294,14 @@ class _Counted(Prior):
             name = f"{type(self._prior).__name__}.{function.__name__}"
             raise ValueError(f"{name} gave a {what}; it must give a complex array of {tuple(turned.shape)}")
         return domain.symmetric(found.to(m.dtype), kind, back=True)
+
+
+def _central_half(array: Tensor) -> Tensor:
+    """View on the central half of arrays (..., y, x) along y and x; its centre is at index n // 2, too."""
+    for axis in (-2, -1):
+        size = array.shape[axis]
+        array = array.narrow(axis, size // 2 - size // 2 // 2, size // 2)
+    return array
 
 
 def _checked(kspace: Tensor, mask: Tensor, maps: Tensor | None) -> Tensor:

@@ -30,19 +30,23 @@ class Quality:
         Option of the few-step rule, where one sample is wanted.
     weak_sets : float
         Fraction of a slice's energy below which the images of a set of coil maps are not left to the prior.
+    coarse_above : float
+        Noise level above which the few-step rule shows a scale-free prior the central half of k-space alone, where one
+        sample is wanted.
     """
 
     steps: float
     extrapolation: float
     weak_sets: float
+    coarse_above: float
 
 
 # Set on training heads with simulated coils (`python -m benchmarks.quality_settings`), where more steps than standard,
 # or the mean over symmetries in each of them, gain nothing; other scans gain up to 0.25 dB by `best`.
 QUALITIES: dict[QualityName, Quality] = {
-    "fast": Quality(steps=0.625, extrapolation=0.5, weak_sets=1e-2),
-    "standard": Quality(steps=1.0, extrapolation=0.3, weak_sets=1e-2),
-    "best": Quality(steps=1.5625, extrapolation=0.3, weak_sets=0.0),
+    "fast": Quality(steps=0.625, extrapolation=0.5, weak_sets=1e-2, coarse_above=0.04),
+    "standard": Quality(steps=1.0, extrapolation=0.3, weak_sets=1e-2, coarse_above=0.04),
+    "best": Quality(steps=1.5625, extrapolation=0.3, weak_sets=0.0, coarse_above=math.inf),
 }
 
 
@@ -95,7 +99,7 @@ class ReconstructionSettings:
     rule_options : mapping of float
         Options of the rule by name, see `priors.rules`; a published system's differ from the defaults.
     quality : {"fast", "standard", "best"}
-        Steps, extrapolation and sets of coil maps, see `QUALITIES`; what is given by name stands.
+        Steps, extrapolation, sets of coil maps and half matrix, see `QUALITIES`; what is given by name stands.
     standard_steps : int
         Noise levels of quality standard; 0: the rule's own.
 
@@ -153,6 +157,10 @@ class ReconstructionSettings:
         """Noise levels of a rule with these settings."""
         standard = self.standard_steps or RULES[rule].steps
         return self.steps or max(1, round(standard * QUALITIES[self.quality].steps))
+
+    def coarse_above(self, rule: str) -> float:
+        """Noise level above which a rule shows a scale-free prior the central half of k-space alone."""
+        return QUALITIES[self.quality].coarse_above if rule == "few_step" and self.samples == 1 else math.inf
 
     def options_of(self, rule: str) -> dict[str, float]:
         """Options of a rule with these settings, by name."""

@@ -104,6 +104,8 @@ class WeightedKspacePrior(DenoiserPrior):
         levels = SigmaLevels((lowest / math.sqrt(self.copies), highest / math.sqrt(self.copies)), True)
         super().__init__(model, WeightedKspaceDomain(weighting), levels, **options)
         self.weighting = weighting
+        # On half the matrix f doubles, and k-space of images of the same maximum halves: with w ~ f, w k stays.
+        self.scale_free = weighting.p == 0.5
         self.seed = seed
 
     def _estimate(self, noisy: Tensor, sigma: Tensor) -> Tensor:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
-from priors.domains import ImageDomain
+from priors.domains import ImageDomain, WeightedKspaceDomain
 from priors.prior import Prior, SigmaLevels
-from priors.reconstruct import reconstruct
+from priors.reconstruct import _central_half, reconstruct
 from priors.rules.rule import RULES
 from priors.settings import QUALITIES, ReconstructionSettings
 from priors.signal.fourier import fft2c, ifft2c
+from priors.signal.weighting import Weighting
 
 
 @pytest.mark.parametrize("rule", ["few_step", "momentum", "predictor_corrector"])
@@ -42,16 +45,18 @@ def test_an_unknown_quality_is_refused() -> None:
 
 
 class _Seen(Prior):
-    """Gives back what it gets, and keeps how many arrays that were."""
+    """Gives back what it gets, and keeps how many arrays that were, their matrix and the noise level."""
 
     domain = ImageDomain()
     sigma_levels = SigmaLevels((0.001, 1.0), continuous=True)
 
     def __init__(self) -> None:
         self.arrays: list[int] = []
+        self.calls: list[tuple[tuple[int, ...], float]] = []
 
     def denoise(self, m: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor:
         self.arrays.append(m.shape[1])
+        self.calls.append((tuple(m.shape[-2:]), float(torch.as_tensor(sigma).min())))
         return m
 
 
@@ -94,3 +99,55 @@ def test_slices_with_and_without_a_strong_second_set_do_not_change_each_other() 
     together = result(slice(None))
     for index in range(2):
         torch.testing.assert_close(together[index], result(slice(index, index + 1))[0], rtol=1e-3, atol=1e-4)
+
+
+def test_the_central_half_of_weighted_kspace_is_that_of_an_image_on_half_the_matrix() -> None:
+    """An image of low resolution has the same weighted k-space on a matrix of half the size, at the same maximum."""
+    y, x = torch.meshgrid(torch.arange(256) - 128, torch.arange(320) - 160, indexing="ij")
+    image = (torch.exp(-(x**2 + 2 * y**2) / 600) * torch.exp(0.2j * x)).to(torch.complex64)
+    domain = WeightedKspaceDomain(Weighting())
+    half = domain.encode(image[::2, ::2])
+    torch.testing.assert_close(_central_half(domain.encode(image)), half, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [(255, 256), (192, 301), (200, 200)])
+def test_the_central_half_keeps_the_centre(size: tuple[int, int]) -> None:
+    array = torch.zeros(1, *size)
+    array[0, size[0] // 2, size[1] // 2] = 1
+    half = _central_half(array)
+    assert half.shape == (1, size[0] // 2, size[1] // 2)
+    assert half[0, half.shape[1] // 2, half.shape[2] // 2] == 1
+
+
+def _calls(size: int, *, scale_free: bool = True, **options: Any) -> list[tuple[tuple[int, ...], float]]:
+    prior = _Seen()
+    prior.domain, prior.scale_free = WeightedKspaceDomain(Weighting()), scale_free  # type: ignore[assignment]
+    generator = torch.Generator().manual_seed(0)
+    kspace = torch.randn(1, 4, size, size, dtype=torch.complex64, generator=generator)
+    mask = torch.rand(1, 1, size, size, generator=generator) < 0.3
+    mask[..., size // 2 - 8 : size // 2 + 8, size // 2 - 8 : size // 2 + 8] = True
+    settings = ReconstructionSettings(steps=6, data_consistency="replacement", sigma_max=0.3, sigma_min=0.01, **options)
+    result = reconstruct(kspace * mask, mask, None, prior, settings, noise=1e-3)
+    assert torch.isfinite(result.kspace.abs()).all()
+    assert result.kspace.shape[-2:] == (size, size)
+    return prior.calls
+
+
+def test_high_noise_levels_look_at_the_central_half_of_kspace() -> None:
+    above = QUALITIES["standard"].coarse_above
+    calls = _calls(200)
+    assert {matrix for matrix, sigma in calls if sigma > above} == {(100, 100)}
+    assert {matrix for matrix, sigma in calls if sigma <= above} == {(200, 200)}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"quality": "best"}, {"samples": 2}, {"scale_free": False}, {"sampler": "predictor_corrector"}],
+    ids=str,
+)
+def test_where_all_of_kspace_is_looked_at_at_every_level(options: dict[str, Any]) -> None:
+    assert {matrix for matrix, _ in _calls(200, **options)} == {(200, 200)}
+
+
+def test_small_matrices_are_not_halved() -> None:
+    assert {matrix for matrix, _ in _calls(128)} == {(128, 128)}
