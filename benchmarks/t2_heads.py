@@ -1,6 +1,7 @@
 """The published single-coil test of this line of work: T2 heads, complex, retrospectively undersampled.
 
 python -m benchmarks.t2_heads baselines    # zero filling and positivity: the loader and the measure, before any prior
+python -m benchmarks.t2_heads systems --methods hggdp wkgm=wkgm_contrasts --masks radial_020
 python -m benchmarks.t2_heads systems      # every system, published and modern, the last iterate; weights of --weights
 """
 
@@ -23,7 +24,7 @@ from skimage.metrics import structural_similarity
 from torch import Tensor
 
 from pipelines.evaluation.metrics import psnr
-from priors.learning.checkpoints import shipped_checkpoint
+from priors.learning.checkpoints import shipped_checkpoint, weights_file
 from priors.prior import Prior
 from priors.reconstruct import reconstruct
 from priors.registry import METHODS, generative_method, load_prior, with_variant
@@ -183,12 +184,13 @@ def systems(data: Path, names: list[str], masks: list[str], count: int, out: Pat
         add("zero-filled", [score(zero_filled(image, mask), image) for image in images], 0.0)
         add(*tuned_l1_wavelet(images, mask), 0.0)
         for name in names:
-            path = weights / f"{generative_method(name).weights}.safetensors"
+            method, _, given = name.partition("=")
+            path = weights_file(given) if given else weights / f"{generative_method(method).weights}.safetensors"
             if not path.exists():
                 table.add_row(name, *["not measured"] * 3, f"no {path.name}", "")
                 continue
-            prior, _ = load_prior(path, name)
-            found = [reconstructed(name, prior, image, mask) for image in images]
+            prior, _ = load_prior(path, method)
+            found = [reconstructed(method, prior, image, mask) for image in images]
             scores = [score(image, truth) for (image, _), truth in zip(found, images, strict=True)]
             add(name, scores, float(np.median([seconds for _, seconds in found])))
         console.print(table)
@@ -199,7 +201,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("table", choices=("baselines", "systems"))
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of the evaluation data")
-    parser.add_argument("--methods", nargs="+", default=[], help="NAME or NAME:VARIANT; all if none")
+    parser.add_argument("--methods", nargs="+", default=[], help="NAME, NAME:VARIANT, NAME=WEIGHTS; all if none")
     parser.add_argument("--weights", type=Path, default=shipped_checkpoint("").parent, help="folder of the weights")
     parser.add_argument("--masks", nargs="+", choices=MASKS, default=["radial_020", "random_015", "cart_085"])
     parser.add_argument("--images", type=int, default=22, help="how many of the images")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 from priors.extras import not_installed
 
 
@@ -20,6 +23,12 @@ class Aborted(Exception):
 def counted(count: int, noun: str) -> str:
     """A number of things in words: "1 image", "3 images"."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def did_you_mean(given: str, names: Iterable[str]) -> str:
+    """Names that a wrong one may stand for, within an error: "; did you mean 'cg_sense'?" where there are, else ";"."""
+    near = difflib.get_close_matches(given, names, 2)
+    return f"; did you mean {' or '.join(repr(name) for name in near)}?" if near else ";"
 
 
 def one_line(error: BaseException) -> str:

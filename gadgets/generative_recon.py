@@ -97,8 +97,8 @@ class GenerativeRecon(Gadget):
         )
         quality: str = parameter(
             "standard",
-            "steps of the sampler, sets of coil maps and resolution at high noise levels against time; a published variant keeps "
-            "its steps",
+            "steps of the sampler, sets of coil maps and resolution at high noise levels against time; a published "
+            "variant keeps its steps",
             choices=get_args(QualityName),
         )
         steps: int = parameter(

@@ -25,6 +25,10 @@ WARNINGS = "GenreconWarning"  # what users must know of the image
 COMPLETED_CALIBRATION = (  # one of these
     "no calibration lines were found: coil maps are from a k-space centre completed by low rank"
 )
+FOLDED = (  # and this, where samples are missing at regular intervals
+    "samples are missing at regular intervals: without calibration lines or a reference scan, copies of the object may "
+    "lie over each other in the image; do not rely on it"
+)
 SCALE_RATIO = "GADGETRON_ScaleRatio"  # what pixel values were multiplied by
 SCALE_OFFSET = "GADGETRON_ScaleOffset"  # what was added to them then
 

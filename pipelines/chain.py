@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 import defusedxml.ElementTree
 from defusedxml import DefusedXmlException
 
+from gadgets.errors import did_you_mean
 from gadgets.image_lines import ImageLines
 from gadgets.noise.scan import ChosenNoise
 from gadgets.readouts import WholeReadouts
@@ -120,7 +121,8 @@ class Chain:
         members = [node for node in self.nodes if gadget in self._members(node)] if not targets else []
         if not targets and not members:
             known = [node.names[0] for node in self.nodes] + [m for node in self.nodes for m in self._members(node)]
-            raise ReconError(f"{self.name}: no gadget is called '{gadget}'; it has: {', '.join(known)}")
+            near = did_you_mean(gadget, known)
+            raise ReconError(f"{self.name}: no gadget is called '{gadget}'{near} it has: {', '.join(known)}")
         for node in targets:
             node.properties[name] = value
         for node in members:
@@ -347,4 +349,7 @@ def read_chain(config: str) -> Chain:
         return Chain(Path(config).read_bytes(), config)
     if shipped in shipped_chains():
         return shipped_chain(shipped)
-    raise ReconError(f"{config}: no such chain; give an XML file or one of: {', '.join(shipped_chains())}")
+    names = shipped_chains()
+    raise ReconError(
+        f"{config}: no such chain{did_you_mean(shipped, names)} give an XML file or one of: {', '.join(names)}"
+    )

@@ -19,6 +19,7 @@ import numpy as np
 from gadgets.acquisition_flags import is_noise
 from gadgets.acquisitions import IMAGE_COUNTERS
 from gadgets.dicom_output import DicomOutput
+from gadgets.errors import counted
 from gadgets.image_lines import ImageLines
 from gadgets.image_values import grey_range, output_of, values_of
 from gadgets.images import WARNINGS, meta_of, meta_values, single_precision
@@ -246,6 +247,7 @@ def replay(
         if not kept and not chain.reference:
             tell_of_reference(scan.header, result.warnings, "give its raw file with --reference")
         _montages(staging, result)
+        _tell_of_earlier_files(folder, staging)
         result.dicom_files = sum(1 for _ in (staging / "dicom").rglob("*.dcm"))
         result.nifti_files = sum(1 for _ in (staging / "nifti").rglob("*.nii.gz"))
         result.seconds = time.perf_counter() - start
@@ -287,6 +289,20 @@ def anonymizes(chain: Chain) -> bool:
     """Whether its DICOM gadget leaves out who, where and when."""
     node = chain.external(DICOM_MODULE)
     return node is not None and read_parameters(DicomOutput.Parameters, node.properties, DicomOutput.__name__).anonymize
+
+
+def _tell_of_earlier_files(folder: Path, staging: Path) -> None:
+    """Warn where images of an earlier replay will lie beside those of this one."""
+    if not (folder / ACCOUNT_FILE).is_file():
+        return
+    found = [*folder.glob("series_*.png"), *folder.glob("dicom/**/*.dcm"), *folder.glob("nifti/**/*.nii.gz")]
+    left = sum(1 for path in found if not (staging / path.relative_to(folder)).exists())
+    if left:
+        logging.getLogger("genrecon").warning(
+            "%s holds %s of an earlier replay beside the new ones; -o FOLDER keeps replays apart",
+            folder,
+            counted(left, "image file"),
+        )
 
 
 def _write_account(path: Path, raw: str, result: ReplayResult, chain: str, header: dict[str, str]) -> None:

@@ -8,7 +8,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gadgets.errors import ReconError
+from gadgets.errors import ReconError, did_you_mean
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +104,7 @@ def read_parameters(kind: type, properties: Mapping[str, str], gadget: str) -> A
     for name, text in properties.items():
         if name not in fields:
             known = ", ".join(fields) or "none"
-            raise ReconError(f"gadget {gadget}: unknown property '{name}'; it has: {known}")
+            raise ReconError(f"gadget {gadget}: unknown property '{name}'{did_you_mean(name, fields)} it has: {known}")
         field, target = fields[name], hints[name]
         meta = field.metadata
         try:

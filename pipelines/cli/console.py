@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from gadgets.errors import ReconError, one_line, reason_of
+from gadgets.errors import ReconError, counted, one_line, reason_of
 from priors.extras import not_installed
 
 console = Console(emoji=False)  # a text may hold :x:; with --quiet it prints nothing
@@ -79,6 +79,11 @@ def progress_bar(total: int | None, unit: str) -> Iterator[Callable[[int, str], 
     else:
         with _progress_lines(total, unit) as update:
             yield update
+
+
+def replay_text(name: str, read: int, total: int | None, images: int) -> str:
+    """What a progress bar says of a replay, by its acquisitions read and images back."""
+    return f"{name}: {'all data are read, ' if read == total else ''}{counted(images, 'image')} so far"
 
 
 @contextlib.contextmanager

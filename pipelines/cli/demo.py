@@ -11,8 +11,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from gadgets.errors import counted
-from pipelines.cli.console import console, print_line, print_warning, progress_bar
+from pipelines.cli.console import console, print_line, print_warning, progress_bar, replay_text
 from pipelines.cli.simulate import write_with_progress
 
 
@@ -49,12 +48,13 @@ def demo(
                 name,
                 out / label,
                 progress=lambda lines, images, update=update, label=label: (  # type: ignore[misc]
-                    update(lines, f"{label}: {counted(images, 'image')}") if lines else None
+                    update(lines, replay_text(label, lines, scan.number_of_acquisitions, images)) if lines else None
                 ),
             )
     results = compare(scan, replays, out)
     s = scan.settings
-    title = f"mean of {s.slices} slices, R = {s.acceleration:g}, {s.coils} coils"
+    net = results["cases"][0]["acceleration"]
+    title = f"mean of {s.slices} slices, R = {s.acceleration:g} ({net:.1f} with calibration lines), {s.coils} coils"
     table = Table(title=title, title_justify="left")
     table.add_column("chain")
     for column in ("PSNR (dB)", "SSIM", "seconds"):

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from gadgets.errors import ReconError, counted
-from pipelines.cli.console import console, print_error, print_json, print_line, print_warning, progress_bar
+from pipelines.cli.console import console, print_error, print_json, print_line, print_warning, progress_bar, replay_text
 from pipelines.cli.options import DEFAULT_CHAIN, Group, Json
 
 
@@ -125,10 +125,10 @@ def _replay_all(raw: list[Path], folders: list[Path], dask: str, json: bool, **o
             with progress_bar(total, "acquisitions") as update:
                 read = 0
 
-                def progress(acquisitions: int, images: int, path: Path = path) -> None:
+                def progress(acquisitions: int, images: int, path: Path = path, total: Any = total) -> None:
                     nonlocal read
                     read = max(read, acquisitions)
-                    update(read, f"{path.name}: {counted(images, 'image')}")
+                    update(read, replay_text(path.name, read, total, images))
 
                 result = run(path, folder=folder, dask=on_dask.get(path), progress=progress, **options)
         except Exception as error:

@@ -28,8 +28,11 @@ def simulate(
     contrasts: Annotated[int, typer.Option(help="Contrasts (echoes).")] = 1,
     sampling: Annotated[str, typer.Option(help="full, uniform, random or poisson (3D only).")] = "uniform",
     acceleration: Annotated[
-        float, typer.Option("--acceleration", "-R", help="Acceleration; with uniform sampling, along E1.")
-    ] = 2.0,
+        float | None,
+        typer.Option(
+            "--acceleration", "-R", help="Acceleration; with uniform sampling, along E1.  [default: 2; 1 if full]"
+        ),
+    ] = None,
     acceleration_e2: Annotated[int, typer.Option(help="Acceleration along E2 (uniform sampling in 3D).")] = 1,
     calibration: Annotated[str, typer.Option(help="embedded, separate, external, interleaved or none.")] = "embedded",
     calibration_lines: Annotated[int, typer.Option(help="Calibration lines along E1 (and E2).")] = 24,
@@ -50,11 +53,14 @@ def simulate(
         typer.Option("--brain", help="Object instead of the phantom: the brain of `genrecon demo`, 2D, 1 to 5 slices."),
     ] = False,
     seed: Annotated[int, typer.Option(help="Seed of noise and sampling.")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is no simulated scan.")] = False,
 ) -> None:
     """Write a simulated raw scan; the true image is stored in it as dataset/truth, but not in an MRD 2 stream."""
     from pipelines.simulation import Simulation, SimulationSettings
     from pipelines.simulation.brain import brain_scan
 
+    if not force and out.is_file() and not _is_simulated(out):
+        raise ReconError(f"{out}: is there already, and is no simulated scan; choose another name, or add --force")
     if brain and images is not None:
         raise ReconError("simulate: --brain and --images each name an object; give one of them")
     given = None
@@ -80,7 +86,7 @@ def simulate(
             averages=averages,
             contrasts=contrasts,
             sampling=sampling,
-            acceleration=acceleration,
+            acceleration=acceleration if acceleration is not None else 1.0 if sampling == "full" else 2.0,
             acceleration_e2=acceleration_e2,
             calibration=calibration,
             calibration_lines=calibration_lines,
@@ -98,6 +104,17 @@ def simulate(
         raise ReconError(f"simulate: {one_line(ReconError(str(error)))}") from None
     write_with_progress(out, scan)
     print_line(f"{out}: {scan.number_of_acquisitions} acquisitions")
+
+
+def _is_simulated(path: Path) -> bool:
+    """Whether a file is a scan that `simulate` wrote, by the truth in it."""
+    import h5py
+
+    try:
+        with h5py.File(path) as file:
+            return "dataset/truth" in file
+    except OSError:
+        return False
 
 
 def _sizes(text: str, name: str, kind: Callable[[str], Any]) -> tuple[Any, Any, Any]:

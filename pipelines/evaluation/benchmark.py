@@ -88,7 +88,7 @@ def benchmark(
                 replace_file(folder / "rows" / f"{task.key}.json", json.dumps(row).encode())
             rows[task.key] = row
             if progress:
-                progress(len(rows), len(tasks), f"{task.case.name}: {task.entry.label}")
+                progress(len(rows), len(tasks), f"{task.case.name}: {task.entry.label} is done")
     machine = {"processor": processor(), "threads": threads, "torch": torch.__version__}
     results = results_of([case_row(case) for case in cases], [rows[task.key] for task in tasks], machine)
     with writing(folder):

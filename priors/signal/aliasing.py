@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 _NOTHING = 1e-9  # of the point spread function's peak
+_COPY = 0.7  # of that peak: what is as high elsewhere makes a copy of the image there
+_NEAR = 16  # of these parts of an image: copies that are nearer are its own blur
 
 
 class Aliasing(NamedTuple):
@@ -73,3 +75,18 @@ def point_spread(weights: Tensor) -> Tensor:
     Its value there is the mean of the squared weights: the image of a fully sampled point has 1.
     """
     return torch.fft.ifft2(torch.fft.ifftshift(weights.to(torch.float64) ** 2))
+
+
+def folds(mask: Tensor) -> bool:
+    """Whether undersampling lays copies of the image over each other: samples that are missing at regular intervals.
+
+    Parameters
+    ----------
+    mask : Tensor
+        Sampling mask (bool), shape (y, x), centre of k-space at n // 2.
+    """
+    size = [2 * samples for samples in mask.shape]  # half pixels: a copy need not lie on a whole one
+    spread = torch.fft.fft2(mask.to(torch.float64), s=size).abs()
+    shift_y, shift_x = (torch.arange(n).minimum(n - torch.arange(n)) / n for n in size)
+    far = (shift_y[:, None] > 1 / _NEAR) | (shift_x > 1 / _NEAR)
+    return bool((spread * far).max() > _COPY * spread[0, 0])

@@ -62,6 +62,15 @@ def test_replay_again_replaces_the_results(raw, tmp_path):
     assert len(list((tmp_path / "out" / "dicom").rglob("*.dcm"))) == 3
 
 
+def test_images_of_an_earlier_replay_in_the_folder_are_told_of(raw, tmp_path):
+    assert "earlier replay" not in run("replay", raw, "-c", "cg_sense", "-o", tmp_path / "out")
+    (tmp_path / "out" / "notes.png").touch()  # not of a replay
+    assert "earlier replay" not in run("replay", raw, "-c", "cg_sense", "-o", tmp_path / "out")
+    output = run("replay", raw, "-o", tmp_path / "out", "--set", "generative_recon.method=zero_filled")
+    assert "holds 3 image files of an earlier replay beside the new ones" in " ".join(output.split())
+    assert len(list((tmp_path / "out" / "dicom").rglob("*.dcm"))) == 6
+
+
 def test_several_files_get_a_folder_each(raw, tmp_path):
     other = tmp_path / "other.h5"
     other.write_bytes(raw.read_bytes())
@@ -212,3 +221,46 @@ def test_simulate_scans_the_brain(tmp_path):
         run("simulate", tmp_path / "six.h5", "--brain", *SMALL, "--slices", "6")
     with pytest.raises(ReconError, match="give one of them"):
         run("simulate", tmp_path / "both.h5", "--brain", "--images", "object.npy", *SMALL)
+
+
+def test_simulate_replaces_simulated_scans_alone(tmp_path):
+    path = tmp_path / "scan.h5"
+    for _ in range(2):
+        run("simulate", path, *SMALL)
+    for content in (b"the user's own", None):
+        if content:
+            path.write_bytes(content)
+        else:
+            with h5py.File(path, "w") as file:
+                file["dataset/data"] = [1]
+        before = path.read_bytes()
+        with pytest.raises(ReconError, match="is there already, and is no simulated scan"):
+            run("simulate", path, *SMALL)
+        assert path.read_bytes() == before
+    run("simulate", path, "--force", *SMALL)
+    run("info", path)
+
+
+def test_full_sampling_needs_no_acceleration(tmp_path):
+    run("simulate", tmp_path / "full.h5", *SMALL, "--sampling", "full")
+    with h5py.File(tmp_path / "full.h5") as file:
+        lines = sum(not head["flags"] & (1 << 18) for head in file["dataset/data"]["head"])  # but noise
+    assert lines == 48
+    with pytest.raises(ReconError, match="must be 1"):
+        run("simulate", tmp_path / "full.h5", *SMALL, "--sampling", "full", "-R", "2")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "near"),
+    [
+        (["-c", "cgsense"], "did you mean 'cg_sense'?"),
+        (["--set", "generativ_recon.samples=2"], "did you mean 'generative_recon'"),
+        (["--set", "generative_recon.iteration=2"], "did you mean 'iterations'"),
+        (["--set", "generative_recon.method=grapa"], "grappa"),
+    ],
+)
+def test_names_near_a_wrong_one_are_told(raw, tmp_path, arguments, near):
+    with pytest.raises(ReconError) as caught:
+        run("replay", raw, "-o", tmp_path / "out", *arguments)
+    assert near in str(caught.value)
+    assert not (tmp_path / "out").exists()

@@ -81,7 +81,10 @@ def test_bad_value_names_gadget_property_and_what_is_allowed(name: str, text: st
 
 
 def test_unknown_property_lists_the_known_ones() -> None:
-    with pytest.raises(ReconError, match=r"gadget Thing: unknown property 'metod'; it has: method, folder, iter"):
+    with pytest.raises(ReconError, match=r"gadget Thing: unknown property 'x'; it has: method, folder, iter"):
+        read(x="a")
+    text = r"gadget Thing: unknown property 'metod'; did you mean 'method'\? it has: method, folder, iter"
+    with pytest.raises(ReconError, match=text):
         read(metod="a")
 
 

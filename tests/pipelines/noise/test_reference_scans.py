@@ -97,6 +97,7 @@ def test_replay(folder: Path, tmp_path: Path) -> None:
     without = replay(folder / "scan.h5", "cg_sense", tmp_path / "without")
     assert any("no calibration lines were found" in text for text in without.warnings)
     assert any("names a reference scan" in text and "--reference" in text for text in without.warnings)
+    assert any("missing at regular intervals" in text for text in without.warnings)
     given = replay(folder / "scan.h5", "cg_sense", tmp_path / "with", reference=str(folder / "reference.h5"))
     assert not any("calibration" in text or "names a reference" in text for text in given.warnings)
     wanted = image(tmp_path / "whole")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from priors.signal.aliasing import aliasing_sets, point_spread
+from pipelines.simulation import sampling
+from priors.signal.aliasing import aliasing_sets, folds, point_spread
 
 ROWS, COLUMNS = torch.meshgrid(torch.arange(12), torch.arange(8), indexing="ij")
 IRREGULAR = torch.tensor([1, 0, 1, 1, 0, 0, 1, 0, 0, 1, 0, 0], dtype=torch.bool)
@@ -41,3 +42,41 @@ def test_of_patterns_that_mix_everything_there_are_no_sets():
     mask = torch.rand(12, 8, generator=torch.Generator().manual_seed(0)) > 0.5
     assert aliasing_sets(mask, largest=95) is None
     assert aliasing_sets(mask).pixels.shape == (1, 96)
+
+
+def _lines(height: int, step: int, first: int = 0) -> torch.Tensor:
+    return (torch.arange(height) % step == first)[:, None].expand(height, 96)
+
+
+def _middle(mask: torch.Tensor, samples: int) -> torch.Tensor:
+    near = [(torch.arange(size) - size // 2).abs() < samples // 2 for size in mask.shape]
+    return mask & near[0][:, None] & near[1]
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        _lines(128, 2, 1),
+        _lines(130, 4),  # copies lie between two pixels
+        _lines(127, 3),
+        _lines(96, 2) & _lines(96, 3).T,
+        (torch.arange(96)[:, None] + 2 * torch.arange(96)) % 4 == 0,  # CAIPIRINHA
+        _middle(_lines(96, 2), 48),  # of low resolution
+    ],
+)
+def test_regular_undersampling_folds(mask: torch.Tensor) -> None:
+    assert folds(mask)
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        torch.ones(96, 96, dtype=torch.bool),
+        _middle(torch.ones(96, 96, dtype=torch.bool), 24),
+        torch.rand(96, 1, generator=torch.Generator().manual_seed(0)).expand(96, 96) < 0.3,
+        torch.rand(96, 96, generator=torch.Generator().manual_seed(1)) < 0.1,
+        sampling.poisson((128, 128), 4.0),
+    ],
+)
+def test_irregular_and_full_sampling_does_not_fold(mask: torch.Tensor) -> None:
+    assert not folds(torch.as_tensor(mask))
