@@ -14,6 +14,14 @@ from rich.table import Table
 from pipelines.cli.console import console, print_line, print_warning, progress_bar, replay_text
 from pipelines.cli.simulate import write_with_progress
 
+# Heading, name in the results, digits.
+MEASURES = (
+    ("PSNR (dB)", "psnr", ".2f"),
+    ("SSIM", "ssim", ".4f"),
+    ("PSNR in the head", "psnr_object", ".2f"),
+    ("SSIM in the head", "ssim_object", ".4f"),
+)
+
 
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the raw file and the results.")] = Path(
@@ -57,12 +65,12 @@ def demo(
     title = f"mean of {s.slices} slices, R = {s.acceleration:g} ({net:.1f} with calibration lines), {s.coils} coils"
     table = Table(title=title, title_justify="left")
     table.add_column("chain")
-    for column in ("PSNR (dB)", "SSIM", "seconds"):
+    for column in (*(heading for heading, _, _ in MEASURES), "seconds"):
         table.add_column(column, justify="right")
     for label, result in replays.items():
         rows = [row for row in results["rows"] if row["method"] == label]
-        psnr, ssim = (statistics.mean(row[key] for row in rows) for key in ("psnr", "ssim"))
-        table.add_row(escape(label), f"{psnr:.2f}", f"{ssim:.4f}", f"{result.seconds:.1f}")
+        means = (format(statistics.mean(row[key] for row in rows), digits) for _, key, digits in MEASURES)
+        table.add_row(escape(label), *means, f"{result.seconds:.1f}")
     console.print(table)
     for label, result in replays.items():
         for text in result.warnings:
