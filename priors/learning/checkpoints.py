@@ -96,12 +96,13 @@ def read_checkpoint(path: Path) -> tuple[ModelCard, dict[str, Tensor]]:
     _check_suffix(path)
     card, sha256 = _read_card(path.with_suffix(".json"))
     content = _read(path)
-    # The two ways torch.save ever wrote: a zip archive, and a bare pickle of protocol 2 and up.
-    if content[:2] == b"PK" or content[:1] == b"\x80":
-        raise ValueError(f"{path}: a pickle, which can run any code; only safetensors are read")
     try:
         tensors = load_tensors(content)
     except (SafetensorError, ValueError, KeyError, OverflowError) as error:
+        # The two ways torch.save ever wrote: a zip archive, and a bare pickle of protocol 2 and up. Asked only now, for
+        # safetensors begin with a length, any number.
+        if content[:2] == b"PK" or content[:1] == b"\x80":
+            raise ValueError(f"{path}: a pickle, which can run any code; only safetensors are read") from error
         raise ValueError(f"{path}: truncated or not a safetensors file; get it anew") from error
     _check_values(path, tensors)
     if hashlib.sha256(content).hexdigest() != sha256:

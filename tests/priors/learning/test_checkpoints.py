@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from safetensors.torch import save as save_tensors
 
-from priors.learning.cards import ModelCard, images_sha256
-from priors.learning.checkpoints import write_checkpoint
+from priors.learning.cards import FORMAT, ModelCard, images_sha256
+from priors.learning.checkpoints import read_checkpoint, write_checkpoint
 from priors.learning.networks import Architecture, EdmDenoiser
 from priors.registry import load_prior
 from priors.signal.weighting import Weighting
@@ -122,6 +123,20 @@ def test_pickle_is_refused_unread(checkpoint: Path, zipped: bool) -> None:
 
     torch.save({"weights": Trap()}, checkpoint, _use_new_zipfile_serialization=zipped)
     one_line(checkpoint, "a pickle")
+
+
+@pytest.mark.parametrize("start", [b"\x80", b"PK"])
+def test_weights_whose_length_reads_like_the_start_of_a_pickle(tmp_path: Path, start: bytes) -> None:
+    """A file of safetensors begins with the length of its header, which may be any number of eight bytes each."""
+    path, weights = tmp_path / "prior.safetensors", {"": torch.arange(3.0)}
+    for length in range(8, 2**15, 8) if start == b"\x80" else range(18900, 19300, 8):
+        weights = {"w" * length: torch.arange(3.0)}
+        if save_tensors(weights, {"format": FORMAT}).startswith(start):
+            break
+    write_checkpoint(path, weights, model_card())
+    assert path.read_bytes().startswith(start)
+    _, found = read_checkpoint(path)
+    assert {name: value.tolist() for name, value in found.items()} == {next(iter(weights)): [0, 1, 2]}
 
 
 def test_missing_files(checkpoint: Path) -> None:
