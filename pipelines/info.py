@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from gadgets.acquisition_flags import is_calibration_only, is_for_images, kinds
+from gadgets.errors import counted
 from gadgets.noise.quality import noise_quality
 from gadgets.noise.scan import noise_dependencies
 from gadgets.stream import ReconError
@@ -50,7 +51,7 @@ def _noise(scan: RawScan, heads: Any) -> list[tuple[str, str]]:
             f"{' or '.join(f'{value:g}' for value in np.unique(noise[name]))} {unit}"
             for name, unit in (("active_channels", "coils"), ("number_of_samples", "samples"), ("sample_time_us", "us"))
         ]
-        rows.append(("noise", f"{len(noise)} lines, {', '.join(sizes)}"))
+        rows.append(("noise", f"{counted(len(noise), 'line')}, {', '.join(sizes)}"))
         try:
             lines = scan.noise_lines(scan.noise_flags)
             rows += noise_quality(noise_of_lines(lines, scan.header, str(scan.path))).rows()

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from gadgets.errors import ReconError
+from gadgets.errors import ReconError, counted
 from pipelines.cli.console import log_to_stderr, print_line
 
 
@@ -41,7 +41,7 @@ def deliver(
     if (once or status or retry) and not spool.exists():
         raise ReconError(f"deliver: there is no spool {spool}; give the folder that the property 'spool' names")
     if retry:
-        print_line(f"{retry_failed(spool)} files put back")
+        print_line(f"{counted(retry_failed(spool), 'file')} put back")
     if status:
         for queue in spool_status(spool):
             print_line(f"{queue.pacs}: {queue.text()} ({queue.folder})")
@@ -49,7 +49,7 @@ def deliver(
     log_to_stderr()
     if once:
         if left := deliver_once(spool):
-            raise ReconError(f"deliver: {left} files are still in the spool; see the lines above")
+            raise ReconError(f"deliver: {counted(left, 'file')} left in the spool; see the lines above")
         return
     if not spool.exists():
         logging.getLogger("genrecon").info("there is no spool %s yet; waiting for it", spool)

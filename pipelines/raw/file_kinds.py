@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from gadgets.errors import counted
+
 _BEGINNINGS = {
     b"\x1f\x8b": "compressed by gzip: unpack it",
     b"BZh": "compressed by bzip2: unpack it",
@@ -21,7 +23,7 @@ _BEGINNINGS = {
 
 def images_only(count: int) -> str:
     """What is said of a file that holds so many images and no raw data."""
-    return f"it holds {count} images and no raw data; give the raw data that they were made of"
+    return f"it holds {counted(count, 'image')} and no raw data; give the raw data that images are made of"
 
 
 def first_bytes(path: Path, count: int = 256) -> bytes:

@@ -356,7 +356,9 @@ def test_noise_of_a_file(tmp_path: Path) -> None:
 def test_images_are_no_raw_data(tmp_path: Path) -> None:
     path = tmp_path / "images.mrd"
     path.write_bytes(streamed(stream(*THREE), tmp_path))
-    with pytest.raises(ReconError, match="it holds 3 images and no raw data; give the raw data that they were made of"):
+    with pytest.raises(
+        ReconError, match="it holds 3 images and no raw data; give the raw data that images are made of"
+    ):
         RawScan(path)
 
 

@@ -126,7 +126,7 @@ def test_damaged_streams(tmp_path: Path, content: bytes, message: str) -> None:
 @pytest.mark.parametrize("start", [START, b""])
 def test_images_alone(start: bytes, tmp_path: Path) -> None:
     path = write_items(tmp_path / "images.mrd", start, [image(), image()])
-    said = "it holds 2 images and no raw data; give the raw data that they were made of"
+    said = "it holds 2 images and no raw data; give the raw data that images are made of"
     assert refused(path) == f"{path}: {said}"
     hdf5 = tmp_path / "images.h5"
     with ismrmrd.Dataset(str(hdf5), "images") as dataset:

@@ -58,7 +58,7 @@ def test_once_delivers_and_says_what_is_left(tmp_path: Path) -> None:
         run("--spool", tmp_path / "spool", "--once")
     assert pacs.received == ["1.2.3.0", "1.2.3.1"]
     fill(tmp_path / "spool", NOWHERE, 1)
-    with pytest.raises(ReconError, match=r"^deliver: 1 files are still in the spool"):
+    with pytest.raises(ReconError, match=r"^deliver: 1 file left in the spool"):
         run("--spool", tmp_path / "spool", "--once")
 
 
@@ -81,7 +81,7 @@ def test_refused_files_are_put_back(tmp_path: Path) -> None:
         run("--spool", tmp_path, "--once")
     (failed,) = tmp_path.glob("*/failed/*.dcm")
     assert "0xA900" in failed.with_suffix(".txt").read_text()
-    assert "1 files put back" in run("--spool", tmp_path, "--retry-failed", "--status")
+    assert "1 file put back" in run("--spool", tmp_path, "--retry-failed", "--status")
     assert len(list(tmp_path.glob("*/*.dcm"))) == 1 and not failed.exists()
 
 
