@@ -23,7 +23,7 @@ from gadgets.stream import ReconError
 from pipelines.chain import shipped_xml
 from pipelines.cli import app
 from pipelines.kept.conversion import PART_FILE, discard_part, finish
-from pipelines.kept.scan import ARRIVES, INCOMPLETE, WHOLE, About, KeptScan
+from pipelines.kept.scan import ARRIVES, INCOMPLETE, STREAM_FILE, WHOLE, About, KeptScan
 from pipelines.kept.store import KeptScans
 from pipelines.raw import RawScan
 from pipelines.replay import read_images, replay
@@ -189,6 +189,7 @@ def test_it_is_sent_again(keeping: Server, raw: Path, tmp_path: Path) -> None:
 def test_only_its_user_reads_it(keeping: Server, raw: Path) -> None:
     send(raw, "cg_sense", address(keeping), timeout=30)
     kept = latest(keeping)
+    until(lambda: not (kept.folder / STREAM_FILE).exists(), 30)  # the ISMRMRD file was made of it
     assert stat.S_IMODE(kept.folder.stat().st_mode) == 0o700
     assert {stat.S_IMODE(path.stat().st_mode) for path in kept.folder.iterdir()} == {0o600}
 
