@@ -117,4 +117,4 @@ def test_port_that_is_closed(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     lines = [line for line in done.stderr.splitlines() if line.strip()]
-    assert len(lines) == 2 and "Connection refused" in lines[0] and lines[1].startswith("error: deliver: 1 files")
+    assert len(lines) == 2 and "Connection refused" in lines[0] and lines[1].startswith("error: deliver: 1 file left")
