@@ -44,8 +44,8 @@ class Quality:
 # Set on training heads with simulated coils (`python -m benchmarks.quality_settings`), where more steps than standard,
 # or the mean over symmetries in each of them, gain nothing; other scans gain up to 0.25 dB by `best`.
 QUALITIES: dict[QualityName, Quality] = {
-    "fast": Quality(steps=0.625, extrapolation=0.5, weak_sets=1e-2, coarse_above=0.04),
-    "standard": Quality(steps=1.0, extrapolation=0.3, weak_sets=1e-2, coarse_above=0.04),
+    "fast": Quality(steps=0.625, extrapolation=0.5, weak_sets=1e-2, coarse_above=0.05),
+    "standard": Quality(steps=1.0, extrapolation=0.3, weak_sets=1e-2, coarse_above=0.05),
     "best": Quality(steps=1.5625, extrapolation=0.3, weak_sets=0.0, coarse_above=math.inf),
 }
 

@@ -37,7 +37,7 @@ class SenseStep(KspaceStep):
     `data_weight` "likelihood" :math:`\lambda = \sigma_y^2 g / \tau`, a weight of each sample of k-space, which makes
     it the exact proximal step of the data's log likelihood. With "misfit" :math:`\lambda = 2 \sigma_y^2 / e^2`: the
     noise of the data against the misfit e of the estimate to them, measured anew in every step. With `low_rank` the
-    maps are taken anew, after a third of the steps, from the low-rank space of the Hankel matrix of all of
+    maps are taken anew, after a quarter and half of the steps, from the low-rank space of the Hankel matrix of all of
     the estimated k-space, which knows them better than the calibration region. Images of further sets whose energy is
     below `weak_sets` of the slice's are not the prior's: x_0 is zero for them, and only the others come and go.
     """
@@ -48,7 +48,7 @@ class SenseStep(KspaceStep):
         steps = settings.steps
         self._needed: Tensor | None = None  # map sets that each slice has, (batch, set, 1, 1)
         self._of_prior: Tensor | None = None  # those of them that the prior estimates, (batch, strong set, 1, 1)
-        self._refresh = steps // 3 if settings.low_rank else 0  # step; 0: none
+        self._refresh = {steps // 4, steps // 2} - {0} if settings.low_rank else set()
         self._use(measured.maps)
 
     def begin(self) -> Tensor:
@@ -78,7 +78,7 @@ class SenseStep(KspaceStep):
             self._last = self.kspace, self._last[1]
         else:
             self._by_misfit(images)
-        self.moved = self._step == self._refresh
+        self.moved = self._step in self._refresh
         if self.moved:
             sets = self._operator.maps.shape[1]
             maps = [

@@ -15,7 +15,10 @@ from tests.pipelines.bad_input.helpers import BOMB, EXTERNAL, closed_port
 @pytest.mark.parametrize(
     ("setting", "text"),
     [
-        ("generative_recon.metod=x", "gadget GenerativeRecon: unknown property 'metod'; did you mean 'method'? it has: method, "),
+        (
+            "generative_recon.metod=x",
+            "gadget GenerativeRecon: unknown property 'metod'; did you mean 'method'? it has: method, ",
+        ),
         (
             "generative_recon.method=magic",
             "property 'method' is 'magic'; it must be one of 'zero_filled', 'cg_sense', ",
