@@ -13,11 +13,9 @@ from gadgetron.types import ImageArray
 from gadgetron.types.recon_data import ReconBit
 from torch import Tensor
 
-from gadgets.buffers import image_from_problems, is_3d, is_of_reference, keep, sampled, slices_come_again
+from gadgets.buffers import image_from_problems, is_3d, is_of_reference, keep, slices_come_again
 from gadgets.image_headers import image_header, recon_steps
 from gadgets.images import (
-    COMPLETED_CALIBRATION,
-    FOLDED,
     NOISE,
     NOISE_NAME,
     OWN_CALIBRATION,
@@ -40,7 +38,6 @@ from gadgets.solvers.work import BufferWork, ImageWork
 from gadgets.survey import Survey
 from gadgets.twins.field_of_view import GenericReconFieldOfViewAdjustmentGadget, adjustment_gain
 from gadgets.twins.image_array_split import ImageArraySplitGadget
-from priors.signal.aliasing import folds
 from priors.signal.phase_reference import PhaseReference
 
 HIGHEST_INDEX = 2**16 - 1  # that the header of an image holds
@@ -218,11 +215,7 @@ class ImageArrays:
                 **(image.noise_maps.notes if image.noise_maps is not None and output in NOISE_MAPS else {}),
             }
         )
-        warnings = image.warnings()
-        if getattr(work.bit, "calibration", "measured") == "completed":
-            warnings.append(COMPLETED_CALIBRATION)
-            if folds(sampled(work.bit.data.data[..., 0, 0, 0])[0]):
-                warnings.append(FOLDED)
+        warnings = image.warnings() + work.calibration_warnings
         if image.noise_maps is not None and output in NOISE_MAPS:
             warnings += image.noise_maps.warnings
         if warnings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -10,10 +11,12 @@ from gadgetron.types.recon_data import ReconBit
 from torch import Tensor
 
 from gadgets.acquisitions import IMAGE_COUNTERS
-from gadgets.buffers import Array
+from gadgets.buffers import Array, sampled
+from gadgets.images import COMPLETED_CALIBRATION, FOLDED
 from gadgets.solvers.generative import CONSISTENCY
 from gadgets.solvers.outcome import Outcome
 from priors.settings import DataStepName
+from priors.signal.aliasing import folds
 from priors.signal.coverage import Acquired
 
 
@@ -95,6 +98,14 @@ class BufferWork:
     headers: Array
     sets: int
     images: list[ImageWork]
+
+    @cached_property
+    def calibration_warnings(self) -> list[str]:
+        """What users must know of the calibration, the same for all images."""
+        if getattr(self.bit, "calibration", "measured") != "completed":
+            return []
+        folded = folds(sampled(self.bit.data.data[..., 0, 0, 0])[0])
+        return [COMPLETED_CALIBRATION, FOLDED] if folded else [COMPLETED_CALIBRATION]
 
 
 def image_counters(space: int, lines: Array) -> tuple[int, ...]:
