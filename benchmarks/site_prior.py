@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.train_t2_heads import FAST, heads, prepared, run, seconds_a_step
+from benchmarks.train_t2_heads import LEARNING_RATE, heads, prepared, run, seconds_a_step
 from benchmarks.wkgm import Scan, ours, simulated, tuned_sigpy
 from pipelines.train import TrainingJob, recipe_of
 from priors.learning.checkpoints import shipped_checkpoint
@@ -33,7 +33,7 @@ console = Console(width=150)
 
 def job_of(data: Path, out: Path, steps: int, initial: Path | None) -> TrainingJob:
     """Training on the site's slices."""
-    settings = {"settings.steps": str(steps), "denoise": "false"} | (FURTHER if initial else FAST)
+    settings = {"settings.steps": str(steps), "denoise": "false"} | (FURTHER if initial else LEARNING_RATE)
     return TrainingJob(
         kind="wkgm",
         data=(data,),

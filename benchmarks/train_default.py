@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from benchmarks.train_t2_heads import FAST, log_lines, photographs, prepared, run
+from benchmarks.train_t2_heads import LEARNING_RATE, log_lines, photographs, prepared, run
 from pipelines.train import TrainingJob, recipe_of
 from priors.learning.checkpoints import shipped_checkpoint, weights_file
 from priors.learning.networks import Architecture
@@ -44,7 +45,8 @@ def magnitudes(data: Path, state: Path) -> np.ndarray:
         steps=DENOISING_STEPS,
         architecture=Architecture(shuffle=2),
         state_path=state,
-        progress=lambda step, loss: progress("denoising", step, DENOISING_STEPS, loss),
+        progress=lambda step, loss: progress("learning their noise", step, DENOISING_STEPS, loss),
+        cleaned=lambda done: progress("taking it away", done, len(images), math.nan),
     )
     return clean.real.clamp_min(0).to(torch.complex64).numpy()
 
@@ -55,7 +57,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of the training data")
     parser.add_argument("--out", type=Path, default=shipped_checkpoint("").parent, help="folder of the weights")
     parser.add_argument("--cache", type=Path, default=Path("training_data"), help="folder of the prepared arrays")
-    parser.add_argument("--steps", type=int, default=14000, help="optimiser steps")
+    parser.add_argument("--steps", type=int, default=5000, help="optimiser steps")
     parser.add_argument("--init", help="weights to go on from: a file, or a name of included weights")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
@@ -64,7 +66,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     data, cache = arguments.data, arguments.cache
     cache.mkdir(parents=True, exist_ok=True)
-    settings = FAST | {"denoise": "false", "settings.steps": str(arguments.steps)}
+    settings = LEARNING_RATE | {"denoise": "false", "settings.steps": str(arguments.steps)}
     if arguments.init:
         settings |= GOING_ON
     job = TrainingJob(

@@ -7,7 +7,8 @@ python -m benchmarks.whole_chains --before ../before                 # the chain
 A fully sampled scan is undersampled and written as raw file; samples that a mask leaves out are zeros. Each entry is a
 process of its own, which reads its weights in a first run that is not timed; then entries take turns. PSNR inside the
 object of the root-sum-of-squares image of all samples, with the factor that fits best. Other methods with a
-parameter get several values of it; the one with the highest PSNR counts.
+parameter get several values of it; the one with the highest PSNR counts. SigPy's L1-wavelet is no chain: it gets the
+undersampled k-space as an array, and its best value for each slice.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +32,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.wkgm import root_sum_of_squares
+from benchmarks.wkgm import LAMBDAS, Scan, root_sum_of_squares, tuned_sigpy
 from pipelines.evaluation.metrics import measures
 from pipelines.replay import read_images
 from pipelines.simulation import sampling
@@ -38,6 +40,8 @@ from priors.signal.fourier import fft2c
 
 HERE = Path(__file__).resolve().parent.parent
 BEFORE = "before"
+SIGPY = "sigpy"
+BART = "generative_recon.method=bart_pics"
 METRICS = {"psnr_object": "PSNR object", "ssim_object": "SSIM object"}
 console = Console(width=170)
 
@@ -174,8 +178,8 @@ class Entry:
     checkout: Path = HERE
 
 
-def _tuned(option: str, values: Sequence[object]) -> tuple[tuple[str, ...], ...]:
-    return tuple((f"generative_recon.{option}={value}",) for value in values)
+def _tuned(option: str, values: Sequence[object], *others: str) -> tuple[tuple[str, ...], ...]:
+    return tuple((*others, f"generative_recon.{option}={value}") for value in values)
 
 
 ENTRIES: dict[str, Entry] = {
@@ -184,6 +188,7 @@ ENTRIES: dict[str, Entry] = {
     "best": Entry("svd_wkgm", _tuned("quality", ["best"])),
     "cg_sense": Entry("cg_sense", _tuned("regularisation", [1e-3, 1e-2, 3e-2])),
     "l1_wavelet": Entry("l1_wavelet", _tuned("regularisation", [1e-3, 3e-3, 1e-2])),
+    "bart": Entry("l1_wavelet", _tuned("regularisation", [1e-3, 2e-3, 5e-3, 1e-2], BART)),
     "sake": Entry("sake", _tuned("rank", [40, 54, 72])),
     "grappa": Entry("grappa"),
 }
@@ -215,6 +220,12 @@ class Runner:
         self._process.stdout.close()
 
 
+def fitted_measures(pixels: NDArray[np.float64], true: NDArray[np.float64]) -> dict[str, float]:
+    """Measures of an image (y, x) with the factor that fits best."""
+    factor = (pixels * true).sum() / np.square(pixels).sum()
+    return measures((factor * pixels).astype(np.float32), true.astype(np.float32))
+
+
 def score(folder: Path, truth: NDArray[np.float64]) -> dict[str, float]:
     """Mean measures of the images of a replay."""
     found = []
@@ -222,11 +233,20 @@ def score(folder: Path, truth: NDArray[np.float64]) -> dict[str, float]:
         pixels, true = np.abs(image.data[0, 0]).astype(np.float64), truth[image.slice]
         if pixels.shape != true.shape:
             raise RuntimeError(f"an image of {pixels.shape} for {true.shape}")
-        factor = (pixels * true).sum() / np.square(pixels).sum()
-        found.append(measures((factor * pixels).astype(np.float32), true.astype(np.float32)))
+        found.append(fitted_measures(pixels, true))
     if len(found) != len(truth):
         raise RuntimeError(f"{len(found)} images of {len(truth)} slices")
     return {name: float(np.mean([one[name] for one in found])) for name in METRICS}
+
+
+def of_arrays(case: Case) -> dict[str, float]:
+    """Mean measures of SigPy's L1-wavelet on the undersampled k-space, and seconds a slice of one value."""
+    found, began = [], time.perf_counter()
+    for kspace, true in zip(case.kspace, case.truth(), strict=True):
+        image = tuned_sigpy(Scan(case.name, torch.from_numpy(kspace), torch.from_numpy(case.mask)))[1]
+        found.append(fitted_measures(image.abs().double().numpy(), true))
+    seconds = (time.perf_counter() - began) / len(found) / len(LAMBDAS)
+    return {name: float(np.mean([one[name] for one in found])) for name in METRICS} | {"seconds": seconds}
 
 
 def measured(case: Case, entries: dict[str, Entry], threads: int, rounds: int) -> dict[str, dict[str, float]]:
@@ -265,35 +285,39 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of the development scans")
     parser.add_argument("--scans", nargs="+", default=list(CASES), metavar="SCAN:MASK")
-    parser.add_argument("--entries", nargs="*", default=list(ENTRIES), choices=list(ENTRIES))
+    parser.add_argument("--entries", nargs="*", default=[*ENTRIES, SIGPY], choices=[*ENTRIES, SIGPY])
     parser.add_argument("--priors", nargs="+", type=Path, default=[], help="weights for svd_wkgm, an entry each")
     parser.add_argument("--before", type=Path, help="another checkout, whose chain svd_wkgm is measured too")
     parser.add_argument("--rounds", type=int, default=2, help="timed runs of each entry")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
-    entries = {label: ENTRIES[label] for label in arguments.entries}
+    torch.set_num_threads(arguments.threads)
+    entries = {label: ENTRIES[label] for label in arguments.entries if label != SIGPY}
     for path in arguments.priors:
         entries[path.stem] = Entry("svd_wkgm", ((f"generative_recon.prior={path.resolve()}",),))
     if arguments.before:
         entries = {BEFORE: Entry("svd_wkgm", checkout=arguments.before.resolve()), **entries}
     table = Table(title=f"PSNR and SSIM inside the object, seconds a slice ({arguments.threads} threads)")
-    for heading in ("scan", *entries):
+    columns = [*entries, *([SIGPY] if SIGPY in arguments.entries else [])]
+    for heading in ("scan", *columns):
         table.add_column(heading)
     ratios: dict[str, list[float]] = {label: [] for label in entries}
     for case in cases(arguments.data, arguments.scans):
         found = measured(case, entries, arguments.threads, arguments.rounds)
+        if SIGPY in columns:
+            found[SIGPY] = of_arrays(case)
         cells = [
             f"{one['psnr_object']:.2f} {one['ssim_object']:.3f} {one['seconds']:.2f}"
             if (one := found.get(label))
             else "-"
-            for label in entries
+            for label in columns
         ]
         console.print(
-            f"{case.name}: " + "; ".join(f"{label} {cell}" for label, cell in zip(entries, cells, strict=True))
+            f"{case.name}: " + "; ".join(f"{label} {cell}" for label, cell in zip(columns, cells, strict=True))
         )
         table.add_row(case.name, *cells)
         for label, one in found.items():
-            if BEFORE in found:
+            if BEFORE in found and label in ratios:
                 ratios[label].append(found[BEFORE]["seconds"] / one["seconds"])
     console.print(table)
     if arguments.before:

@@ -12,7 +12,7 @@ from torch import Tensor
 from priors.learning.cards import images_sha256
 from priors.learning.networks import Architecture, Parameterisation
 from priors.learning.recipe import Recipe, Run, Trained, TrainingSet
-from priors.learning.training import Examples, ImageCrops, TrainingSettings
+from priors.learning.training import MULTIPLIERS, Examples, ImageCrops, TrainingSettings
 from priors.learning.weighted_kspace import WeightedKspaceTraining, train_weighted_kspace
 from priors.registry import GenerativeMethod
 from priors.signal.fourier import fft2c
@@ -58,7 +58,7 @@ class HkgmTraining:
     power: float = 0.5
     denoise: bool = False
     denoising_steps: int = 500
-    architecture: Architecture = field(default_factory=lambda: Architecture(multipliers=(1, 2, 2, 4)))
+    architecture: Architecture = field(default_factory=lambda: Architecture(multipliers=MULTIPLIERS))
     settings: TrainingSettings = field(
         default_factory=lambda: TrainingSettings(steps=1500, batch=16, crop=64, save_every_s=60.0)
     )

@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import json
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +19,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from gadgets.errors import ReconError, counted, one_line, reason_of
 from priors.extras import not_installed
 
+WIDTH = 160  # of tables where there is no terminal: with rich's 80 those of benchmarks lose their figures
+
 console = Console(emoji=False)  # a text may hold :x:; with --quiet it prints nothing
+if not console.is_terminal and "COLUMNS" not in os.environ:
+    console.width = WIDTH
 errors = Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
 
 PROGRESS_INTERVAL_S = 30.0  # between two lines of progress, where there is no terminal

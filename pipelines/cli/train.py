@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 import os
 import time
 from pathlib import Path
@@ -114,7 +115,8 @@ def train(
         card = run(
             job,
             lambda stage, done, all_, loss: update(
-                100 * done // all_, f"{stage}, loss {loss:.3f}, {pace(stage, done, all_)}"
+                100 * done // all_,
+                ", ".join([stage, *([] if math.isnan(loss) else [f"loss {loss:.3f}"]), pace(stage, done, all_)]),
             ),
         )
     table = Table(title=f"{job.out}: {card.training_data}", title_justify="left", show_header=False)

@@ -78,6 +78,7 @@ def augmented_batch(
     crop: int,
     generator: torch.Generator,
     phase_width: int = 0,
+    crops_of_each: int = 1,
 ) -> Tensor:
     """Random batch of varied, cropped, weighted k-space.
 
@@ -97,6 +98,8 @@ def augmented_batch(
         Source of randomness, on the CPU wherever the images are: the same batch on every device, and no wait for one.
     phase_width : int
         Width of the window whose low-resolution phase is taken away, see `low_resolution_phase`; 0: never.
+    crops_of_each : int
+        Crops of each varied image: varying a whole image takes longer than a step on a small crop of it.
 
     Returns
     -------
@@ -112,29 +115,30 @@ def augmented_batch(
         return (low + (high - low) * torch.rand(shape, generator=generator)).to(images.device)
 
     def chosen(fraction: float) -> Tensor:
-        return uniform(0, 1, batch, 1, 1) < fraction
+        return uniform(0, 1, count, 1, 1) < fraction
 
+    count = -(-batch // crops_of_each)
     height, width = images.shape[-2:]
-    varied = images[torch.randint(len(images), (batch,), generator=generator).to(images.device)]
+    varied = images[torch.randint(len(images), (count,), generator=generator).to(images.device)]
     if augmentation.affine:
-        turned = _turn_and_zoom(varied, uniform(0, 2 * math.pi, batch), uniform(*augmentation.zoom, batch))
+        turned = _turn_and_zoom(varied, uniform(0, 2 * math.pi, count), uniform(*augmentation.zoom, count))
         varied = torch.where(chosen(augmentation.affine), turned, varied)
     if augmentation.contrast:
-        curved = _contrast(varied, uniform(0.15, 1, batch, 4))
+        curved = _contrast(varied, uniform(0.15, 1, count, 4))
         varied = torch.where(chosen(augmentation.contrast), curved, varied)
     if augmentation.shading:
-        field = _smooth_field(uniform(-1, 1, batch, 3, 3), height, width)
+        field = _smooth_field(uniform(-1, 1, count, 3, 3), height, width)
         # A coil sees no more than the full signal.
         varied = varied * (augmentation.shading * (field - field.amax((-2, -1), keepdim=True))).exp()
     if augmentation.detailed_phase:
         varied = with_detailed_phase(varied, augmentation.detailed_phase, generator)
     if augmentation.smooth_phase:
-        phase = augmentation.smooth_phase * _smooth_field(uniform(-1, 1, batch, 3, 3), height, width)
-        phase = phase + uniform(0, 2 * math.pi, batch, 1, 1)
+        phase = augmentation.smooth_phase * _smooth_field(uniform(-1, 1, count, 3, 3), height, width)
+        phase = phase + uniform(0, 2 * math.pi, count, 1, 1)
         varied = varied * torch.polar(torch.ones_like(phase), phase)
-    kspace = fft2c(varied * uniform(*augmentation.scale, batch, 1, 1))
+    kspace = fft2c(varied * uniform(*augmentation.scale, count, 1, 1))
     if augmentation.resolution:
-        filtered = kspace * _apodisation(uniform(0.3, 0.7, batch, 1, 1), uniform(0.05, 0.6, batch, 1, 1), height, width)
+        filtered = kspace * _apodisation(uniform(0.3, 0.7, count, 1, 1), uniform(0.05, 0.6, count, 1, 1), height, width)
         kspace = torch.where(chosen(augmentation.resolution), filtered, kspace)
     if phase_width and augmentation.removed_phase:
         real = fft2c(ifft2c(kspace) * low_resolution_phase(kspace, phase_width).conj())
@@ -142,7 +146,8 @@ def augmented_batch(
     weighted = ifft2c(weighting.weight(kspace))
     rows = torch.randint(max(height - crop, 0) + 1, (batch,), generator=generator).tolist()
     columns = torch.randint(max(width - crop, 0) + 1, (batch,), generator=generator).tolist()
-    crops = [one[y : y + crop, x : x + crop] for one, y, x in zip(weighted, rows, columns, strict=True)]
+    places = enumerate(zip(rows, columns, strict=True))
+    crops = [weighted[number // crops_of_each, y : y + crop, x : x + crop] for number, (y, x) in places]
     if augmentation.flips_and_turns:
         kinds = torch.randint(8, (batch,), generator=generator).tolist()
         crops = [_flip_and_turn(one, kind) for one, kind in zip(crops, kinds, strict=True)]

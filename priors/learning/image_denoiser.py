@@ -18,7 +18,7 @@ from priors.learning.networks import Architecture, EdmDenoiser
 from priors.learning.noise_schedule import FixedSigmas, LogNormalSigma
 from priors.learning.recipe import Run, Trained, TrainingSet
 from priors.learning.trainer import Trainer
-from priors.learning.training import Denoising, ImageCrops, TrainingSettings
+from priors.learning.training import MULTIPLIERS, Denoising, ImageCrops, TrainingSettings, small_crops
 from priors.prior import Prior, SigmaLevels, expand_sigma
 from priors.signal.fourier import fft2c, ifft2c, low_resolution_phase
 from priors.signal.weighting import Weighting
@@ -69,8 +69,10 @@ class ImageDenoiserTraining:
         If a value is out of bounds.
     """
 
-    architecture: Architecture = field(default_factory=lambda: Architecture(parameterisation="image", sigma_data=0.15))
-    settings: TrainingSettings = field(default_factory=lambda: TrainingSettings(sigma=LogNormalSigma(-3.2, 1.1)))
+    architecture: Architecture = field(
+        default_factory=lambda: Architecture(multipliers=MULTIPLIERS, parameterisation="image", sigma_data=0.15)
+    )
+    settings: TrainingSettings = field(default_factory=lambda: small_crops(sigma=LogNormalSigma(-3.2, 1.1)))
     levels: int = 0
     lowest: float = 0.01
     highest: float = 1.0
@@ -95,7 +97,7 @@ def train_image_denoiser(options: ImageDenoiserTraining, data: TrainingSet, run:
     torch.manual_seed(settings.seed)
     model = run.begin(EdmDenoiser(options.architecture))
     objective = Denoising(Crops(data.images, settings), options.architecture, sigma)
-    trainer = Trainer(model, objective, settings, run.folder / "state.safetensors")
+    trainer = Trainer(model, objective, settings, run.folder / "state.safetensors", falling=True)
     trainer.run(run.report("training", settings.steps))
     copies = options.architecture.copies
     levels = SigmaLevels(sigma.levels) if isinstance(sigma, FixedSigmas) else SigmaLevels(sigma.range, True)
@@ -185,7 +187,7 @@ def train_fixed_levels(options: FixedLevelTraining, data: TrainingSet, run: Run)
     torch.manual_seed(settings.seed)
     model = run.begin(FixedLevelDenoiser(known))
     objective = FixedLevelObjective(Crops(data.images, settings), known)
-    trainer = Trainer(model, objective, settings, run.folder / "state.safetensors")
+    trainer = Trainer(model, objective, settings, run.folder / "state.safetensors", falling=True)
     trainer.run(run.report("training", settings.steps))
     prior = DenoiserPrior(trainer.average, known.make_domain(), SigmaLevels(known.levels))
     return Trained(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
@@ -17,7 +18,7 @@ from priors.learning.augmentation import Augmentation, with_detailed_phase
 from priors.learning.checkpoints import load_weights
 from priors.learning.networks import Network
 
-Progress = Callable[[str, int, int, float], None]  # stage, steps done, steps in all, loss
+Progress = Callable[[str, int, int, float], None]  # stage, steps done, steps in all, loss (NaN where there is none)
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,11 @@ class Run:
         """Progress of one stage, as a trainer calls it."""
         progress = self.progress
         return None if progress is None else lambda step, loss: progress(stage, step, steps, loss)
+
+    def count(self, stage: str, all_: int) -> Callable[[int], None] | None:
+        """Progress of a stage that has no loss: its loss is not a number."""
+        progress = self.progress
+        return None if progress is None else lambda done: progress(stage, done, all_, math.nan)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from priors.signal.weighting import Weighting
 PHASE_WIDTH = 24
 NOISE_LEVEL = 0.012  # all images are brought to this one for the network
 SIGMA_DATA = 0.15  # of images of maximum 1
-REALISATIONS = 16
+PAIRS = 2  # of realisations of the noise and their negatives: what is linear in the noise cancels
 OBJECT = 0.15  # of the brightest pixel of a magnitude image
 ALL_INSIDE = 1.99  # of 2: the approximation of a mask of ones
 ROUNDING = 1e-6  # of the brightest pixel
@@ -80,6 +80,7 @@ def self_denoised(
     architecture: Architecture | None = None,
     state_path: Path | None = None,
     progress: Callable[[int, float], None] | None = None,
+    cleaned: Callable[[int], None] | None = None,
 ) -> Tensor:
     r"""Images less their white noise, by a network that is trained on these noisy images alone.
 
@@ -103,6 +104,8 @@ def self_denoised(
         File that keeps the state of the training; taken up again where it exists.
     progress : callable, optional
         Called after every ten steps with the number of steps done and their mean loss.
+    cleaned : callable, optional
+        Called after every image with the number of images that have lost their noise.
 
     Returns
     -------
@@ -150,18 +153,22 @@ def self_denoised(
     trainer.run(progress)
     network_of_average = trainer.average.eval()
     generator = torch.Generator().manual_seed(seed)
-    return torch.stack([_denoised(network_of_average, one, generator, device) for one in alike]) / gain
+    found = []
+    for one in alike:
+        found.append(_denoised(network_of_average, one, generator, device))
+        if cleaned is not None:
+            cleaned(len(found))
+    return torch.stack(found) / gain
 
 
 @torch.no_grad()
 def _denoised(model: EdmDenoiser, image: Tensor, generator: torch.Generator, device: torch.device | str) -> Tensor:
     """One image (y, x) of the common noise level."""
     phase = low_resolution_phase(fft2c(image), PHASE_WIDTH)
-    total = torch.zeros_like(image)
-    for _ in range(REALISATIONS):
-        noise = math.sqrt(2) * torch.randn(image.shape, dtype=image.dtype, generator=generator)
-        noisier = image * phase.conj() + NOISE_LEVEL * noise
-        estimate = model(fft2c(noisier.to(device))[None, None], torch.full((1,), NOISE_LEVEL, device=device))
-        # The estimate holds half of the noise: less this very realisation, hardly any of it is left.
-        total += 2 * ifft2c(estimate)[0, 0].cpu() - noisier
-    return phase * total / REALISATIONS
+    shape = (PAIRS, *image.shape)
+    noise = NOISE_LEVEL * math.sqrt(2) * torch.randn(shape, dtype=image.dtype, generator=generator)
+    noisier = image * phase.conj() + torch.cat((noise, -noise))
+    levels = torch.full((2 * PAIRS,), NOISE_LEVEL, device=device)
+    estimates = ifft2c(model(fft2c(noisier.to(device))[:, None], levels)[:, 0]).cpu()
+    # An estimate holds half of the noise: less this very realisation, hardly any of it is left.
+    return phase * (2 * estimates - noisier).mean(0)

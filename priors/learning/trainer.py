@@ -20,6 +20,12 @@ from torch import Tensor, distributed, nn
 
 from priors.learning.networks import Network, bf16_is_fast, channels_last
 
+# With torch's 0.999 a run at the usual learning rate lost within ten steps what it had learnt: after a run of small
+# gradients a large one makes several times the usual step. As Karras et al., CVPR 2024.
+BETAS = (0.9, 0.99)
+
+JUDGED = 20  # entries of the list of losses that are averaged to see whether a network has forgotten what it learnt
+
 
 @dataclass(frozen=True)
 class OptimiserSettings:
@@ -117,6 +123,8 @@ class Trainer(Generic[Network]):
         Settings of the run.
     state_path : Path, optional
         File that keeps the state of the run (safetensors); taken up again where it exists.
+    falling : bool
+        Whether the loss falls from where it begins as the network learns: a run whose loss is back there has failed.
 
     Attributes
     ----------
@@ -145,7 +153,9 @@ class Trainer(Generic[Network]):
         objective: Objective,
         settings: OptimiserSettings,
         state_path: Path | None = None,
+        falling: bool = False,
     ) -> None:
+        self._falling = falling
         self.device = next(model.parameters()).device
         self._bf16 = settings.bf16 and bf16_is_fast(self.device)
         self.model = (channels_last(model) if self._bf16 or self.device.type != "cpu" else model).train()
@@ -155,7 +165,7 @@ class Trainer(Generic[Network]):
         self.state_path = state_path
         self.average: Network = copy.deepcopy(model).requires_grad_(False)
         self.optimizer = torch.optim.AdamW(
-            model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+            model.parameters(), settings.learning_rate, BETAS, weight_decay=settings.weight_decay
         )
         self.step = 0
         self.losses: list[float] = []
@@ -188,7 +198,7 @@ class Trainer(Generic[Network]):
         Raises
         ------
         ValueError
-            If the loss is not finite.
+            If the loss is not finite, or the network has forgotten what it learnt.
         """
         last = min(self.settings.steps, self.settings.steps if until is None else until)
         saved = time.monotonic()
@@ -257,6 +267,11 @@ class Trainer(Generic[Network]):
         if not math.isfinite(loss):
             raise ValueError(f"training: the loss is {loss} at step {self.step}; lower the learning rate")
         self.losses.append(loss)
+        if self._falling and (best := forgotten(self.losses)) is not None:
+            raise ValueError(
+                f"training: the loss was {best:.2f} and is {loss:.2f} again at step {self.step}: the network has "
+                f"forgotten what it learnt; start anew with a learning_rate below {self.settings.learning_rate:g}"
+            )
         if progress is not None:
             progress(self.step, loss)
 
@@ -297,3 +312,19 @@ class Trainer(Generic[Network]):
             self.step = step
         except (KeyError, ValueError, RuntimeError) as error:
             raise ValueError(f"{path}: the saved training state is incomplete; remove it to start anew") from error
+
+
+def forgotten(losses: list[float]) -> float | None:
+    """The least loss of a run whose loss is back where it began, None for any other.
+
+    Parameters
+    ----------
+    losses : list of float
+        Mean losses, in order; fewer than three times `JUDGED` are too few to tell.
+    """
+    if len(losses) < 3 * JUDGED:
+        return None
+    means = [math.fsum(losses[first : first + JUDGED]) / JUDGED for first in range(0, len(losses) - JUDGED + 1, JUDGED)]
+    now = math.fsum(losses[-JUDGED:]) / JUDGED
+    best, began = min(means), losses[0]
+    return best if now > 0.95 * began and best < 0.8 * began else None

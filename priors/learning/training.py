@@ -18,6 +18,8 @@ from priors.learning.trainer import OptimiserSettings, Trainer
 from priors.signal.fourier import fft2c, ifft2c, low_resolution_phase
 from priors.signal.weighting import Weighting
 
+MULTIPLIERS = (1, 2, 2, 4)  # of the network of denoisers that are trained with default settings, 1.3 M weights
+
 
 @dataclass(frozen=True)
 class TrainingSettings(OptimiserSettings):
@@ -27,6 +29,9 @@ class TrainingSettings(OptimiserSettings):
     ----------
     crop : int
         Width and height of the crops of the weighted image; images that are smaller are used as they are.
+    crops_of_each : int
+        Crops of each varied image in a batch, at different noise levels: with small crops and more than one, a step
+        sees as many pixels for less work on whole images.
     phase_width : int
         Width of the k-space window whose low-resolution phase is taken from the images; 0: none.
     sigma : LogNormalSigma
@@ -41,14 +46,24 @@ class TrainingSettings(OptimiserSettings):
     """
 
     crop: int = 128
+    crops_of_each: int = 1
     phase_width: int = 24
     sigma: LogNormalSigma = field(default_factory=lambda: LogNormalSigma(-4.2, 1.2))
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.crop < 1 or self.phase_width < 0:
-            raise ValueError("training: crop: one or more; phase_width: zero or more")
+        if min(self.crop, self.crops_of_each) < 1 or self.phase_width < 0:
+            raise ValueError("training: crop and crops_of_each: one or more; phase_width: zero or more")
+
+
+def small_crops(**settings: Any) -> TrainingSettings:
+    """Settings with sixteen crops of 64 x 64, four of each varied image.
+
+    With these and a small network at full resolution, 1,300 steps were worth as much on the T1 brain of the tables as
+    8,900 with four crops of 128 x 128 and a network of three times the weights at half the resolution.
+    """
+    return TrainingSettings(**{"batch": 16, "crop": 64, "crops_of_each": 4, **settings})
 
 
 def normalised(images: Tensor) -> Tensor:
@@ -103,7 +118,7 @@ class ImageCrops:
     weighting : Weighting
         Weighting of k-space.
     settings : TrainingSettings
-        Of which `augmentation`, `crop` and `phase_width` are looked at.
+        Of which `augmentation`, `crop`, `crops_of_each` and `phase_width` are looked at.
 
     Raises
     ------
@@ -125,7 +140,14 @@ class ImageCrops:
         """Random examples, complex64, shape (batch, y, x)."""
         settings = self._settings
         return augmented_batch(
-            self._images, self._weighting, settings.augmentation, batch, settings.crop, generator, settings.phase_width
+            self._images,
+            self._weighting,
+            settings.augmentation,
+            batch,
+            settings.crop,
+            generator,
+            settings.phase_width,
+            settings.crops_of_each,
         )
 
 
@@ -165,7 +187,8 @@ def denoising_trainer(
     model: EdmDenoiser, examples: Examples, settings: TrainingSettings, state_path: Path | None = None
 ) -> Trainer[EdmDenoiser]:
     """Training run of a denoiser; see `Trainer`."""
-    return Trainer(model, Denoising(examples, model.architecture, settings.sigma), settings, state_path)
+    objective = Denoising(examples, model.architecture, settings.sigma)
+    return Trainer(model, objective, settings, state_path, falling=True)
 
 
 def denoising_loss(model: nn.Module, weighted: Tensor, sigma: Tensor, noise: Tensor, sigma_data: float) -> Tensor:

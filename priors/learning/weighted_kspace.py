@@ -14,7 +14,15 @@ from priors.learning.cards import images_sha256
 from priors.learning.networks import Architecture, EdmDenoiser
 from priors.learning.recipe import Run, Trained, TrainingSet
 from priors.learning.self_denoising import self_denoised
-from priors.learning.training import Examples, TrainingSettings, denoising_quality, denoising_trainer, normalised
+from priors.learning.training import (
+    MULTIPLIERS,
+    Examples,
+    TrainingSettings,
+    denoising_quality,
+    denoising_trainer,
+    normalised,
+    small_crops,
+)
 from priors.signal.weighting import Weighting
 from priors.typicality import typical_gains
 from priors.weighted_kspace import WeightedKspaceOptions, WeightedKspacePrior
@@ -45,8 +53,8 @@ class WeightedKspaceTraining:
 
     denoise: bool = True
     denoising_steps: int = 1500
-    architecture: Architecture = field(default_factory=Architecture)
-    settings: TrainingSettings = field(default_factory=TrainingSettings)
+    architecture: Architecture = field(default_factory=lambda: Architecture(multipliers=MULTIPLIERS))
+    settings: TrainingSettings = field(default_factory=small_crops)
     weighting: Weighting = field(default_factory=Weighting)
 
     def __post_init__(self) -> None:
@@ -119,7 +127,8 @@ def _without_noise(options: WeightedKspaceTraining, images: Tensor, run: Run) ->
             save_every_s=settings.save_every_s,
             architecture=options.architecture,
             state_path=run.folder / "denoising.safetensors",
-            progress=run.report("denoising the images", options.denoising_steps),
+            progress=run.report("learning the images' noise", options.denoising_steps),
+            cleaned=run.count("taking the noise from the images", len(images)),
         )
         if run.leader:
             temporary = kept.with_suffix(".part")

@@ -62,7 +62,8 @@ def trained(kind: str, data: Path, out: Path, progress: Progress | None = None, 
     settings |= {name: changes.pop(name) for name in list(changes) if name in TrainingSettings.__dataclass_fields__}
     of_job = {name: changes.pop(name) for name in list(changes) if name in TrainingJob.__dataclass_fields__}
     changes = {"architecture": Architecture(8, (1, 2)), "denoise": False} | changes
-    options = recipe_of(kind).options(settings=TrainingSettings(**settings), **changes)
+    options = recipe_of(kind).options()
+    options = replace(options, settings=replace(options.settings, **settings), **changes)
     return train(TrainingJob(**{"kind": kind, "data": (data,), "out": out, "options": options} | of_job), progress)
 
 
@@ -133,7 +134,7 @@ def test_denoised_images_are_learnt_from(array: Path, tmp_path: Path) -> None:
         "wkgm", array, tmp_path / "p.safetensors", lambda stage, *_: stages.append(stage), denoise=True,
         denoising_steps=10,
     )  # fmt: skip
-    assert list(dict.fromkeys(stages)) == ["denoising the images", "training"]
+    assert list(dict.fromkeys(stages)) == ["learning the images' noise", "taking the noise from the images", "training"]
     assert "without their noise" in card.training_data
 
 

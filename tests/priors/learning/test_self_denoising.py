@@ -42,8 +42,10 @@ def test_noise_goes_and_structure_stays(tmp_path: Path) -> None:
     clean, noisy = noisy_discs(0.05, count=2, size=32)
     options = {"architecture": Architecture(16, (1,), groups=4), "steps": 150, "bf16": False}
     seen: list[int] = []
-    result = self_denoised(noisy, **options, state_path=tmp_path / "s", progress=lambda step, _: seen.append(step))
-    assert seen[-1] == 150
+    done: list[int] = []
+    state, note = tmp_path / "s", lambda step, _: seen.append(step)
+    result = self_denoised(noisy, **options, state_path=state, progress=note, cleaned=done.append)
+    assert (seen[-1], done) == (150, [1, 2])
     before, after = ((image - clean).norm() for image in (noisy, result))
     assert after < 0.6 * before
     # The same once more, from the state of the finished training.

@@ -13,7 +13,7 @@ import torch
 from priors.learning.augmentation import Augmentation, augmented_batch, with_detailed_phase
 from priors.learning.networks import Architecture, EdmDenoiser
 from priors.learning.noise_schedule import LogNormalSigma
-from priors.learning.trainer import Trainer
+from priors.learning.trainer import Trainer, forgotten
 from priors.learning.training import ImageCrops, TrainingSettings, denoising_loss, denoising_trainer
 from priors.signal.fourier import fft2c, ifft2c
 from priors.signal.weighting import Weighting
@@ -68,6 +68,16 @@ def test_crops_are_parts_of_the_weighted_image() -> None:
     distance = torch.stack([(places - crop).abs().amax((-2, -1)).min() for crop in crops])
     assert distance.max() < 1e-5
     assert len({int((places - crop).abs().amax((-2, -1)).argmin()) for crop in crops}) > 5
+
+
+def test_several_crops_of_each_varied_image() -> None:
+    scaled = dataclasses.replace(PLAIN, scale=(0.3, 1.2))
+    flat = torch.ones(1, 64, 64, dtype=torch.complex64)
+    crops = augmented_batch(flat, Weighting(1, 1, 1, 0), scaled, 8, 16, torch.Generator(), crops_of_each=3)
+    scales = ifft2c(crops).abs().mean((-2, -1))
+    assert len(crops) == 8
+    torch.testing.assert_close(scales, scales[[0, 0, 0, 3, 3, 3, 6, 6]])
+    assert len({round(float(scale), 4) for scale in scales}) == 3
 
 
 @pytest.mark.parametrize("shape", [(32, 32), (20, 32)])
@@ -194,6 +204,18 @@ def test_training_lowers_the_loss(parameterisation: Any, fraction: float) -> Non
     assert trainer.losses == [loss for _, loss in seen]
     assert loss() < fraction * before
     assert not torch.equal(weights(trainer.average), weights(trainer.model))
+
+
+def test_a_network_that_forgets_what_it_learnt_ends_the_run() -> None:
+    trainer = trainer_of(model(), discs(), settings(steps=1000))
+    trainer.losses = [1.0] + 60 * [0.4] + 19 * [1.0]
+    trainer._pending += 10 * 1.0  # the loss of ten steps
+    with pytest.raises(ValueError, match=r"the loss was 0\.4\d and is 1\.0\d* again at step 1: .*below 0\.003"):
+        trainer.step = 1
+        trainer._note_loss(None)
+    assert forgotten([1.0] + 60 * [0.4] + 10 * [1.0]) is None  # a short rise
+    assert forgotten(100 * [1.0]) is None  # nothing learnt yet
+    assert forgotten([1.0, *torch.linspace(0.8, 0.3, 100).tolist()]) is None
 
 
 def test_resumed_run_is_the_uninterrupted_one(tmp_path: Path) -> None:
