@@ -266,3 +266,13 @@ def test_names_near_a_wrong_one_are_told(raw, tmp_path, arguments, near):
         run("replay", raw, "-o", tmp_path / "out", *arguments)
     assert near in str(caught.value)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("columns", "width"), [(None, "160"), ("100", "100")])
+def test_tables_in_a_pipe_are_wide_enough_for_their_figures(columns, width, monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    if columns is not None:
+        monkeypatch.setenv("COLUMNS", columns)
+    code = "from pipelines.cli.console import console; print(console.width)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == width
