@@ -32,9 +32,9 @@ from pipelines.evaluation.arrays import ArrayReconstruction
 from pipelines.train import TrainingJob, train
 from priors.classical.sake import sake
 from priors.hkgm import HkgmTraining
-from priors.learning.augmentation import with_detailed_phase
 from priors.learning.checkpoints import shipped_checkpoint
 from priors.learning.networks import Architecture
+from priors.learning.recipe import with_phase
 from priors.prior import Prior
 from priors.registry import load_prior
 
@@ -42,7 +42,6 @@ from priors.registry import load_prior
 SCAN = "patient03 study2_T2W"
 SLICES = {1: (9,), 4: (3, 7, 11, 15), 19: tuple(range(19))}
 COILS = 8
-DETAILED_PHASE = 0.2  # largest standard deviation in radians of the phase that the magnitudes get
 STEPS, ABLATION_STEPS = 1500, 600
 console = Console(width=160)
 
@@ -56,8 +55,7 @@ def one_scan(data: Path, slices: Sequence[int], folder: Path) -> Path:
     numbers = [number for number, source in enumerate(sources) if SCAN in source]
     denoised = prepared(folder / "magnitudes.npy", lambda: magnitudes(data, folder / "denoising.safetensors"))
     images = torch.from_numpy(np.load(denoised)[[numbers[slice_] for slice_ in slices]])
-    images = with_detailed_phase(images, DETAILED_PHASE, torch.Generator().manual_seed(0))
-    kspace = torch.stack([simulated(image, COILS, (image.shape[0], image.shape[1])) for image in images])
+    kspace = torch.stack([simulated(image, COILS, (image.shape[0], image.shape[1])) for image in with_phase(images)])
     path = folder / f"t2_{len(slices)}_slices.npy"
     np.save(path, kspace.numpy().astype(np.complex64))
     return path
@@ -97,7 +95,7 @@ def learnt(name: str, scan: Path, out: Path, steps: int, **changes: Any) -> tupl
 
 
 def ship(data: Path, out: Path, cache: Path, steps: int) -> None:
-    """Train weights that may be included; those that are learnt from one of the single-coil test images."""
+    """Train weights of a licence that allows to include them; the included ones learnt from one test image."""
     start = time.perf_counter()
     scan = one_scan(data, SLICES[19], cache)
     description = (

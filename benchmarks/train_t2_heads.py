@@ -29,7 +29,7 @@ from gadgets.errors import ReconError, one_line
 from gadgets.files import replace_file
 from pipelines.train import TrainingJob, recipe_of, train
 from priors.learning.checkpoints import shipped_checkpoint
-from priors.learning.recipe import Progress, with_settings
+from priors.learning.recipe import Progress, stage_text, with_settings
 from priors.registry import RECONSTRUCTIONS, generative_method
 
 HOLD_OUT = 8
@@ -153,7 +153,7 @@ def log_lines(name: str) -> Progress:
         nonlocal said
         if time.monotonic() - said > LOG_S:
             said = time.monotonic()
-            log.info("%s: %s, %d of %d, loss %.4f, %.0f s", name, stage, done, all_, loss, said - began)
+            log.info("%s: %s, %d of %d, %.0f s", name, stage_text(stage, loss), done, all_, said - began)
 
     return progress
 

@@ -220,6 +220,11 @@ class Runner:
         self._process.stdout.close()
 
 
+def means(found: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Means of the measures that the table has."""
+    return {name: float(np.mean([one[name] for one in found])) for name in METRICS}
+
+
 def fitted_measures(pixels: NDArray[np.float64], true: NDArray[np.float64]) -> dict[str, float]:
     """Measures of an image (y, x) with the factor that fits best."""
     factor = (pixels * true).sum() / np.square(pixels).sum()
@@ -236,7 +241,7 @@ def score(folder: Path, truth: NDArray[np.float64]) -> dict[str, float]:
         found.append(fitted_measures(pixels, true))
     if len(found) != len(truth):
         raise RuntimeError(f"{len(found)} images of {len(truth)} slices")
-    return {name: float(np.mean([one[name] for one in found])) for name in METRICS}
+    return means(found)
 
 
 def of_arrays(case: Case) -> dict[str, float]:
@@ -246,7 +251,7 @@ def of_arrays(case: Case) -> dict[str, float]:
         image = tuned_sigpy(Scan(case.name, torch.from_numpy(kspace), torch.from_numpy(case.mask)))[1]
         found.append(fitted_measures(image.abs().double().numpy(), true))
     seconds = (time.perf_counter() - began) / len(found) / len(LAMBDAS)
-    return {name: float(np.mean([one[name] for one in found])) for name in METRICS} | {"seconds": seconds}
+    return means(found) | {"seconds": seconds}
 
 
 def measured(case: Case, entries: dict[str, Entry], threads: int, rounds: int) -> dict[str, dict[str, float]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import math
 import os
 import time
 from pathlib import Path
@@ -75,7 +74,7 @@ def train(
     from pipelines.train import INTENDED_USE, TrainingJob, recipe_of
     from pipelines.train import train as run
     from priors.extras import EXTRAS, require
-    from priors.learning.recipe import explanations, settable, with_settings
+    from priors.learning.recipe import explanations, settable, stage_text, with_settings
 
     require(*EXTRAS["train"])
     recipe = recipe_of(kind)
@@ -115,8 +114,7 @@ def train(
         card = run(
             job,
             lambda stage, done, all_, loss: update(
-                100 * done // all_,
-                ", ".join([stage, *([] if math.isnan(loss) else [f"loss {loss:.3f}"]), pace(stage, done, all_)]),
+                100 * done // all_, f"{stage_text(stage, loss)}, {pace(stage, done, all_)}"
             ),
         )
     table = Table(title=f"{job.out}: {card.training_data}", title_justify="left", show_header=False)

@@ -21,6 +21,11 @@ from priors.learning.networks import Network
 Progress = Callable[[str, int, int, float], None]  # stage, steps done, steps in all, loss (NaN where there is none)
 
 
+def stage_text(stage: str, loss: float) -> str:
+    """Name of a stage of a training and its loss, where it has one."""
+    return stage if math.isnan(loss) else f"{stage}, loss {loss:.3f}"
+
+
 @dataclass(frozen=True)
 class Encoding:
     """How training images are measured, for kinds that learn a reconstruction and no prior.
@@ -86,7 +91,7 @@ class TrainingSet:
         Magnitudes have got a phase, as in training.
         """
         if len(self.held_out):
-            return _with_phase(self.held_out), "held-out"
+            return with_phase(self.held_out), "held-out"
         return self.typical(self.images)[:most], "training"
 
     def typical(self, images: Tensor) -> Tensor:
@@ -94,10 +99,11 @@ class TrainingSet:
 
         Magnitudes have got a phase, as in training.
         """
-        return _with_phase(images[self.auxiliary :])
+        return with_phase(images[self.auxiliary :])
 
 
-def _with_phase(images: Tensor) -> Tensor:
+def with_phase(images: Tensor) -> Tensor:
+    """Images of which the magnitudes have got a phase with detail, as in training; always the same one."""
     return with_detailed_phase(images, Augmentation().detailed_phase, torch.Generator().manual_seed(0))
 
 

@@ -24,7 +24,7 @@ from priors.learning.networks import Network, bf16_is_fast, channels_last
 # gradients a large one makes several times the usual step. As Karras et al., CVPR 2024.
 BETAS = (0.9, 0.99)
 
-JUDGED = 20  # entries of the list of losses that are averaged to see whether a network has forgotten what it learnt
+WINDOW = 20  # entries of the list of losses that are averaged to see whether a network has forgotten what it learnt
 
 
 @dataclass(frozen=True)
@@ -320,11 +320,11 @@ def forgotten(losses: list[float]) -> float | None:
     Parameters
     ----------
     losses : list of float
-        Mean losses, in order; fewer than three times `JUDGED` are too few to tell.
+        Mean losses, in order; fewer than three times `WINDOW` are too few to tell.
     """
-    if len(losses) < 3 * JUDGED:
+    if len(losses) < 3 * WINDOW:
         return None
-    means = [math.fsum(losses[first : first + JUDGED]) / JUDGED for first in range(0, len(losses) - JUDGED + 1, JUDGED)]
-    now = math.fsum(losses[-JUDGED:]) / JUDGED
+    means = [math.fsum(losses[first : first + WINDOW]) / WINDOW for first in range(0, len(losses) - WINDOW + 1, WINDOW)]
+    now = math.fsum(losses[-WINDOW:]) / WINDOW
     best, began = min(means), losses[0]
     return best if now > 0.95 * began and best < 0.8 * began else None
